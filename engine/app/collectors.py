@@ -160,7 +160,7 @@ def read_families(engine: EngineParts, health: EngineHealth, project: str | None
         return
     counted = [*metrics.all()]
     for family in (*_requests(counted, _running(engine, metrics)), *_ends(counted), *_waiting(engine, metrics)):
-        shown = [one for one in family.samples if project is None or one[0][0] in ("", project)]
+        shown = [sample for sample in family.samples if project is None or sample[0][0] in ("", project)]
         yield replace(family, samples=shown)
     used = "Functions and sources that have metrics of their own"
     yield gauge("function_labels", used, metrics.used)
@@ -169,31 +169,31 @@ def read_families(engine: EngineParts, health: EngineHealth, project: str | None
 
 
 def _requests(counted: _Counted, running: Mapping[Labels, int]) -> Iterator[Family]:
-    received = ((labels, one.accepted + one.refused) for labels, one in counted)
+    received = ((labels, counts.accepted + counts.refused) for labels, counts in counted)
     yield _counter("received", "Requests for a function, accepted or refused, by source", received)
-    started = ((labels, one.attempts.total() + running.get(labels, 0)) for labels, one in counted)
+    started = ((labels, counts.attempts.total() + running.get(labels, 0)) for labels, counts in counted)
     yield _counter("started", "Attempts started", started)
-    attempts = (((*labels, str(int(code))), n) for labels, one in counted for code, n in one.attempts.items())
+    attempts = (((*labels, str(int(code))), n) for labels, counts in counted for code, n in counts.attempts.items())
     yield _counter("attempts", "Attempts ended, by error code", attempts, "code")
 
 
 def _ends(counted: _Counted) -> Iterator[Family]:
-    ended = (((*labels, state), n) for labels, one in counted for state, n in one.ended.items())
+    ended = (((*labels, state), n) for labels, counts in counted for state, n in counts.ended.items())
     yield _counter("ended", "Invocations ended, by state", ended, "state")
-    dropped = (((*labels, reason), n) for labels, one in counted for reason, n in one.dropped.items())
+    dropped = (((*labels, reason), n) for labels, counts in counted for reason, n in counts.dropped.items())
     yield _counter("dropped", "Requests refused, and invocations ended without a result, by reason", dropped, "reason")
-    deliveries = (((*labels, *kind), n) for labels, one in counted for kind, n in one.deliveries.items())
+    deliveries = (((*labels, *kind), n) for labels, counts in counted for kind, n in counts.deliveries.items())
     yield _counter("deliveries", "Tries of deliveries, by destination and result", deliveries, "destination", "result")
-    waits = [(labels, one.wait_seconds.snapshot()) for labels, one in counted]
+    waits = [(labels, counts.wait_seconds.snapshot()) for labels, counts in counted]
     yield _histogram("wait_seconds", "Seconds from the due time to the start of an attempt", waits)
-    runs = [(labels, one.run_seconds.snapshot()) for labels, one in counted]
+    runs = [(labels, counts.run_seconds.snapshot()) for labels, counts in counted]
     yield _histogram("run_seconds", "Duration of attempts in seconds", runs)
 
 
 def _waiting(engine: EngineParts, metrics: FunctionMetrics) -> Iterator[Family]:
     """Yield the gauges of waiting work, by function only: the sums on disk have no sources."""
     backlog, now = engine.backlog, engine.clock.now()
-    running = Counter(one.function_id for one in engine.dispatcher.running() if one.mode is Mode.ASYNC)
+    running = Counter(run.function_id for run in engine.dispatcher.running() if run.mode is Mode.ASYNC)
     waiting: dict[tuple[str, ...], float] = {}
     ages: dict[tuple[str, ...], float] = {}
     paused: dict[tuple[str, ...], float] = {}

@@ -25,44 +25,44 @@ class EngineHealth:
 
     def stalls(self) -> Mapping[str, Any]:
         """Return the work that stands still and goes on after a restart, by component."""
-        found = dict[str, Any]()
+        stalled = dict[str, Any]()
         seconds, stall = self._engine.storage.statistics().in_flight_seconds, self._engine.settings.health.stall
         if seconds >= stall:
-            found["journal"] = _slow_commit(seconds)
+            stalled["journal"] = _slow_commit(seconds)
         work = self._engine.scheduler.possible_work()
         seconds = self._engine.progress.stalled("scheduler", work)
         if work is not None and seconds >= stall:
-            found["scheduler"] = f"{work[0]}, for {seconds:.0f} s; {RESTART}"
-        return found
+            stalled["scheduler"] = f"{work[0]}, for {seconds:.0f} s; {RESTART}"
+        return stalled
 
     def problems(self) -> Mapping[str, Any]:
         """Return what stops the engine's work, such as failed writes, by component; empty if nothing does."""
-        found = dict(self.stalls())
+        failing = dict(self.stalls())
         if failure := self._engine.storage.statistics().failure:
-            found["journal"] = f"cannot write: {failure}"
-        return found
+            failing["journal"] = f"cannot write: {failure}"
+        return failing
 
     def losses(self) -> Mapping[str, Any]:
         """Return what the engine works without, and the next step, by component; empty if it lacks nothing."""
-        storage, found = self._engine.storage.statistics(), dict[str, Any]()
+        storage, lost = self._engine.storage.statistics(), dict[str, Any]()
         if not storage.durable:
-            found["durability"] = "fast mode for tests: nothing is synced to disk, and all data ends with the engine"
+            lost["durability"] = "fast mode for tests: nothing is synced to disk, and all data ends with the engine"
         if storage.damage:
-            found["storage"] = storage.damage
+            lost["storage"] = storage.damage
         if storage.checkpoint_failure:
-            found["checkpoint"] = (
+            lost["checkpoint"] = (
                 f"the write-ahead log has {storage.log_size >> 20} MiB and grows, because it cannot be copied to the "
                 f"database: {storage.checkpoint_failure}; free some space or look for disk errors"
             )
         if self._commit_is_slow():
-            found["journal"] = _slow_commit(storage.in_flight_seconds)
+            lost["journal"] = _slow_commit(storage.in_flight_seconds)
         services = self._engine.sources.statistics().services
         if failing := sorted(table for table, health in services.items() if health.state == FAILING):
-            found["plugins"] = f"the services of {', '.join(failing)} fail and are tried again; the log has the cause"
+            lost["plugins"] = f"the services of {', '.join(failing)} fail and are tried again; the log has the cause"
         seconds, ended = self._engine.lag.hold
         ago = time.monotonic() - ended
         if seconds >= self._engine.settings.health.stall and ago < HOLD_SHOWN:
-            found["loop"] = (
+            lost["loop"] = (
                 f"code held the event loop for {seconds:.0f} s until {ago:.0f} s ago; the log has it as `event loop "
                 "stalled`"
             )
@@ -70,32 +70,32 @@ class EngineHealth:
         if states.problem or states.dropped:
             problem, dropped = states.problem or "no problem now", f"{states.dropped} were not logged since the start"
             text = f"{states.waiting} states of invocations wait for their log stream ({problem}), and {dropped}"
-            found["status_log"] = f"{text}; make room on the disk or in plugins.lts.size"
-        return found
+            lost["status_log"] = f"{text}; make room on the disk or in plugins.lts.size"
+        return lost
 
     def reasons_not_ready(self) -> Mapping[str, Any]:
         """Return the problems, and why the intake rejects or delays requests, by component; empty if it is ready."""
-        found = dict(self.problems())
-        if not found and self._commit_is_slow():
-            found["journal"] = _slow_commit(self._engine.storage.statistics().in_flight_seconds)
+        reasons = dict(self.problems())
+        if not reasons and self._commit_is_slow():
+            reasons["journal"] = _slow_commit(self._engine.storage.statistics().in_flight_seconds)
         if damage := self._engine.storage.statistics().refusal:
-            found["storage"] = f"accepts nothing: {damage}"
+            reasons["storage"] = f"accepts nothing: {damage}"
         refusal = self._engine.intake.refusal()
         if refusal is not None:
-            found["intake"] = str(refusal)
-        return found
+            reasons["intake"] = str(refusal)
+        return reasons
 
     def about(self, project: str | None) -> Mapping[str, Any]:
         """Return what readiness tells besides: isolation, paused functions of a project or all, a clock in doubt."""
         pool, clock = self._engine.pool, self._engine.clock_guard.state()
-        found: dict[str, Any] = {"isolation": pool.isolation, "http_network": pool.http_network}
-        if paused := [one for one in self._engine.controls.paused() if project in (None, one.project)]:
-            names = ", ".join(one.name for one in paused[:NAMED])
-            found["paused"] = f"{len(paused)} functions start nothing until they are resumed: {names}"
+        details: dict[str, Any] = {"isolation": pool.isolation, "http_network": pool.http_network}
+        if paused := [function for function in self._engine.controls.paused() if project in (None, function.project)]:
+            names = ", ".join(function.name for function in paused[:NAMED])
+            details["paused"] = f"{len(paused)} functions start nothing until they are resumed: {names}"
         if clock.held:
             ahead = f"{clock.ahead / 86_400:.0f} days ahead of the last trusted time"
-            found["clock"] = f"not trusted: {ahead}; nothing expires"
-        return found
+            details["clock"] = f"not trusted: {ahead}; nothing expires"
+        return details
 
     def _commit_is_slow(self) -> bool:
         return self._engine.storage.statistics().in_flight_seconds > self._engine.settings.storage.commit_warning

@@ -209,9 +209,9 @@ async def _drained(engine: EngineParts) -> None:
 
 async def _unreadable(path: Path, problem: str) -> DataDirectoryUnusable:
     """Return the error for a page that was not read. After a read that failed once, it may seem damaged."""
-    found = await anyio.to_thread.run_sync(damaged_page, path)
-    if found or problem.startswith("Could not decode"):
-        return DataDirectoryUnusable(str(path), f"{found or 'a row is damaged'} ({problem}); {recover(path)}")
+    damage = await anyio.to_thread.run_sync(damaged_page, path)
+    if damage or problem.startswith("Could not decode"):
+        return DataDirectoryUnusable(str(path), f"{damage or 'a row is damaged'} ({problem}); {recover(path)}")
     return DiskFailing(str(path), f"cannot be read: {problem}; look for disk errors, then start the engine again")
 
 

@@ -85,12 +85,12 @@ async def signs_of_life(manager: ServiceManager | None, stalls: Callable[[], Map
 async def _signal(manager: ServiceManager, stalls: Callable[[], Mapping[str, Any]]) -> None:
     stalled = False
     while True:
-        found = stalls()
-        if not found:
+        problems = stalls()
+        if not problems:
             manager.alive()
-        if found and not stalled:
-            log.error("the watchdog gets no signs of life", **found)
-        if bool(found) != stalled:
-            manager.status("; ".join(f"{part}: {problem}" for part, problem in found.items()) or "serving again")
-        stalled = bool(found)
+        if problems and not stalled:
+            log.error("the watchdog gets no signs of life", **problems)
+        if bool(problems) != stalled:
+            manager.status("; ".join(f"{part}: {problem}" for part, problem in problems.items()) or "serving again")
+        stalled = bool(problems)
         await anyio.sleep(manager.watchdog / 2)

@@ -11,12 +11,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def read_address(text: str) -> Address | None:
     """Parse an address; None if the text is none. An IPv6 address that contains an IPv4 address gives the latter."""
     try:
-        found = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
-        return found.ipv4_mapped
-    return found
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
 
 
 def network_of(address: str) -> str:
@@ -25,12 +25,12 @@ def network_of(address: str) -> str:
     One client usually controls a /64 network completely. An IPv6 address that contains an IPv4 address, such as
     ``::ffff:192.0.2.1``, gives the latter. A text that is no address is returned unchanged.
     """
-    found = read_address(address)
-    if found is None:
+    parsed = read_address(address)
+    if parsed is None:
         return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    return str(ipaddress.ip_network((int(found), 64), strict=False))
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(ipaddress.ip_network((int(parsed), 64), strict=False))
 
 
 def address_of(name: Any) -> tuple[str, int] | None:

@@ -84,22 +84,22 @@ class TrustedProxies:
 
     def _chain(self, peer: str, hops: str) -> list[str]:
         """Return the address of the client, then those of the proxies; the last one is ``peer``."""
-        found = [peer]
+        chain = [peer]
         for hop in reversed(hops.rsplit(",", HOPS)[-HOPS:]):
             address, is_proxy = self._read(hop.strip())
             if not address:  # the proxy does not know its client
                 break
-            found.insert(0, address)
+            chain.insert(0, address)
             if not is_proxy:
                 break
-        return found
+        return chain
 
     def _read_hop(self, text: str) -> tuple[str, bool]:
         """Return an address without its port, and whether it is a trusted proxy; an empty text if it is no address."""
         if len(text) > _LONGEST:
             return "", False
-        if found := _WITH_PORT.fullmatch(text):
-            text = found[1] or found[2] or ""
+        if match := _WITH_PORT.fullmatch(text):
+            text = match[1] or match[2] or ""
         address = read_address(text)
         if address is None:
             return "", False

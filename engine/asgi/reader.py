@@ -183,12 +183,12 @@ class RequestReader:
     def _find_empty_line(self, data: bytes, at: int) -> int:
         """Return the index behind the next empty line; the length of ``data`` if there is none."""
         before, self._before = self._before, b""
-        found = (before + data[at : at + _OVERLAP]).find(_EMPTY_LINE) if before else -1
-        if found >= 0:
-            return at + found + len(_EMPTY_LINE) - len(before)
-        found = data.find(_EMPTY_LINE, at)
-        if found >= 0:
-            return found + len(_EMPTY_LINE)
+        index = (before + data[at : at + _OVERLAP]).find(_EMPTY_LINE) if before else -1
+        if index >= 0:
+            return at + index + len(_EMPTY_LINE) - len(before)
+        index = data.find(_EMPTY_LINE, at)
+        if index >= 0:
+            return index + len(_EMPTY_LINE)
         self._before = (before + data[at:])[-_OVERLAP:]
         return len(data)
 

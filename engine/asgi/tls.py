@@ -39,19 +39,19 @@ async def speaks_tls(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bo
 
     The client gets a hint then. Raises TimeoutError, and closes the socket, if no byte comes.
     """
-    readable, found = asyncio.Event(), False
+    readable, is_tls = asyncio.Event(), False
     loop.add_reader(sock, readable.set)
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
             await readable.wait()
-        found = not sock.recv(1, socket.MSG_PEEK).isalpha()
-        if not found:
+        is_tls = not sock.recv(1, socket.MSG_PEEK).isalpha()
+        if not is_tls:
             sock.recv(BUFFERED)  # bytes that are left unread would reset the connection
             sock.send(_PLAINTEXT.response(b"", only_head=False))
-        return found
+        return is_tls
     finally:
         loop.remove_reader(sock)
-        if not found:
+        if not is_tls:
             sock.close()
 
 
@@ -159,10 +159,10 @@ def validity_of(text: str) -> tuple[datetime, datetime]:
 
     Raises ValueError if the text contains no certificate, or a malformed one.
     """
-    found = _PEM.search(text)
-    if found is None:
+    match = _PEM.search(text)
+    if match is None:
         raise ValueError("no certificate")
-    der = base64.b64decode(found[1])
+    der = base64.b64decode(match[1])
     try:
         return _validity(der)
     except IndexError:

@@ -115,14 +115,14 @@ class Principals:
     """Present credentials of an engine."""
 
     def __init__(self, keys: Sequence[AccessKey], tokens: Sequence[Token]) -> None:
-        projects = {one.project for one in (*keys, *tokens) if one.project}
+        projects = {credential.project for credential in (*keys, *tokens) if credential.project}
         self.several = len(projects) > 1  #: credentials name several projects
         self._keys = {key.access: self._key_principal(key) for key in keys}
         # Keyed by hash, so that the time of a lookup reveals nothing about the tokens.
-        self._tokens = {_digest(one.token.encode()): self._token_principal(one) for one in tokens}
+        self._tokens = {_digest(token.token.encode()): self._token_principal(token) for token in tokens}
         # No access key has a space, so none has the name of a token.
-        self._named = {one.name: one for one in (*self._keys.values(), *self._tokens.values())}
-        self.operated = any(one.operates for one in self._named.values())
+        self._named = {principal.name: principal for principal in (*self._keys.values(), *self._tokens.values())}
+        self.operated = any(principal.operates for principal in self._named.values())
 
     def of_token(self, token: bytes) -> Principal | None:
         return self._tokens.get(_digest(token))
@@ -149,9 +149,9 @@ class Principals:
         token = key.token.encode() if key.token is not None else None
         return self._principal(key.access, key, secret=key.secret.encode(), token=token)
 
-    def _token_principal(self, one: Token) -> Principal:
-        digest = _digest(one.token.encode())
-        return self._principal(f"token {digest.hex()[:12]}", one, secret=digest)
+    def _token_principal(self, token: Token) -> Principal:
+        digest = _digest(token.token.encode())
+        return self._principal(f"token {digest.hex()[:12]}", token, secret=digest)
 
     def _principal(
         self, name: str, given: AccessKey | Token, *, secret: bytes, token: bytes | None = None

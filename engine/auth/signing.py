@@ -37,10 +37,10 @@ class Authorization(Struct, frozen=True, kw_only=True):
 
 def read_authorization(value: bytes) -> Authorization | None:
     """Parse an ``Authorization`` header. Return None if its scheme is not SDK-HMAC-SHA256, or if it is malformed."""
-    found = _AUTHORIZATION.fullmatch(value)
-    if found is None:
+    match = _AUTHORIZATION.fullmatch(value)
+    if match is None:
         return None
-    access, signed, signature = found.groups()
+    access, signed, signature = match.groups()
     return Authorization(access=access.decode("latin-1"), signed=tuple(signed.split(b";")), signature=signature.lower())
 
 
@@ -49,9 +49,9 @@ def read_date(value: bytes) -> float | None:
 
     Return seconds since the epoch; None if the text is malformed.
     """
-    found = _DIGITS.fullmatch(value)
+    match = _DIGITS.fullmatch(value)
     try:
-        return datetime(*map(int, found.groups()), tzinfo=UTC).timestamp() if found else None  # type: ignore[misc,arg-type]
+        return datetime(*map(int, match.groups()), tzinfo=UTC).timestamp() if match else None  # type: ignore[misc,arg-type]
     except ValueError:
         return None
 

@@ -31,7 +31,10 @@ class Shown:
         self._secrets = secrets
 
     def plan(self, plan: Plan) -> dict[str, Any]:
-        return {"changes": [self._change(one) for one in plan.changes], "unnamed": [title(one) for one in plan.unnamed]}
+        return {
+            "changes": [self._change(change) for change in plan.changes],
+            "unnamed": [title(change) for change in plan.unnamed],
+        }
 
     def error(self, error: Exception) -> str:
         """Return the text of an error, in which the engine may quote a value."""
@@ -52,13 +55,15 @@ class Shown:
                 yield f"~ {name} = {new} (was {old})"
 
     def _change(self, change: Change) -> dict[str, Any]:
-        fields = {name: self._values(name, one) for name, one in change.fields.items()}
+        fields = {name: self._values(name, field) for name, field in change.fields.items()}
         shown = {name: {"old": old, "new": new} for name, (old, new) in fields.items()}
         return {**title(change), "fields": shown}
 
     def _values(self, name: str, field: Field) -> tuple[Any, Any]:
         hide = field.secret or is_secret(name) or self._holds_secret(field.new)
-        old, new = ((MASK if hide and one is not None else without_credentials(one)) for one in (field.old, field.new))
+        old, new = (
+            (MASK if hide and value is not None else without_credentials(value)) for value in (field.old, field.new)
+        )
         return old, new
 
     def _holds_secret(self, value: Any) -> bool:
@@ -96,7 +101,7 @@ def print_plan(plan: Plan, shown: Shown) -> None:
 def summary(changes: Sequence[Change]) -> str:
     if not changes:
         return "Nothing to change."
-    counts = {action: sum(one.action == action for one in changes) for action in _COLOURS}
+    counts = {action: sum(change.action == action for change in changes) for action in _COLOURS}
     return f"{counts['create']} to create, {counts['update']} to update, {counts['delete']} to delete."
 
 
@@ -151,7 +156,7 @@ def apply(
 
 def _ask(changes: list[Change], *, may_ask: bool) -> None:
     """Ask before deletions. Raise UsageError if the user declines, or cannot be asked."""
-    count = sum(one.action == "delete" for one in changes)
+    count = sum(change.action == "delete" for change in changes)
     if not count:
         return
     if not may_ask:
@@ -184,5 +189,5 @@ def _report(done: int, left: list[Change], problem: str) -> None:
     write(f"functiond: cannot {left[0].title}: {problem}", errors=True)
     total = done + len(left)
     write(f"functiond: {done} of {total} changes are made; run the command again for the others", errors=True)
-    for one in left:
-        write(f"  not done: {one.title}", errors=True)
+    for change in left:
+        write(f"  not done: {change.title}", errors=True)

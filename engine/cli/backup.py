@@ -81,8 +81,8 @@ def backup(
     if keep is not None:
         remove_older(Path(made["path"]), keep)
     print_result(made, _text(made), made["path"], json=target.json)
-    for one in made["problems"]:
-        write(f"functiond: {one['part']}: {one['problem']}\n  {one['advice']}", errors=True)
+    for problem in made["problems"]:
+        write(f"functiond: {problem['part']}: {problem['problem']}\n  {problem['advice']}", errors=True)
     return FAILED if made["problems"] else 0
 
 

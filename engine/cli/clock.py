@@ -20,21 +20,21 @@ def clock(action: Literal["show", "accept"] = "show", /, *, target: Target = DEF
         ``accept``: trust the clock from now on, so that data that is too old by it is discarded.
     """
     client = target.client().of_project
-    found = client.send("POST", "/clock/accept").json if action == "accept" else client.get("/clock")
+    state = client.send("POST", "/clock/accept").json if action == "accept" else client.get("/clock")
     if target.json:
-        print_json(found)
+        print_json(state)
         return
-    for line in _lines(found):
+    for line in _lines(state):
         Output().print(line)
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    if found["trusted"]:
-        return [f"The engine trusts its clock: [bold]{found['time']}[/]."]
-    days, minutes = found["ahead"] // 86_400, -(-found["ends_in"] // 60)
+def _lines(state: dict[str, Any]) -> list[str]:
+    if state["trusted"]:
+        return [f"The engine trusts its clock: [bold]{state['time']}[/]."]
+    days, minutes = state["ahead"] // 86_400, -(-state["ends_in"] // 60)
     return [
-        f"[bold yellow]The clock is in doubt:[/] it shows {found['time']}, {days} days after the last trusted time"
-        f" ({found['reference']}).",
+        f"[bold yellow]The clock is in doubt:[/] it shows {state['time']}, {days} days after the last trusted time"
+        f" ({state['reference']}).",
         f"Nothing expires for {minutes} more minutes. If the clock is right: functiond clock accept",
         "If it is wrong: correct it. The engine notices that within 30 s.",
     ]

@@ -56,8 +56,8 @@ def verify(folder: Path | None = None, /, *, config: ConfigFile = None, json: Fl
     if json:
         print_json({"path": str(checked), "problems": msgspec.to_builtins(problems)})
         return FAILED if problems else 0
-    for one in problems:
-        write(f"{one.part}: {one.problem}\n  {one.advice}")
+    for problem in problems:
+        write(f"{problem.part}: {problem.problem}\n  {problem.advice}")
     if not problems:
         Output().print("[bold green]no problems[/] found in", end="\n")
         Output().paste(str(checked))
@@ -169,9 +169,9 @@ def _recover(data: Path, backups: Path | None, request_id: str, json: bool) -> i
                 show({"state": "pages", "copied": read << 12, "total": pages << 12})
 
         journal = DamagedJournal(data, note, losses.append, request_id)
-        found = newest_whole_backup((backups, data / BACKUPS, data.parent), journal.identity.name) if backups else None
-        if found is not None:
-            path, manifest = found
+        newest = newest_whole_backup((backups, data / BACKUPS, data.parent), journal.identity.name) if backups else None
+        if newest is not None:
+            path, manifest = newest
             raise UsageError(
                 f"{path}, made at {manifest.made_at}, is the newest whole backup: restore it to another directory with"
                 " `functiond restore`, or use --yes to recover what came after it, too; nothing was changed"
@@ -180,8 +180,8 @@ def _recover(data: Path, backups: Path | None, request_id: str, json: bool) -> i
     if json:
         print_json({**msgspec.to_builtins(done), "losses": msgspec.to_builtins(losses)})
         return FAILED if losses else 0
-    for (table, state, problem, advice), group in groupby(losses, lambda one: (*msgspec.structs.astuple(one)[:4],)):
-        ids = [one.id for one in group]
+    for (table, state, problem, advice), group in groupby(losses, lambda loss: (*msgspec.structs.astuple(loss)[:4],)):
+        ids = [loss.id for loss in group]
         write(f"{table}{state and f' ({state})'}: {problem}{advice and f'; {advice}'}\n  " + "\n  ".join(ids))
     if done.log_problem:
         write(f"journal.db-wal was damaged: {done.log_problem}")

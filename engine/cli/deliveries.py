@@ -116,10 +116,10 @@ def redrive(
 
 
 def _redrive_named(client: Client, ids: Sequence[str], all: bool, function: str | None) -> Iterator[dict[str, Any]]:
-    numbers = [int(one) for one in ids if one.isascii() and one.isdigit()]
+    numbers = [int(text) for text in ids if text.isascii() and text.isdigit()]
     if numbers or all:
-        yield from ({"delivery_id": one} for one in _deliver(client, numbers))
-    for request_id in (one for one in ids if not (one.isascii() and one.isdigit())):
+        yield from ({"delivery_id": number} for number in _deliver(client, numbers))
+    for request_id in (text for text in ids if not (text.isascii() and text.isdigit())):
         name, _ = find_invocation(client, request_id, function)
         yield from _send(client, name, {"request_ids": [request_id]})["redriven"]
 
@@ -156,9 +156,9 @@ def _redrive_failed(
     left = inf if limit is None else limit
     while left > 0:
         step = _send(client, function, {**body, "limit": min(STEP, left)})
-        for one in step["redriven"] + step["refused"]:
+        for entry in step["redriven"] + step["refused"]:
             left -= 1
-            yield one
+            yield entry
         if not step["next_marker"]:
             return
         body["marker"] = step["next_marker"]

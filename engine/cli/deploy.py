@@ -123,11 +123,11 @@ def check_app_options(name: str | None, configuration: Configuration, asynchrono
 def show_app(done: AppDeployment) -> None:
     """Print the result of the deployment of an app."""
     output = Output()
-    for one in done.functions:
-        timer = f"; {one.schedule}" if one.schedule else ""
-        output.print(f"[bold green]{one.action}[/] [bold]{one.func_name}[/]: {one.terms}{timer}")
-        if one.due:
-            output.print(f"  due {one.due}", style="dim")
+    for function in done.functions:
+        timer = f"; {function.schedule}" if function.schedule else ""
+        output.print(f"[bold green]{function.action}[/] [bold]{function.func_name}[/]: {function.terms}{timer}")
+        if function.due:
+            output.print(f"  due {function.due}", style="dim")
     for name in done.gone if done.pruned else []:
         output.print(f"[bold green]deleted[/] [bold]{name}[/]")
     if done.gone and not done.pruned:

@@ -83,12 +83,12 @@ def doctor(*, data_dir: Path | None = None, config: ConfigFile = None, target: T
         TOML file with settings.
     """
     configure_logging("console", "error")  # to standard error, beside the findings
-    found = sorted(_findings(target.client(), data_dir, config), key=lambda one: not one.serious)
-    serious = any(one.serious for one in found)
+    findings = sorted(_findings(target.client(), data_dir, config), key=lambda finding: not finding.serious)
+    serious = any(finding.serious for finding in findings)
     if target.json:
-        print_json({"version": __version__, "url": target.url, "findings": msgspec.to_builtins(found)})
+        print_json({"version": __version__, "url": target.url, "findings": msgspec.to_builtins(findings)})
     else:
-        _print(found, target.url, serious=serious)
+        _print(findings, target.url, serious=serious)
     return FAILED if serious else 0
 
 
@@ -119,10 +119,10 @@ def _findings(client: Client, data_dir: Path | None, config: Path | None) -> Ite
     yield from of_machine(settings)
 
 
-def _print(found: Sequence[Finding], url: str, *, serious: bool) -> None:
-    for one in found:
-        mark = "" if one.serious else "note: "
-        write(f"{mark}{one.where}: {one.problem}" + (f"\n  {one.advice}" if one.advice else ""))
+def _print(findings: Sequence[Finding], url: str, *, serious: bool) -> None:
+    for finding in findings:
+        mark = "" if finding.serious else "note: "
+        write(f"{mark}{finding.where}: {finding.problem}" + (f"\n  {finding.advice}" if finding.advice else ""))
     if not serious:
         Output().print(f"[bold green]nothing is wrong[/] with functiond {__version__} at", end="\n")
         Output().paste(url)
@@ -156,10 +156,10 @@ def of_engine(client: Client) -> Iterator[Finding]:
 def _fields(body: bytes) -> dict[str, Any]:
     """Return the fields of health or readiness; none if the reply is that of another program."""
     try:
-        found = json.loads(body)
+        fields = json.loads(body)
     except ValueError:
-        found = None
-    return found if isinstance(found, dict) and "status" in found else {}
+        fields = None
+    return fields if isinstance(fields, dict) and "status" in fields else {}
 
 
 def _health(health: dict[str, Any], ready: dict[str, Any]) -> Iterator[Finding]:
@@ -176,13 +176,13 @@ def _health(health: dict[str, Any], ready: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _triggers(client: Client) -> Iterator[Finding]:
-    for one in client.get_all("/triggers", "triggers"):
-        source = one["source"]
+    for item in client.get_all("/triggers", "triggers"):
+        source = item["source"]
         if source["problem"] or source["state"] == "failing":
             failing = source["state"] == "failing"
             again = f"is tried again at {source['next_try']}; " if failing else ""
             yield Finding(
-                where=f"trigger {one['trigger_id']} ({one['trigger_type_code']} of {short_name(one['func_urn'])})",
+                where=f"trigger {item['trigger_id']} ({item['trigger_type_code']} of {short_name(item['func_urn'])})",
                 problem=source["problem"],
                 advice=f"{again}correct the trigger's options, its plugin's settings, or the system that it reads",
                 serious=failing,
@@ -190,18 +190,18 @@ def _triggers(client: Client) -> Iterator[Finding]:
 
 
 def _destinations(client: Client) -> Iterator[Finding]:
-    for one in client.get_all("/destinations", "destinations"):
-        if one["state"] != "ok":
+    for item in client.get_all("/destinations", "destinations"):
+        if item["state"] != "ok":
             yield Finding(
-                where=f"destination {one['destination']} {one['param']} of {short_name(one['func_urn'])}",
-                problem=f"{one['problem']} ({one['failures']} failures in a row since {one['since']})",
+                where=f"destination {item['destination']} {item['param']} of {short_name(item['func_urn'])}",
+                problem=f"{item['problem']} ({item['failures']} failures in a row since {item['since']})",
                 advice="outcomes wait and are tried again for a day; correct the destination, or the system behind it",
             )
 
 
 def _expired(client: Client) -> Iterator[Finding]:
-    for one in client.get("/function/report", type="expiredcount")["values"]:
-        name, problem = short_name(one["key"]), f"{one['value']} events of the last day were too old to start"
+    for entry in client.get("/function/report", type="expiredcount")["values"]:
+        name, problem = short_name(entry["key"]), f"{entry['value']} events of the last day were too old to start"
         advice = f"raise its maximum age, or run them: functiond redrive --failed --status DISCARD --function {name}"
         yield Finding(where=f"function {name}", problem=f"{problem}, and discarded", advice=advice, serious=False)
 
@@ -231,7 +231,7 @@ def of_machine(settings: Settings) -> Iterator[Finding]:
 
 
 def _directory(folder: Path, needed: int) -> Iterator[Finding]:
-    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     where = f"data directory {folder}"
     if not existing.is_dir() or not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
         user = f"user {os.getuid()}"
@@ -273,10 +273,10 @@ def _stored(folder: Path, where: str) -> Iterator[Finding]:
 
 def _port(host: str, port: int) -> Iterator[Finding]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            one.bind((host, port))
+            sock.bind((host, port))
         except OSError as error:
             problem = f"cannot be listened on: {error.strerror}"
             yield Finding(
@@ -308,11 +308,11 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
         return
     with tempfile.TemporaryDirectory() as folder:
         fence = {"tmp": executor.tmp_size, "network": not executor.network}
-        found = find_bubblewrap(Path(folder) / "tmp", fence)
-    if isinstance(found, str):
+        bubblewrap = find_bubblewrap(Path(folder) / "tmp", fence)
+    if isinstance(bubblewrap, str):
         advice = "install bubblewrap, or accept that functions run as plain processes (executor.isolation = process)"
         needed = executor.isolation == "bubblewrap" or not executor.network
-        yield Finding(where="sandbox", problem=found, advice=advice, serious=needed)
+        yield Finding(where="sandbox", problem=bubblewrap, advice=advice, serious=needed)
 
 
 def _extras(settings: Settings) -> Iterator[Finding]:

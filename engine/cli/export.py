@@ -112,7 +112,7 @@ def _write_code(data: Data, project: Project, folder: Path, start: Path) -> None
         except OSError as error:
             raise UsageError(f"cannot write {error.filename}: {error.strerror}") from None
         table["code"] = os.path.relpath(written, start)
-        if any((written / one).exists() for one in DEPENDENCIES):
+        if any((written / dependency).exists() for dependency in DEPENDENCIES):
             table["install"] = False  # the package has them
 
 

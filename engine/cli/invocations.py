@@ -246,7 +246,7 @@ def _all_names(client: Client) -> list[str]:
 
     Lists of invocations for such a URN include the invocations of every version.
     """
-    return [":".join(one["func_urn"].split(":")[:7]) for one in client.get_all("", "functions")]
+    return [":".join(function["func_urn"].split(":")[:7]) for function in client.get_all("", "functions")]
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:

@@ -65,7 +65,10 @@ def logs(
     else:
         page = client.get(path_of(name, "/async-invocations"), limit=limit, status="FAIL,WAIT" if errors else "")
         ids = sorted(item["request_id"] for item in page["invocations"])
-        paths = [*(path_of(name, f"/async-invocations/{quote(one)}/logs") for one in ids), path_of(name, "/logs")]
+        paths = [
+            *(path_of(name, f"/async-invocations/{quote(request_id)}/logs") for request_id in ids),
+            path_of(name, "/logs"),
+        ]
     for line in _events(client, paths[0]) if follow else _in_order(client, paths):
         if errors and line["stream"] != "error":
             continue

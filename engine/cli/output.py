@@ -42,7 +42,7 @@ class Output(Console):
         self._raw = raw
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(visible(one, _TEXT) if isinstance(one, str) else one for one in objects), **options)
+        super().print(*(visible(item, _TEXT) if isinstance(item, str) else item for item in objects), **options)
 
     def data(self, text: str, style: str) -> None:
         """Print data of a function, of one or more lines. Brackets in it are not read as markup."""
@@ -100,10 +100,10 @@ def print_done(action: str, name: str, *, json: bool, kind: str = "", function: 
     print_result({action: name}, text, json=json)
 
 
-def _json_escape(found: re.Match[str]) -> str:
-    if found[0] == "\n":  # between lines: json.dumps has escaped those of values
+def _json_escape(match: re.Match[str]) -> str:
+    if match[0] == "\n":  # between lines: json.dumps has escaped those of values
         return "\n"
-    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    units = match[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 

@@ -150,14 +150,14 @@ def _explain(error: BaseException, form: str) -> int:
     return RESTART if isinstance(expected, _RESTART) else USAGE
 
 
-def _expected(found: Sequence[BaseException]) -> BaseException | None:
+def _expected(errors: Sequence[BaseException]) -> BaseException | None:
     """Return the first error that has a message for users, those that a new start can cure before others."""
-    files = [error for error in found if isinstance(error, OSError) and is_file_problem(error)]
-    ordered = [*found, *(unusable(error.filename or "a file", error) for error in files)]
+    files = [error for error in errors if isinstance(error, OSError) and is_file_problem(error)]
+    ordered = [*errors, *(unusable(error.filename or "a file", error) for error in files)]
     for kinds in (_RESTART, _EXPECTED):
-        for one in ordered:
-            if isinstance(one, kinds):
-                return one
+        for candidate in ordered:
+            if isinstance(candidate, kinds):
+                return candidate
     return None
 
 

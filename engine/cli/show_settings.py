@@ -40,17 +40,17 @@ def settings(*, json: Flag = False, markdown: Flag = False) -> None:
     markdown
         Print the table of the documentation, in Markdown.
     """
-    found = list(all_settings())
+    listed = list(all_settings())
     if json:
-        print_json(msgspec.to_builtins(found))
+        print_json(msgspec.to_builtins(listed))
     elif markdown:
-        print(markdown_table(found))
+        print(markdown_table(listed))
     else:
-        print_table(tuple(name.upper() for name in HEAD), (setting.row for setting in found))
+        print_table(tuple(name.upper() for name in HEAD), (setting.row for setting in listed))
 
 
-def markdown_table(found: list[Setting]) -> str:
-    rows = [f"| `{one.name}` | {one.type} | {one.default} |" for one in found]
+def markdown_table(listed: list[Setting]) -> str:
+    rows = [f"| `{setting.name}` | {setting.type} | {setting.default} |" for setting in listed]
     return "\n".join(("| Setting | Type | Default |", "|---|---|---|", *rows))
 
 

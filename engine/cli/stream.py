@@ -40,13 +40,16 @@ GROUP_DAYS = 7  #: retention of a new log group
 def list_streams(*, target: Target = DEFAULT_TARGET) -> None:
     """List the data streams and the log streams of the project."""
     client = target.client()
-    data, logs = all_streams(client), [one for group in all_groups(client) for one in log_streams(client, group)]
+    data, logs = all_streams(client), [stream for group in all_groups(client) for stream in log_streams(client, group)]
     if target.json:
-        shown = [{"log_group_name": one.group["log_group_name"], **one.group, **one.stream} for one in logs]
+        shown = [{"log_group_name": log.group["log_group_name"], **log.group, **log.stream} for log in logs]
         print_json({"streams": data, "log_streams": shown})
         return
-    rows = [(one["stream_name"], "data", str(one["partition_count"]), f"{one['retention_period']} h") for one in data]
-    rows += [(one.name, "log", "", f"{one.stream['ttl_in_days']} days") for one in logs]
+    rows = [
+        (stream["stream_name"], "data", str(stream["partition_count"]), f"{stream['retention_period']} h")
+        for stream in data
+    ]
+    rows += [(log.name, "log", "", f"{log.stream['ttl_in_days']} days") for log in logs]
     if rows:
         print_table(("STREAM", "KIND", "PARTITIONS", "KEPT FOR"), rows)
     else:
@@ -154,11 +157,11 @@ def delete(name: str, /, *, group: Flag = False, target: Target = DEFAULT_TARGET
 def _create_log_stream(client: Client, name: str, days: int | None) -> None:
     group_name, _, stream = name.partition("/")
     service = client.service()
-    found = next((one for one in all_groups(client) if one["log_group_name"] == group_name), None)
-    if found is None:
-        found = service.post(GROUPS, {"log_group_name": group_name, "ttl_in_days": days or GROUP_DAYS})
+    group = next((existing for existing in all_groups(client) if existing["log_group_name"] == group_name), None)
+    if group is None:
+        group = service.post(GROUPS, {"log_group_name": group_name, "ttl_in_days": days or GROUP_DAYS})
     body = {"log_stream_name": stream, **_given({"ttl_in_days": days})}
-    service.post(f"{GROUPS}/{found['log_group_id']}/streams", body)
+    service.post(f"{GROUPS}/{group['log_group_id']}/streams", body)
 
 
 def _check_options(name: str, data: dict[str, object], log: dict[str, object]) -> None:

@@ -90,7 +90,7 @@ def create(
     """
     client = target.client().of_project
     known = client.get("/triggertypes")
-    if kind.upper() not in {one.upper() for one in known}:
+    if kind.upper() not in {code.upper() for code in known}:
         raise UsageError(f"{kind} is not a type of triggers: {expected(kind.upper(), known)}")
     body = {"trigger_type_code": kind, "event_data": _data(kind, fields, data, crontab)}
     shown = client.post(f"/triggers{path_of(function)}", body | ({"trigger_status": status} if status else {}))
@@ -159,7 +159,7 @@ def seek(trigger_id: str, /, *positions: str, target: Target = DEFAULT_TARGET) -
         Positions, as PARTITION=POSITION or TOPIC=POSITION: an offset, earliest, latest, or a time.
     """
     client = target.client()
-    given = {"positions": dict(one.rpartition("=")[::2] for one in positions)}
+    given = {"positions": dict(position.rpartition("=")[::2] for position in positions)}
     print_json(client.of_project.post(f"{path_of_trigger(find_trigger(client, trigger_id))}/seek", given))
 
 
@@ -181,14 +181,16 @@ def delete(trigger_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
 def find_trigger(client: Client, text: str) -> dict[str, Any]:
     """Return the project's trigger with this id or name. Raise UsageError if there is none, or several."""
     triggers = client.of_project.get_all("/triggers", "triggers")
-    found = [one for one in triggers if text == one["trigger_id"]] or [one for one in triggers if text == one["name"]]
-    if len(found) > 1:
-        ids = ", ".join(f"{one['trigger_id']} ({short_name(one['func_urn'])})" for one in found)
+    matching = [trigger for trigger in triggers if text == trigger["trigger_id"]] or [
+        trigger for trigger in triggers if text == trigger["name"]
+    ]
+    if len(matching) > 1:
+        ids = ", ".join(f"{trigger['trigger_id']} ({short_name(trigger['func_urn'])})" for trigger in matching)
         raise UsageError(f"several triggers are named {text}: name one by its id: {ids}")
-    if not found:
-        hint = expected(text, [one["name"] for one in triggers]) if triggers else "the project has no triggers"
+    if not matching:
+        hint = expected(text, [trigger["name"] for trigger in triggers]) if triggers else "the project has no triggers"
         raise UsageError(f"no trigger {text}: {hint}")
-    return found[0]
+    return matching[0]
 
 
 def trigger_id_of(client: Client, text: str) -> str:

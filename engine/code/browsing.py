@@ -88,11 +88,11 @@ def _view_source(file: BinaryIO, code: CodePackage, choose: Callable[[PackageFil
 def _view_archive(archive: zipfile.ZipFile, choose: Callable[[PackageFiles], str]) -> PackageView:
     entries = dict(files_of(archive))
     sizes = ((path, entry.file_size) for path, entry in entries.items())
-    first = nsmallest(MOST, sizes, key=lambda one: (one[0].count("/") > 0, one[0]))
+    first = nsmallest(MOST, sizes, key=lambda pair: (pair[0].count("/") > 0, pair[0]))
     files = PackageFiles(
         files=[PackageFile(path=path, size=size) for path, size in first],
         count=len(entries),
-        size=sum(one.file_size for one in entries.values()),
+        size=sum(entry.file_size for entry in entries.values()),
     )
     path = choose(files)
     text = _text(archive, entries[path]) if path in entries else None
@@ -135,7 +135,7 @@ def with_file(package: Path, target: IO[bytes], path: str, text: str) -> bool:
         changed = next((entry for name, entry in files_of(source) if name == path), None)
         if changed is None:
             return False
-        if sum(one.file_size for one in source.infolist()) > UNPACKED_LIMIT:
+        if sum(entry.file_size for entry in source.infolist()) > UNPACKED_LIMIT:
             raise InvalidField("func_code", "a zip package", f"unpacks to more than {UNPACKED_LIMIT} bytes; upload it")
         if changed.file_size > TEXT_LIMIT:
             raise InvalidField("func_code", path, f"has more than {TEXT_LIMIT} bytes; upload the package")

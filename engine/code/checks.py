@@ -31,7 +31,7 @@ try:
     nodes = list(ast.walk(ast.parse(source)))
 except SyntaxError as error:
     sys.exit("Error: line %s: %s, says Python %d.%d" % (error.lineno, error.msg, *sys.version_info[:2]))
-names = {getattr(one, key, None) for one in nodes for key in ("name", "asname", "id")}
+names = {getattr(node, key, None) for node in nodes for key in ("name", "asname", "id")}
 if name and names.isdisjoint({name, "*", "__getattr__", "exec", "globals", "setattr"}):
     sys.exit("Error: it has no function %s, which the handler names" % name)
 """
@@ -45,27 +45,27 @@ async def problem_of(version: Function, view: PackageView, find: Find) -> str:
     ``find`` returns the family of a runtime, and its interpreter.
     """
     try:
-        family, found = await find(version.runtime)
+        family, interpreter = await find(version.runtime)
         file = inline_file(version.handler, version.runtime, version.code.filename)[0]
     except (InvalidField, NoInterpreter) as error:
         return str(error)
-    paths, module = [one.path for one in view.files.files], file.rpartition(".")[0] or file
+    paths, module = [entry.path for entry in view.files.files], file.rpartition(".")[0] or file
     if not paths:
         return "the package has no files"
     listed = view.files.count == len(paths) and not version.dependencies
-    if listed and not any(one == module or one.startswith((f"{module}.", f"{module}/__init__.")) for one in paths):
+    if listed and not any(path == module or path.startswith((f"{module}.", f"{module}/__init__.")) for path in paths):
         return f"the package has no file {file}, which the handler {version.handler} needs"
-    if found is None or view.text is None or not view.path.endswith((".py", ".js", ".cjs", ".mjs")):
+    if interpreter is None or view.text is None or not view.path.endswith((".py", ".js", ".cjs", ".mjs")):
         return ""
     if view.text.binary:
         return f"{view.path} is no text: it has NUL, or bytes that are not UTF-8"
-    command = [found.path, "--check", "-"]
+    command = [interpreter.path, "--check", "-"]
     if family is Family.PYTHON:
         name = version.handler.rpartition(".")[2] if view.path == file else ""
-        command = [found.path, "-I", "-S", "-W", "ignore", "-c", _PYTHON, view.path, name]
+        command = [interpreter.path, "-I", "-S", "-W", "ignore", "-c", _PYTHON, view.path, name]
     with suppress(OSError), anyio.move_on_after(0 if view.path.endswith(".mjs") else LONGEST):
         ended = await anyio.run_process(command, input=view.text.text.encode(), stdout=subprocess.DEVNULL, check=False)
         lines = ended.stderr.decode("utf-8", "replace").splitlines()
-        errors = [one for one in lines if re.match(r"\w*Error\b", one)]
+        errors = [line for line in lines if re.match(r"\w*Error\b", line)]
         return f"{view.path}: {errors[0].removeprefix('Error: ')}" if errors else ""
     return ""

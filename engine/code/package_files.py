@@ -205,7 +205,7 @@ class PackageChecks:
             raise OSError(errno.EIO, "the code package is damaged on disk", str(package))
         if changed:
             log.warning(
-                "changed files of a code package restored", package=name, files=[str(one) for one in changed[:5]]
+                "changed files of a code package restored", package=name, files=[str(path) for path in changed[:5]]
             )
 
     def _mend(self, package: Path, folder: Path, name: str) -> list[Path] | None:

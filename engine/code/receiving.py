@@ -90,11 +90,11 @@ class CodeCutter:
 
     def _read_fields(self, data: bytes, at: int) -> int:
         """Read from index ``at`` until a text that may be code begins. Return its index."""
-        found = self._key.search(data, at)
-        self._in_text = found is not None
-        end = found.end() if found is not None else max(at, len(data) - _OVERLAP)
+        match = self._key.search(data, at)
+        self._in_text = match is not None
+        end = match.end() if match is not None else max(at, len(data) - _OVERLAP)
         self._keep(data[at:end])
-        if found is None:
+        if match is None:
             self._held, end = data[end:], len(data)
         return end
 
@@ -102,11 +102,11 @@ class CodeCutter:
         """Read from index ``at`` until the text ends. Return the index of its closing quote."""
         if self._text is None:
             # Without a copy of the rest of the data, because a step may have thousands of short texts.
-            found = _TEXT.match(data, at, at + SHORT + 1)
-            if found is not None:
-                self._keep(data[at : found.end() - 1])
+            match = _TEXT.match(data, at, at + SHORT + 1)
+            if match is not None:
+                self._keep(data[at : match.end() - 1])
                 self._in_text = False
-                return found.end() - 1
+                return match.end() - 1
             if len(data) - at <= SHORT:
                 self._held = data[at:]
                 return len(data)

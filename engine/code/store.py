@@ -118,10 +118,10 @@ class CodeStore:
                 await self._fetch(source.url, package)
             async with self._projects.setdefault(project, anyio.Lock()):
                 await self._receive(source, package, lambda: _left_out(source, handler, runtime, path))
-                found = await self._in_thread(lambda: _describe(package, source, path))
-                admit(found)
-                await self._in_thread(lambda: self._keep(found.sha256, new, target))
-        return found
+                code = await self._in_thread(lambda: _describe(package, source, path))
+                admit(code)
+                await self._in_thread(lambda: self._keep(code.sha256, new, target))
+        return code
 
     def folder(self, package: CodePackage) -> Path:
         """Return the path of the folder with the unpacked package."""

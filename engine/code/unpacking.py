@@ -114,25 +114,25 @@ def _opened(package: BinaryIO) -> Iterator[zipfile.ZipFile]:
 
 def has_sum(path: Path, size: int, checksum: int) -> bool:
     """Return whether a file exists, and has this size and CRC-32."""
-    found = 0
+    actual = 0
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size != size:
                 return False
             while block := file.read(_BLOCK):
-                found = zlib.crc32(block, found)
+                actual = zlib.crc32(block, actual)
     except FileNotFoundError:
         return False
-    return found == checksum
+    return actual == checksum
 
 
 def _count(package: BinaryIO, mark: bytes) -> int:
-    found, rest = 0, b""
+    count, rest = 0, b""
     while block := package.read(_BLOCK):
         block = rest + block
-        found += block.count(mark)
+        count += block.count(mark)
         rest = block[1 - len(mark) :]
-    return found
+    return count
 
 
 class _Budget:

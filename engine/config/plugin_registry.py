@@ -60,9 +60,9 @@ class Registry:
         try:
             param: Any = msgspec.json.decode(spec.param, type=plugin.param)
         except msgspec.ValidationError as error:
-            found = describe_issue(error, msgspec.json.decode(spec.param), plugin.param)
-            field = f"param.{found.field}" if found.field else "param"
-            raise InvalidField(field, found.value, found.allowed) from None
+            issue = describe_issue(error, msgspec.json.decode(spec.param), plugin.param)
+            field = f"param.{issue.field}" if issue.field else "param"
+            raise InvalidField(field, issue.value, issue.allowed) from None
         except InvalidField as error:
             raise InvalidField(f"param.{error.field}", error.value, error.allowed) from None
         return plugin.destination(param)
@@ -91,8 +91,8 @@ class Registry:
     def code_links(self) -> CodeLinks | None:
         """Reader of code packages in an object store, by their links; None if no plugin has such a store."""
         plugins = [plugin for plugin in self._by_kind.values() if plugin.code_links is not None]
-        found = (plugin.code_links(self.service(plugin)) for plugin in plugins if plugin.code_links)
-        return next((links for links in found if links is not None), None)
+        readers = (plugin.code_links(self.service(plugin)) for plugin in plugins if plugin.code_links)
+        return next((links for links in readers if links is not None), None)
 
     @property
     def triggers(self) -> list[str]:
@@ -130,8 +130,8 @@ def _read_table(name: str, table: Any, kind: type[Struct]) -> Any:
     try:
         return msgspec.convert(_with_lists(table, inspect.type_info(kind)), kind, strict=False)
     except msgspec.ValidationError as error:
-        found = describe_issue(error, table, kind)  # the value may be a secret
-        raise SettingsError(f"{'.'.join(filter(None, ('plugins', name, found.field)))}: {found.allowed}") from None
+        issue = describe_issue(error, table, kind)  # the value may be a secret
+        raise SettingsError(f"{'.'.join(filter(None, ('plugins', name, issue.field)))}: {issue.allowed}") from None
 
 
 def _with_lists(value: Any, kind: inspect.Type) -> Any:
@@ -139,9 +139,9 @@ def _with_lists(value: Any, kind: inspect.Type) -> Any:
         kind = kind.type
     if isinstance(kind, inspect.StructType) and isinstance(value, dict):
         types = {field.encode_name: field.type for field in kind.fields}
-        return {name: _with_lists(one, types[name]) if name in types else one for name, one in value.items()}
+        return {name: _with_lists(item, types[name]) if name in types else item for name, item in value.items()}
     if isinstance(kind, inspect.DictType) and isinstance(value, dict):
-        return {name: _with_lists(one, kind.value_type) for name, one in value.items()}
+        return {name: _with_lists(item, kind.value_type) for name, item in value.items()}
     if isinstance(kind, inspect.ListType | inspect.VarTupleType) and isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
@@ -154,10 +154,10 @@ def load_plugins(modules: Iterable[str] = ()) -> list[Plugin]:
     ``plugins``.
     """
     import_own_plugins()
-    found: list[Plugin] = [entry.load() for entry in entry_points(group=GROUP)]
+    plugins: list[Plugin] = [entry.load() for entry in entry_points(group=GROUP)]
     for name in modules:
-        found.extend(_from_module(name))
-    return found
+        plugins.extend(_from_module(name))
+    return plugins
 
 
 def _from_module(name: str) -> list[Plugin]:
@@ -166,14 +166,14 @@ def _from_module(name: str) -> list[Plugin]:
     except ImportError as error:
         note = _shadow_note(error.name or name)
         raise SettingsError(f"plugin module {name} cannot be imported: {error}{note}") from error
-    found = getattr(module, "plugins", None) or [getattr(module, "plugin", None)]
-    if not all(isinstance(plugin, Plugin) for plugin in found):
+    plugins = getattr(module, "plugins", None) or [getattr(module, "plugin", None)]
+    if not all(isinstance(plugin, Plugin) for plugin in plugins):
         near = difflib.get_close_matches("plugin", dir(module), n=1)
         hint = f" (did you mean to name {near[0]} `plugin`?)" if near else ""
         raise SettingsError(f"plugin module {name} has no `plugin = Plugin(...)`{hint}{_shadow_note(name)}")
     if shadow := describe_shadow(name):
         log.warning("plugin module is not imported from the current folder", module=name, problem=shadow)
-    return list(found)
+    return list(plugins)
 
 
 def _shadow_note(name: str) -> str:

@@ -72,8 +72,8 @@ def describe_shadow(name: str) -> str:
     renamed = local.parts[0] if len(local.parts) > 1 else local
     if os.path.realpath(renamed) in taken:
         return ""
-    found = spec.origin if spec.has_location else f"Python's own {top}"
-    return f"{found} is found first, so ./{local} is shadowed: rename ./{renamed}"
+    origin = spec.origin if spec.has_location else f"Python's own {top}"
+    return f"{origin} is found first, so ./{local} is shadowed: rename ./{renamed}"
 
 
 def _current_folder() -> str:

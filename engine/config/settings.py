@@ -266,11 +266,11 @@ def load_settings(
 
 
 def _describe(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
-    found = describe_issue(error, table, Settings)
-    if not found.field:  # conflict between several fields
+    issue = describe_issue(error, table, Settings)
+    if not issue.field:  # conflict between several fields
         return str(error)
-    shown = "" if found.field.partition(".")[0] == "auth" else f" is {found.value!r}"  # values below auth are secrets
-    return f"{found.field}{shown}: {found.allowed}"
+    shown = "" if issue.field.partition(".")[0] == "auth" else f" is {issue.value!r}"  # values below auth are secrets
+    return f"{issue.field}{shown}: {issue.allowed}"
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -302,10 +302,10 @@ def _add_credentials(table: dict[str, Any]) -> None:
     auth = table.get("auth")
     file = auth.get("file") if isinstance(auth, dict) else None
     if isinstance(auth, dict) and isinstance(file, str) and file:
-        for name, found in read_credentials(Path(file)).items():
+        for name, listed in read_credentials(Path(file)).items():
             given = auth.get(name, [])
             if isinstance(given, list):  # otherwise the final validation reports it
-                auth[name] = [*given, *found]
+                auth[name] = [*given, *listed]
 
 
 def _put(table: dict[str, Any], path: list[str], value: Any) -> None:

@@ -39,8 +39,8 @@ class ValidationIssue(Struct, frozen=True, kw_only=True):
 def describe_issue(error: ValidationError, data: Any, kind: Any) -> ValidationIssue:
     """Describe why msgspec raised ``error`` when it converted ``data`` to the type ``kind``."""
     text = str(error)
-    found = _PATH.search(text)
-    path, message = (found[1], text[: found.start()]) if found else ("", text)
+    match = _PATH.search(text)
+    path, message = (match[1], text[: match.start()]) if match else ("", text)
     steps = _STEP.findall(path)
     if missing := _MISSING.match(message):
         allowed = _required(_fields(kind, steps), _value_at(data, steps), missing[1])
@@ -93,21 +93,21 @@ def _allowed(kind: Any, steps: list[str]) -> str:
 
 def _fields(kind: Any, steps: list[str]) -> list[inspect.Field]:
     """Return the fields of the struct at the path ``steps`` in ``kind``; empty unless one struct type is possible."""
-    shapes = [one.fields for one in _types(kind, steps) if isinstance(one, inspect.StructType)]
+    shapes = [candidate.fields for candidate in _types(kind, steps) if isinstance(candidate, inspect.StructType)]
     return list(shapes[0]) if len(shapes) == 1 else []
 
 
 def _types(kind: Any, steps: list[str]) -> list[inspect.Type]:
-    found = [_type_info(kind)]
+    types = [_type_info(kind)]
     for step in steps:
-        found = [inner for one in _alternatives(found) for inner in _inner(one, step)]
-    return _alternatives(found)
+        types = [inner for outer in _alternatives(types) for inner in _inner(outer, step)]
+    return _alternatives(types)
 
 
 def _alternatives(types: list[inspect.Type]) -> list[inspect.Type]:
     flat: list[inspect.Type] = []
-    for one in types:
-        flat += one.types if isinstance(one, inspect.UnionType) else (one,)
+    for kind in types:
+        flat += kind.types if isinstance(kind, inspect.UnionType) else (kind,)
     return flat
 
 

@@ -119,20 +119,22 @@ def _requirements(root: Path) -> list[str]:
 
     Raises UsageError if their file is malformed.
     """
-    found = find_dependencies(root) or find_dependencies(Path.cwd())
-    if found is None or _is_clone(found):
+    dependencies = find_dependencies(root) or find_dependencies(Path.cwd())
+    if dependencies is None or _is_clone(dependencies):
         return []
-    lines = found.requirements
+    lines = dependencies.requirements
     if lines is None:
-        lines = [_absolute(line.strip(), found.file.parent) for line in found.file.read_text().splitlines()]
+        lines = [
+            _absolute(line.strip(), dependencies.file.parent) for line in dependencies.file.read_text().splitlines()
+        ]
     return [line for line in lines if line and not line.startswith("#") and not _OWN.match(line)]
 
 
-def _is_clone(found: PythonDependencies) -> bool:
+def _is_clone(dependencies: PythonDependencies) -> bool:
     """Return whether the dependencies are those of functiond itself, for apps that are written in its clone."""
-    if found.requirements is None:
+    if dependencies.requirements is None:
         return False
-    project: dict[str, object] = tomllib.loads(found.file.read_text())["project"]
+    project: dict[str, object] = tomllib.loads(dependencies.file.read_text())["project"]
     return project.get("name") == "functiond"
 
 
@@ -172,14 +174,14 @@ def store_app(
     an earlier deployment of the app made, and that its code has no more, are deleted.
     """
     settings = {function.name: _settings(function) for function in app.functions}
-    for one in settings.values():
-        one.check()
+    for configured in settings.values():
+        configured.check()
     for function in app.functions:
         with _told(function):
             settings[function.name].check_receivers(client, settings.keys())
-    existing = {one["func_name"]: one for one in client.get_all("", "functions")}
-    earlier = {name: one for name, one in existing.items() if one["handler"].rpartition(".")[0] == app.handlers}
-    runtime = config.get("runtime") or next((one["runtime"] for one in earlier.values()), "")
+    existing = {entry["func_name"]: entry for entry in client.get_all("", "functions")}
+    earlier = {name: entry for name, entry in existing.items() if entry["handler"].rpartition(".")[0] == app.handlers}
+    runtime = config.get("runtime") or next((entry["runtime"] for entry in earlier.values()), "")
     built = _build(client, app, replace(options, runtime=runtime))
     others = (existing.keys() - earlier.keys()) & settings.keys()
     replaced = [f"{name} was deployed from elsewhere, and is replaced" for name in sorted(others)]

@@ -85,13 +85,13 @@ class Client:
         Each page is a JSON object that contains its entries in ``field``, and the number of all in ``total``. ``start``
         and ``size`` are the parameters for the first entry and for the size of a page, by default ``maxitems``.
         """
-        found: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         count = 1
-        while len(found) < count:
-            page = self.get(path, **{start: len(found), **(size or {"maxitems": 400})})
-            found += page[field]
+        while len(entries) < count:
+            page = self.get(path, **{start: len(entries), **(size or {"maxitems": 400})})
+            entries += page[field]
             count = page[total] if page[field] else 0
-        return found
+        return entries
 
     def put(self, path: str, value: object) -> Any:
         return self.send("PUT", path, json.dumps(value).encode()).json

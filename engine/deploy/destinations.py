@@ -41,15 +41,15 @@ def read_destination(option: str, text: str) -> DestinationOption:
     Raises UsageError if a field is unknown, missing or invalid. Fields of a kind that only the engine knows are left to
     the engine.
     """
-    found = _KIND.match(text)
-    if found is None:
+    match = _KIND.match(text)
+    if match is None:
         return DestinationOption(kind=FUNCTION, fields={"func_urn": text})
     registry = Registry(load_plugins())
-    plugin = registry.plugin(found[1])
-    named = [name for name in registry.destinations if name.upper() == found[1].upper()]
-    given = _fields(option, text, text[found.end() :])
+    plugin = registry.plugin(match[1])
+    named = [name for name in registry.destinations if name.upper() == match[1].upper()]
+    given = _fields(option, text, text[match.end() :])
     if plugin is None or plugin.param is None or not named:
-        return DestinationOption(kind=found[1], fields={name: read_value(value) for name, value in given.items()})
+        return DestinationOption(kind=match[1], fields={name: read_value(value) for name, value in given.items()})
     names = plugin.param.__struct_encode_fields__
     start = f"{option} is {text}"
     if unknown := [name for name in given if name not in names]:

@@ -34,14 +34,16 @@ class LogStream(NamedTuple):
 
 def all_topics(client: Client) -> list[dict[str, Any]]:
     """Return the topics of the project, sorted by name."""
-    found = client.service().get_all(TOPICS, "topics", start="offset", total="topic_count", limit=PAGE)
-    return sorted(found, key=lambda topic: str(topic["name"]))
+    topics = client.service().get_all(TOPICS, "topics", start="offset", total="topic_count", limit=PAGE)
+    return sorted(topics, key=lambda topic: str(topic["name"]))
 
 
 def find_topic(client: Client, name: str) -> dict[str, Any]:
     """Return a topic by its name or URN. Raise UsageError if the project has no such topic."""
     topics = {topic["name"]: topic for topic in all_topics(client)}
-    return _by_name("topic", name, topics, next((one for one in topics.values() if one["topic_urn"] == name), None))
+    return _by_name(
+        "topic", name, topics, next((topic for topic in topics.values() if topic["topic_urn"] == name), None)
+    )
 
 
 def topic_path(topic: dict[str, Any], rest: str = "") -> str:
@@ -53,13 +55,13 @@ def topic_path(topic: dict[str, Any], rest: str = "") -> str:
 
 def all_streams(client: Client) -> list[dict[str, Any]]:
     """Return the data streams of the project, sorted by name."""
-    service, found = client.service(), list[dict[str, Any]]()
+    service, streams = client.service(), list[dict[str, Any]]()
     while True:
-        last = found[-1]["stream_name"] if found else ""
+        last = streams[-1]["stream_name"] if streams else ""
         page = service.get(STREAMS, limit=PAGE, start_stream_name=last)
-        found += page["stream_info_list"]
+        streams += page["stream_info_list"]
         if not page["has_more_streams"]:
-            return found
+            return streams
 
 
 def stream_path(name: str) -> str:
@@ -92,8 +94,8 @@ def without_own(client: Client, groups: Iterable[dict[str, Any]]) -> list[dict[s
 
 def log_streams(client: Client, group: dict[str, Any]) -> list[LogStream]:
     """Return the log streams of a group."""
-    found = client.service().get(f"{GROUPS}/{group['log_group_id']}/streams")["log_streams"]
-    return [LogStream(group, one) for one in sorted(found, key=lambda one: str(one["log_stream_name"]))]
+    streams = client.service().get(f"{GROUPS}/{group['log_group_id']}/streams")["log_streams"]
+    return [LogStream(group, stream) for stream in sorted(streams, key=lambda stream: str(stream["log_stream_name"]))]
 
 
 def find_group(client: Client, name: str) -> dict[str, Any]:
@@ -104,13 +106,13 @@ def find_group(client: Client, name: str) -> dict[str, Any]:
 def find_log_stream(client: Client, name: str) -> LogStream:
     """Return a log stream by ``GROUP/STREAM``. Raise UsageError if the project has no such stream."""
     group, _, stream = name.partition("/")
-    streams = {one.stream["log_stream_name"]: one for one in log_streams(client, find_group(client, group))}
+    streams = {stream.stream["log_stream_name"]: stream for stream in log_streams(client, find_group(client, group))}
     return _by_name("log stream", stream, streams, place=f" in the group {group}")
 
 
 def _by_name(kind: str, name: str, existing: Mapping[str, T], other: T | None = None, *, place: str = "") -> T:
     """Return what has a name, else ``other``. Raise UsageError if there is neither."""
-    found = existing.get(name, other)
-    if found is None:
+    named = existing.get(name, other)
+    if named is None:
         raise UsageError(f"no {kind} {name}{place}: {expected(name, list(existing))}")
-    return found
+    return named

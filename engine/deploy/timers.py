@@ -20,12 +20,12 @@ Data = dict[str, Any]
 
 def for_api(kind: str, data: Mapping[str, Any]) -> Data:
     """Return ``event_data`` as the API takes it, which knows no ``crontab``. Raises UsageError if it is invalid."""
-    found = dict(data)
-    if kind.upper() != KIND or (crontab := found.pop("crontab", None)) is None:
-        return found
+    fields = dict(data)
+    if kind.upper() != KIND or (crontab := fields.pop("crontab", None)) is None:
+        return fields
     if "schedule" in data or data.get("schedule_type", "Cron") != "Cron" or not isinstance(crontab, str):
         raise UsageError(f"crontab is {crontab!r}: give it as text, in place of schedule and schedule_type")
-    return found | {"schedule_type": "Cron", "schedule": _cron(crontab, "crontab")}
+    return fields | {"schedule_type": "Cron", "schedule": _cron(crontab, "crontab")}
 
 
 def warn(kind: str, data: Mapping[str, Any]) -> None:
@@ -43,7 +43,7 @@ def next_due(client: Client, function: str, trigger: Data) -> str:
 
 def due_text(source: Data, most: int | None = None) -> str:
     """Return the first due times in the state of a source, with their time zone."""
-    times = ", ".join(one[:19].replace("T", " ") for one in source.get("due", ())[:most])
+    times = ", ".join(moment[:19].replace("T", " ") for moment in source.get("due", ())[:most])
     return f"{times} ({source['zone']})" if times else ""
 
 
@@ -53,18 +53,25 @@ def set_timer(client: Client, function: str, schedule: Mapping[str, str] | None)
     ``schedule`` are options of a TIMER trigger.
     """
     path, of_project = f"/triggers{path_of(function)}", client.of_project
-    found: list[Data] = of_project.get(path)
-    timer = next((one for one in found if one["trigger_type_code"] == KIND and one["event_data"]["name"] == NAME), None)
-    one = "" if timer is None else f"{path}/{KIND}/{timer['trigger_id']}"
+    triggers: list[Data] = of_project.get(path)
+    timer = next(
+        (
+            trigger
+            for trigger in triggers
+            if trigger["trigger_type_code"] == KIND and trigger["event_data"]["name"] == NAME
+        ),
+        None,
+    )
+    timer_path = "" if timer is None else f"{path}/{KIND}/{timer['trigger_id']}"
     if schedule is None:
         if timer is not None:
-            of_project.send("DELETE", one)
+            of_project.send("DELETE", timer_path)
         return "", ""
     options = {"name": NAME, **schedule}
     if timer is None:
         timer = of_project.post(path, {"trigger_type_code": KIND, "event_data": options})
     elif any(timer["event_data"].get(name) != value for name, value in options.items()):
-        of_project.put(one, {"event_data": options})
+        of_project.put(timer_path, {"event_data": options})
     else:
         return schedule["schedule"], ""
     return schedule["schedule"], next_due(client, function, timer)

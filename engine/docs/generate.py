@@ -172,11 +172,11 @@ def _plugin_tables() -> Iterator[str]:
         yield from (*_settings_table(settings_of(section, prefix), _meanings(section, prefix)), "")
 
 
-def _settings_table(found: Iterable[Setting], meanings: Mapping[str, str]) -> Iterator[str]:
+def _settings_table(settings: Iterable[Setting], meanings: Mapping[str, str]) -> Iterator[str]:
     yield "| Setting | Type | Default | Meaning |"
     yield "|---|---|---|---|"
-    for one in found:
-        yield f"| `{one.name}` | {one.type} | {one.default} | {meanings.get(one.name, '')} |"
+    for setting in settings:
+        yield f"| `{setting.name}` | {setting.type} | {setting.default} | {meanings.get(setting.name, '')} |"
 
 
 def _meanings(section: type[Struct], prefix: str) -> dict[str, str]:
@@ -185,7 +185,7 @@ def _meanings(section: type[Struct], prefix: str) -> dict[str, str]:
     The keys are full names, such as ``auth.file``: ``prefix``, then the names of the enclosing fields and of the field
     itself, joined by dots.
     """
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     comments = _comments(section)
     shape = msgspec.inspect.type_info(section)
     assert isinstance(shape, msgspec.inspect.StructType)
@@ -193,21 +193,21 @@ def _meanings(section: type[Struct], prefix: str) -> dict[str, str]:
         name = f"{prefix}{field.name}"
         match field.type:
             case msgspec.inspect.StructType(cls):
-                found |= _meanings(cls, f"{name}.")
+                meanings |= _meanings(cls, f"{name}.")
             case msgspec.inspect.DictType(value_type=msgspec.inspect.StructType(cls)):
-                found |= _meanings(cls, f"{name}.<entry>.")
+                meanings |= _meanings(cls, f"{name}.<entry>.")
             case _:
-                found[name] = comments.get(field.name, "").replace("``", "`").replace("|", "\\|")
-    return found
+                meanings[name] = comments.get(field.name, "").replace("``", "`").replace("|", "\\|")
+    return meanings
 
 
 def _comments(section: type[Struct]) -> dict[str, str]:
     """Return the ``#:`` comment of each field of a struct, including fields of its base classes."""
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for kind in reversed(section.__mro__):
         if issubclass(kind, Struct) and kind is not Struct:
-            found |= _comments_of(getsource(kind))
-    return found
+            comments |= _comments_of(getsource(kind))
+    return comments
 
 
 def _comments_of(source: str) -> dict[str, str]:
@@ -215,14 +215,14 @@ def _comments_of(source: str) -> dict[str, str]:
 
     A comment stands on the line of its field, or on the lines before it.
     """
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     before: list[str] = []
     for line in source.splitlines():
         if comment := _COMMENT.fullmatch(line):
             before.append(comment[1])
         elif field := _FIELD.match(line):
-            found[field[1]] = field[2] or " ".join(before)
+            comments[field[1]] = field[2] or " ".join(before)
             before = []
         else:
             before = []
-    return found
+    return comments

@@ -26,8 +26,8 @@ def deploy(app: App, configuration: Configuration) -> None:
     """Deploy an app as ``functiond deploy MODULE:APP`` does. Functions that left its code are deleted."""
     client = api.Client(**asdict(configuration))
     target, root = place_of(app)
-    found = describe(target, [str(root), *(os.path.abspath(folder) for folder in sys.path)])
-    store_app(client, found, {}, BuildOptions(), prune=True)
+    description = describe(target, [str(root), *(os.path.abspath(folder) for folder in sys.path)])
+    store_app(client, description, {}, BuildOptions(), prune=True)
 
 
 def place_of(app: App) -> tuple[str, Path]:
@@ -35,7 +35,7 @@ def place_of(app: App) -> tuple[str, Path]:
     owners = {function.__module__ for function in app.functions.values()}
     for name, module in sorted(sys.modules.items(), key=lambda item: item[0] not in owners):
         attributes = getattr(module, "__dict__", {})
-        for attribute in [one for one, value in attributes.items() if value is app]:
+        for attribute in [key for key, value in attributes.items() if value is app]:
             if getattr(module, "__file__", None):
                 full = _full_name(name, module)
                 depth = full.count(".") + hasattr(module, "__path__")
@@ -119,7 +119,7 @@ def access(settings: Settings) -> dict[str, Any]:
         if key.role == "admin":
             names = {"access_key": key.access, "secret_key": key.secret, "token": key.token}
             return {"project": key.project, **names, **common}
-    token = next((one for one in auth.tokens if one.role == "admin"), None)
+    token = next((token for token in auth.tokens if token.role == "admin"), None)
     if token is not None:
         return {"project": token.project, "token": token.token, **common}
     return {"project": "default", "token": "", **common}

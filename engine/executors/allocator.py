@@ -80,7 +80,7 @@ class Allocator:
         if waiting.uncovered > 0:
             self._begin(waiting, Start(call.key, call.function, call))
         try:
-            found = await assignment
+            instance = await assignment
         except asyncio.CancelledError:
             call.stopped = End.CANCELLED
             raise
@@ -91,9 +91,9 @@ class Allocator:
             if call.stopped is not None and isinstance(assigned, Instance):  # cancelled since it was assigned
                 self.release(assigned)
             self._drop_if_empty(call.key, waiting)
-        if found is None or call.stopped is not None:
+        if instance is None or call.stopped is not None:
             return Ended(CANCELLED, call.written())
-        return found
+        return instance
 
     def release(self, instance: Instance) -> None:
         """End the assignment of one call to the instance. Call also if the instance has ended."""
@@ -241,7 +241,7 @@ class Allocator:
         for start in (start for waiting in self._waiting.values() for start in waiting.starts.values()):
             start.obsolete = start.obsolete or outdated(start.call.key)
         idle = []
-        for instance in [one for one in self.alive if outdated(one.key)]:
+        for instance in [instance for instance in self.alive if outdated(instance.key)]:
             instance.obsolete = True
             self._remove_open(instance)
             if instance.idle:
@@ -253,7 +253,7 @@ class Allocator:
         """Dismiss all idle instances, which run their pre-stop handlers, and wait until the instances have exited."""
         self.reserve.want(())
         self.idle.close()
-        for instance in [one for one in self.present if one.end is not None]:
+        for instance in [instance for instance in self.present if instance.end is not None]:
             await instance.closed.wait()
 
     async def close(self) -> None:

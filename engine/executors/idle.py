@@ -67,7 +67,7 @@ class IdleInstances:
 
     def dismiss_oldest(self) -> bool:
         """Dismiss the instance idle for longest, apart from reserved ones. Return False if there is none."""
-        oldest = next((one for one in self._by_age if not self._keeps(one)), None)
+        oldest = next((instance for instance in self._by_age if not self._keeps(instance)), None)
         if oldest is None:
             return False
         self._remove(oldest)

@@ -161,7 +161,7 @@ class LogFiles:
     def _add_size(self, size: int) -> None:
         with self._lock:
             if self._size is None:
-                self._size = sum(found[1] for found in self._files())
+                self._size = sum(file[1] for file in self._files())
             else:
                 self._size += size
             if self._size > self._limit:
@@ -172,9 +172,9 @@ class LogFiles:
 
         Return the remaining size in bytes.
         """
-        found = sorted(self._files())
-        left = sum(size for _, size, _ in found)
-        for _, size, path in found:
+        files = sorted(self._files())
+        left = sum(size for _, size, _ in files)
+        for _, size, path in files:
             if left <= self._limit * _REMAINING_SHARE:
                 break
             os.unlink(path)

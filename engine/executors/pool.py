@@ -237,7 +237,7 @@ class Pool:
 
         Instances wrote them while they served no request, or they are the ends of the logs of failed synchronous calls.
         """
-        living = [one.log_buffer for one in self.allocator.present if one.key[0] == function_id]
+        living = [instance.log_buffer for instance in self.allocator.present if instance.key[0] == function_id]
         now = b"".join(log_buffer.written().whole() for log_buffer in living if log_buffer is not None)
         now += self._errors.lines(function_id)
         return await to_thread.run_sync(self.files.read_instances, function_id) + now

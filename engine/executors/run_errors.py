@@ -42,7 +42,7 @@ class RunErrors:
         error = read_error(answer.message, answer.result[:BODY])
         self._log(function, invocation, answer, error.kind[:BRIEF])
         head = f"request {invocation.request_id} failed with {answer.code:d}: {answer.message[:MESSAGE]}"
-        frames = [one.rstrip() if one.startswith(" ") else f"    {one.rstrip()}" for one in error.trace]
+        frames = [line.rstrip() if line.startswith(" ") else f"    {line.rstrip()}" for line in error.trace]
         lines = self._recorder.end(function, invocation, "\n".join([head, *frames])[:LONGEST])
         if invocation.mode is Mode.ASYNC:
             return Ended(answer, Written(written.kept + lines, written.dropped))

@@ -109,12 +109,12 @@ def _matches(strategy: Strategy, headers: Headers) -> bool:
 
 def _satisfied(rule: Rule, headers: Headers) -> bool:
     if rule.rule_type.lower() == "header":
-        found = headers.get(rule.param.lower().encode())
+        value = headers.get(rule.param.lower().encode())
     else:
-        found = _cookies(headers).get(rule.param.encode())
-    if found is None:
+        value = _cookies(headers).get(rule.param.encode())
+    if value is None:
         return False
-    text = found.decode("utf-8", "replace").strip()
+    text = value.decode("utf-8", "replace").strip()
     if rule.op == "=":
         return text == rule.value
     return text in [part.strip() for part in rule.value.split(",")]

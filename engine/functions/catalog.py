@@ -94,7 +94,7 @@ class Catalog(FunctionIndex):
         for function in self.all():
             if function.project == project:
                 yield function.code
-            yield from (one.code for one in function.dependencies if one.project == project)
+            yield from (dependency.code for dependency in function.dependencies if dependency.project == project)
 
     # --- changing -------------------------------------------------------------------------------------------
 
@@ -217,9 +217,9 @@ class Catalog(FunctionIndex):
         one. Published versions keep their copies, and so do functions of another runtime than the dependency's.
         """
         async with self.changing():
-            users = [one for one in self.all() if one.version == LATEST and one.runtime == new.runtime]
+            users = [user for user in self.all() if user.version == LATEST and user.runtime == new.runtime]
             changed = [
-                self._with_copy(one, new) for one in users if any(used.id == new.id for used in one.dependencies)
+                self._with_copy(user, new) for user in users if any(used.id == new.id for used in user.dependencies)
             ]
             await self._store.put_functions(changed, [row])
             for function in changed:
@@ -248,11 +248,13 @@ class Catalog(FunctionIndex):
         The maximum number of instances is copied to the published versions.
         """
         limit = function.max_instances
-        others = [one for one in self.versions(function.function_id) if one.version != LATEST]
-        changed = [msgspec.structs.replace(one, max_instances=limit) for one in others if one.max_instances != limit]
+        others = [version for version in self.versions(function.function_id) if version.version != LATEST]
+        changed = [
+            msgspec.structs.replace(other, max_instances=limit) for other in others if other.max_instances != limit
+        ]
         await self._store.put_functions([function, *changed])
-        for one in (function, *changed):
-            self.index_function(one)
+        for stored in (function, *changed):
+            self.index_function(stored)
         self.changed(function.function_id, function)
 
     def _version(self, urn: FunctionUrn) -> Function:
@@ -294,8 +296,8 @@ class Catalog(FunctionIndex):
 
     def _with_copy(self, function: Function, new: Dependency) -> Function:
         """Return the function with ``new`` in place of its copy of the same version of the dependency."""
-        copies = tuple(new if one.id == new.id else one for one in function.dependencies)
-        same = [one.code.sha256 for one in copies] == [one.code.sha256 for one in function.dependencies]
+        copies = tuple(new if dependency.id == new.id else dependency for dependency in function.dependencies)
+        same = [copy.code.sha256 for copy in copies] == [dependency.code.sha256 for dependency in function.dependencies]
         revision = function.revision if same else self.next_revision(function.function_id)
         now = self._clock.now()
         return msgspec.structs.replace(function, dependencies=copies, revision=revision, modified_at=now)
@@ -324,12 +326,12 @@ class Catalog(FunctionIndex):
     def _targets_of(self, name: Name) -> set[Name]:
         function_id = self._ids.get(name)
         versions = self._functions.get(function_id, {}) if function_id is not None else {}
-        found: set[Name] = set()
+        targets: set[Name] = set()
         for version in versions:
             settings = self._settings.get((function_id or 0, version))
             if settings is not None:
-                found |= function_targets(settings, self._region, name[0])
-        return found
+                targets |= function_targets(settings, self._region, name[0])
+        return targets
 
 
 def alias_resource(function_id: int, name: str, body: bytes = b"") -> StoredResource:

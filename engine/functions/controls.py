@@ -46,8 +46,12 @@ class FunctionControls:
 
     def paused(self) -> Sequence[Function]:
         """Return version ``latest`` of each paused function."""
-        found = (self._catalog.resolve(one, LATEST) for one, controls in self._controls.items() if controls.paused)
-        return [function for function in found if function is not None]
+        functions = (
+            self._catalog.resolve(function_id, LATEST)
+            for function_id, controls in self._controls.items()
+            if controls.paused
+        )
+        return [function for function in functions if function is not None]
 
     def show(self, urn: FunctionUrn) -> Controls:
         """Return the controls of the function that a URN names. Raise the errors of ``Catalog.find``."""

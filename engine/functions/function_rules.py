@@ -103,10 +103,10 @@ def check_dependencies(function: Function) -> None:
 
     A package made for one runtime may contain files that another runtime cannot load.
     """
-    for one in function.dependencies:
-        if one.runtime != function.runtime:
-            allowed = f"is for {one.runtime}: a function of runtime {function.runtime} needs packages made for that"
-            raise BadDependency("depend_version_list", f"{one.name} {one.version}", allowed)
+    for used in function.dependencies:
+        if used.runtime != function.runtime:
+            allowed = f"is for {used.runtime}: a function of runtime {function.runtime} needs packages made for that"
+            raise BadDependency("depend_version_list", f"{used.name} {used.version}", allowed)
 
 
 def priority_cap(function: Function) -> int:

@@ -122,8 +122,8 @@ class Versions:
         Raises VersionExists if the function has a version of this name; NothingToPublish if ``latest`` equals the
         newest version; TooManyVersions if the function has the maximum number of versions.
         """
-        published = [one for one in self._catalog.versions(latest.function_id) if one.version != LATEST]
-        taken = {one.version for one in published}
+        published = [version for version in self._catalog.versions(latest.function_id) if version.version != LATEST]
+        taken = {version.version for version in published}
         if name in taken:
             raise VersionExists(name)
         if published and equal_as_versions(latest, published[-1]):
@@ -151,7 +151,7 @@ class Versions:
         )
 
     async def _checked(self, code: CodePackage, digest: str) -> CodePackage:
-        if digest not in (code.digest, code.sha256) and digest != (found := await self._codes.md5(code)):
-            hint = f"the code of latest has MD5 {found}: check that it is the code you want to publish"
+        if digest not in (code.digest, code.sha256) and digest != (md5 := await self._codes.md5(code)):
+            hint = f"the code of latest has MD5 {md5}: check that it is the code you want to publish"
             raise InvalidField("digest", digest, hint)
         return code

@@ -100,7 +100,7 @@ class Document(ApiFamily):
 
 def make_document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
     operations = tuple(operations)
-    named = [kind for one in operations for kind in (one.body, one.reply, one.problem)]
+    named = [kind for operation in operations for kind in (operation.body, operation.reply, operation.problem)]
     kinds = [kind for kind in named if kind is not None and kind is not Any]
     schemas, components = msgspec.json.schema_components([*kinds, ErrorReply], ref_template=_REF)
     by_kind = dict(zip([str(kind) for kind in [*kinds, ErrorReply]], schemas, strict=True))
@@ -166,5 +166,5 @@ def _problem(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {} if kind is Any else schemas[str(kind)]
-    return found
+    schema: dict[str, Any] = {} if kind is Any else schemas[str(kind)]
+    return schema

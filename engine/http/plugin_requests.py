@@ -44,7 +44,7 @@ class PluginRequests:
             return
         operation = next(self._operations(scope, scope["method"]), None)
         if operation is None and principal is not None and principal.role != "admin":
-            methods = dict.fromkeys(one.method for one in self._operations(scope))
+            methods = dict.fromkeys(other.method for other in self._operations(scope))
             if methods:
                 await respond(scope, send, not_allowed(methods), NO_STORE)
                 return
@@ -67,8 +67,8 @@ class PluginRequests:
     def _operations(self, scope: Scope, method: str = "") -> Iterator[Operation]:
         """Yield the operations at the path of a request; with ``method``, only those of this method."""
         parts = scope["path"].rstrip("/").split("/")
-        found = (one for one in self._mounts.operations() if not method or one.method == method)
-        return (one for one in found if variables(one.path, parts) is not None)
+        operations = (operation for operation in self._mounts.operations() if not method or operation.method == method)
+        return (operation for operation in operations if variables(operation.path, parts) is not None)
 
 
 class _Recorder:

@@ -151,7 +151,7 @@ class NearNames:
         if isinstance(error, UnknownFunction) and _may_list(scope) and time.monotonic() >= self._next:
             self._next = time.monotonic() + PAUSE
             project = scope["path"].split("/")[2]
-            names = [_short(one) for one in islice(self._catalog.list(project), MOST_COMPARED)]
+            names = [_short(function) for function in islice(self._catalog.list(project), MOST_COMPARED)]
             near = await anyio.to_thread.run_sync(_near, error.name, names)
             error = UnknownFunction(error.name, near)
         return await self._refuse(scope, error)
@@ -169,7 +169,7 @@ def _short(function: Function) -> str:
 def _near(name: str, names: Iterable[str]) -> Sequence[str]:
     """Return those of ``names`` whose last part resembles ``name``, the most similar first."""
     parts: dict[str, list[str]] = {}
-    for one in names:
-        parts.setdefault(one.rpartition(":")[2].lower(), []).append(one)
-    found = difflib.get_close_matches(name.lower(), parts, n=MOST_NAMES)
-    return [one for part in found for one in parts[part]][:MOST_NAMES]
+    for candidate in names:
+        parts.setdefault(candidate.rpartition(":")[2].lower(), []).append(candidate)
+    similar = difflib.get_close_matches(name.lower(), parts, n=MOST_NAMES)
+    return [candidate for part in similar for candidate in parts[part]][:MOST_NAMES]

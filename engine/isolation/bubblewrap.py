@@ -109,13 +109,13 @@ def find_bubblewrap(tmp: Path, fence: dict[str, Any]) -> Bubblewrap | str:
     if program is None:
         return "bubblewrap is not installed"
     tmp = tmp.absolute()
-    found = Bubblewrap(program=program, folder=tmp / "sandbox", hidden=(tmp.parent,), privileged=is_root())
+    bubblewrap = Bubblewrap(program=program, folder=tmp / "sandbox", hidden=(tmp.parent,), privileged=is_root())
     try:
-        found.prepare()
+        bubblewrap.prepare()
     except OSError as error:
         return f"bubblewrap cannot be started: {error}"
-    problem = probe(found.command(own_interpreter().path, WORKERS, ()), {**fence, "user": found.user})
-    return f"bubblewrap {problem}" if problem else found
+    problem = probe(bubblewrap.command(own_interpreter().path, WORKERS, ()), {**fence, "user": bubblewrap.user})
+    return f"bubblewrap {problem}" if problem else bubblewrap
 
 
 def probe(command: Sequence[str], fence: dict[str, Any]) -> str:
@@ -164,12 +164,12 @@ def _installations(programs: Iterable[str]) -> set[Path]:
     Programs of the system are there already, also below ``/bin`` if that is a link. The folder in which a program is
     located is not mounted as a whole, because it may contain private files, such as a user's home for ``~/bin/node``.
     """
-    found = set()
+    mounts = set()
     for program in programs:
         path = Path(os.path.abspath(program))
         for file in {path, path.resolve()}:
             if not any(map(file.is_relative_to, ("/usr", *_SYSTEM))):
                 home = file.parent.parent
                 parts = (file, home / "lib", home / "lib64", home / "pyvenv.cfg")
-                found |= {part for part in parts if part.exists()}
-    return found
+                mounts |= {part for part in parts if part.exists()}
+    return mounts

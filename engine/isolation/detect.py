@@ -67,10 +67,10 @@ def _version_1(marker: str) -> Isolation | None:
 
 def _version_2(marker: str) -> Isolation | None:
     own = _own_groups().get("")
-    found = [_visible_path(mount, root, own) for mount, root, kind, _ in _mounts() if kind == "cgroup2" and own]
-    if not found:
+    paths = [_visible_path(mount, root, own) for mount, root, kind, _ in _mounts() if kind == "cgroup2" and own]
+    if not paths:
         return None
-    base = found[0].parent if found[0].name.endswith(_LEAF) else found[0]
+    base = paths[0].parent if paths[0].name.endswith(_LEAF) else paths[0]
     folder = base / (PREFIX + marker)
     try:
         _delegate(base, marker)

@@ -51,7 +51,7 @@ def remove_tree(folder: Path) -> None:
 
 def _empty(folder: Path, top: Path) -> list[Path]:
     """Delete the files of a folder, and move the folders in it to the top. Return the new paths of these folders."""
-    found: list[Path] = []
+    folders: list[Path] = []
     with suppress(OSError):
         folder.chmod(0o700)
         for entry in list(os.scandir(folder)):
@@ -59,11 +59,11 @@ def _empty(folder: Path, top: Path) -> list[Path]:
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.path)
                 elif folder == top:
-                    found.append(Path(entry.path))
+                    folders.append(Path(entry.path))
                 else:
                     os.chmod(entry.path, 0o700)  # otherwise it cannot be moved
-                    found.append(Path(entry.path).rename(top / uuid.uuid4().hex))
-    return found
+                    folders.append(Path(entry.path).rename(top / uuid.uuid4().hex))
+    return folders
 
 
 def _groups(name: str) -> list[Path]:
@@ -71,10 +71,10 @@ def _groups(name: str) -> list[Path]:
 
     All cgroups are searched, because the killed engine may have run in another cgroup than this process.
     """
-    found: list[Path] = []
+    groups: list[Path] = []
     for mount in cgroup_mounts():
         for path, folders, _ in os.walk(mount):
             if name in folders:
-                found.append(Path(path) / name)
+                groups.append(Path(path) / name)
                 folders.remove(name)
-    return found
+    return groups

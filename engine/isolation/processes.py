@@ -45,15 +45,15 @@ def resident(roots: Sequence[int]) -> dict[int, int]:
                 fields = file.read().rpartition(")")[2].split()
             pid = int(entry)
             parents[pid], sessions[pid], sizes[pid] = int(fields[1]), int(fields[3]), int(fields[21])
-    found = dict.fromkeys(roots, 0)
+    totals = dict.fromkeys(roots, 0)
     for pid, size in sizes.items():
         owner = pid
-        while owner not in found and owner in parents:
+        while owner not in totals and owner in parents:
             owner = parents[owner]
-        owner = owner if owner in found else sessions[pid]
-        if owner in found:
-            found[owner] += size * PAGE
-    return found
+        owner = owner if owner in totals else sessions[pid]
+        if owner in totals:
+            totals[owner] += size * PAGE
+    return totals
 
 
 def kill_marked(name: str, value: str) -> list[int]:

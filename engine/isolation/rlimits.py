@@ -27,8 +27,8 @@ class RlimitIsolation:
         return RlimitEnclosure(instance_id, limits)
 
     def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
-        found = resident([one.pid for one in enclosures if isinstance(one, RlimitEnclosure)])
-        return [found[one.pid] if isinstance(one, RlimitEnclosure) else 0 for one in enclosures]
+        sizes = resident([enclosure.pid for enclosure in enclosures if isinstance(enclosure, RlimitEnclosure)])
+        return [sizes[enclosure.pid] if isinstance(enclosure, RlimitEnclosure) else 0 for enclosure in enclosures]
 
     def close(self) -> None:
         """Do nothing: the mechanism creates nothing on the host."""

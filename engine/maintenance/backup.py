@@ -192,7 +192,7 @@ class Backups:
             files |= {f"code/{name}": code / names[0] for name in names}
         sizes = {name: source.stat().st_size for name, source in files.items()}
         stored = tuple(name for name in sorted(named) if f"code/{name}.package" in files)
-        whole = ((path, one.files) for path, one in backups_in(folder.path.parent, journal) if one.whole)
+        whole = ((path, manifest.files) for path, manifest in backups_in(folder.path.parent, journal) if manifest.whole)
         last, known = next(whole, (folder.path, {}))
         folder.check_room(sum(sizes[name] for name in sizes.keys() - known), self._reserve(folder))
         return _Packages(
@@ -219,9 +219,11 @@ class Backups:
 
     def _check(self, folder: BackupFolder, note: OnRead) -> tuple[Problem, ...]:
         """Return the problems for which ``restore`` would refuse the folder."""
-        found = [*verify(folder.partial, note, packed=True)]
+        problems = [*verify(folder.partial, note, packed=True)]
         note(0)  # raises if the caller is cancelled, which ends a check of the journal with a problem only
-        return tuple(one if one.part == "code" else replace(one, advice=self._recover) for one in found)
+        return tuple(
+            problem if problem.part == "code" else replace(problem, advice=self._recover) for problem in problems
+        )
 
 
 class _Packages(Struct, frozen=True, kw_only=True):

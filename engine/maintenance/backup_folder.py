@@ -137,12 +137,12 @@ def add_keys(backup: Path, keys: Mapping[str, Path]) -> None:
 
 def backups_in(folder: Path, journal: str) -> list[tuple[Path, Manifest]]:
     """Return the complete backups of a journal in a folder, newest first."""
-    found = list[tuple[Path, Manifest]]()
+    backups = list[tuple[Path, Manifest]]()
     for path in folder.iterdir():
         with suppress(BackupUnusable):
-            found.append((path, read_manifest(path)))
-    found.sort(key=lambda one: (one[1].made_at, one[0]), reverse=True)
-    return [one for one in found if one[1].journal == journal and not one[0].is_symlink()]
+            backups.append((path, read_manifest(path)))
+    backups.sort(key=lambda backup: (backup[1].made_at, backup[0]), reverse=True)
+    return [backup for backup in backups if backup[1].journal == journal and not backup[0].is_symlink()]
 
 
 def remove_older(backup: Path, keep: int) -> None:
@@ -151,8 +151,8 @@ def remove_older(backup: Path, keep: int) -> None:
     If the new one is not whole, only others that are not whole are removed, and all whole ones remain.
     """
     new = read_manifest(backup)
-    others = [(path, one) for path, one in backups_in(backup.parent, new.journal) if path != backup]
-    for path, _ in others[keep - 1 :] if new.whole else [one for one in others if not one[1].whole]:
+    others = [(path, manifest) for path, manifest in backups_in(backup.parent, new.journal) if path != backup]
+    for path, _ in others[keep - 1 :] if new.whole else [other for other in others if not other[1].whole]:
         remove_tree(path)
         if path.exists():
             raise BackupUnusable(str(path), f"cannot be removed: {_HERE}")

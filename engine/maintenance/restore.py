@@ -109,7 +109,7 @@ def _check_target(backup: Path, data: Path) -> None:
 
 def _restore(backup: Path, data: Path, manifest: Manifest, on_progress: OnProgress) -> Restored:
     sizes = {package: sum(sizes_of(backup / "code", package)) for package in packages_in(backup).values()}
-    packages, size = [one for one in sizes if sizes[one]], (backup / _JOURNAL).stat().st_size + sum(sizes.values())
+    packages, size = [code for code in sizes if sizes[code]], (backup / _JOURNAL).stat().st_size + sum(sizes.values())
     if free_space(data) < size + MARGIN:
         problem = f"its disk has {free_space(data) >> 20} MiB free, {(size + MARGIN) >> 20} MiB are needed"
         raise BackupFailed(str(data), problem)
@@ -127,7 +127,7 @@ def _restore(backup: Path, data: Path, manifest: Manifest, on_progress: OnProgre
         bytes=copied,
         files=files,
         packages=len(packages),
-        missing=tuple(one.sha256 for one in sizes if not sizes[one]),
+        missing=tuple(code.sha256 for code in sizes if not sizes[code]),
         keys=_keys(backup),
     )
 

@@ -32,9 +32,9 @@ def verify(folder: Path, on_read: OnRead = int, *, packed: bool = False) -> Iter
 
 def newest_whole_backup(folders: Iterable[Path], journal: str) -> tuple[Path, Manifest] | None:
     """Return the newest backup of a journal without problems that lies in one of the folders, or None."""
-    found = [one for folder in folders if folder.is_dir() for one in backups_in(folder, journal)]
-    found.sort(key=lambda one: one[1].made_at, reverse=True)
-    return next((one for one in found if next(verify(one[0]), None) is None), None)
+    backups = [backup for folder in folders if folder.is_dir() for backup in backups_in(folder, journal)]
+    backups.sort(key=lambda backup: backup[1].made_at, reverse=True)
+    return next((backup for backup in backups if next(verify(backup[0]), None) is None), None)
 
 
 def _differences(backup: Path, on_read: OnRead) -> Iterator[str]:
@@ -47,8 +47,8 @@ def _differences(backup: Path, on_read: OnRead) -> Iterator[str]:
                 yield f"{name} is missing"
             elif digest_of(backup / name, "sha256", on_read) != expected:
                 yield f"{name} differs from its SHA-256 in backup.json"
-        if manifest.journal != (found := journal_name(backup)):
-            yield f"backup.json describes journal {manifest.journal}, but journal.db is {found}"
+        if manifest.journal != (actual := journal_name(backup)):
+            yield f"backup.json describes journal {manifest.journal}, but journal.db is {actual}"
     except (BackupUnusable, OSError) as error:
         yield str(error)
     except DataDirectoryUnusable:
@@ -67,6 +67,6 @@ def _code(folder: Path, on_read: OnRead, *, packed: bool) -> Iterator[Problem]:
         if problem := package_problem(code, package, on_read, packed=packed):
             yield Problem(part="code", problem=problem, advice=f"{_DEPLOY}, or {RESTORE}")
     mark = code / ".journal"
-    if mark.is_file() and (found := mark.read_text(errors="replace")) != name:
-        problem = f"the packages in code/ belong to journal {found}, but journal.db is {name}"
+    if mark.is_file() and (text := mark.read_text(errors="replace")) != name:
+        problem = f"the packages in code/ belong to journal {text}, but journal.db is {name}"
         yield Problem(part="code", problem=problem, advice=f"put the right code/ beside journal.db, or {RESTORE}")

@@ -48,7 +48,7 @@ def histogram(name: str, help: str, distribution: Distribution) -> Family:
 
 
 def _samples(value: float | Mapping[str, float]) -> Sequence[tuple[tuple[str, ...], float]]:
-    return [((one,), float(n)) for one, n in value.items()] if isinstance(value, Mapping) else [((), float(value))]
+    return [((name,), float(n)) for name, n in value.items()] if isinstance(value, Mapping) else [((), float(value))]
 
 
 async def rendered(families: Sequence[Family]) -> bytes:
@@ -64,7 +64,7 @@ def _lines(family: Family) -> Iterator[str]:
     name = f"functiond_{family.name}{'_total' if family.kind == 'counter' else ''}"
     yield f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
     for values, value in family.samples:
-        labels = ",".join(f'{label}="{_escaped(one)}"' for label, one in zip(family.labels, values, strict=True))
+        labels = ",".join(f'{label}="{_escaped(text)}"' for label, text in zip(family.labels, values, strict=True))
         shown = f"{{{labels}}}" if labels else ""
         if isinstance(value, Distribution):
             for bound, amount in _buckets(value):

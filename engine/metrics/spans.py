@@ -154,9 +154,9 @@ class Tracer:
 
     def _trace(self, request_id: str, value: str) -> TraceContext:
         """Return the stored trace context of a request, or that of the trace which its invocation begins."""
-        found = parse_trace(value) if value else None
-        if found is not None:
-            return found
+        context = parse_trace(value) if value else None
+        if context is not None:
+            return context
         trace_id = trace_id_of(request_id)
         return TraceContext(trace_id, "", int(trace_id[-8:], 16) < self._sampling * (1 << 32))
 
@@ -197,12 +197,12 @@ def _attributes(function: Function, invocation: Invocation) -> Attributes:
 
 
 def _run_attributes(attributes: Attributes, outcome: Outcome) -> Attributes:
-    found: Attributes = {
+    own: Attributes = {
         **attributes,
         "messaging.operation.type": "process",
         "faas.coldstart": outcome.initialised > 0,
         "functiond.code": int(outcome.code),
     }
     if outcome.code:
-        found["error.type"] = str(int(outcome.code))
-    return found
+        own["error.type"] = str(int(outcome.code))
+    return own

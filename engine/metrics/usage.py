@@ -180,24 +180,24 @@ class Usage:
         Functions that were not used in these minutes are left out.
         """
         first, last = int(begin // 60), int(end // 60)
-        found: dict[int, Tally] = {}
+        by_function: dict[int, Tally] = {}
         for minute, tallies in self._tallies:
             if first <= minute <= last:
                 for function_id, tally in tallies.items():
-                    found.setdefault(function_id, Tally()).add(tally)
-        return found
+                    by_function.setdefault(function_id, Tally()).add(tally)
+        return by_function
 
     def sums(self, measure: Literal["errors", "expired"], begin: float = 0.0) -> Mapping[int, int]:
         """Return the sum of a measure by function id over the minutes in memory from ``begin``.
 
         Functions whose sum is 0 are left out.
         """
-        first, found = int(begin // 60), Counter[int]()
+        first, counts = int(begin // 60), Counter[int]()
         for minute, tallies in self._tallies:
             for function_id, tally in tallies.items() if minute >= first else ():
                 if value := getattr(tally, measure):
-                    found[function_id] += value
-        return found
+                    counts[function_id] += value
+        return counts
 
     def months(self, project: str) -> Sequence[Month]:
         """Return the usage of a project by month, oldest month first."""

@@ -173,9 +173,9 @@ def _next_fixed(cron: Cron, moment: float, zone: tzinfo) -> float:
     local = _local(math.floor(moment), zone)
     while True:
         local = _next_local(cron, local + _SECOND)
-        found = _moment_of(local, zone)
-        if found > moment:
-            return found
+        due = _moment_of(local, zone)
+        if due > moment:
+            return due
 
 
 def _next_elapsed(cron: Cron, moment: float, zone: tzinfo) -> float:
@@ -186,11 +186,11 @@ def _next_elapsed(cron: Cron, moment: float, zone: tzinfo) -> float:
     begin = math.floor(moment) + 1
     while True:
         end, offset = _same_offset(begin, zone)
-        found = _next_local(cron, _local(begin, zone)).replace(tzinfo=UTC).timestamp() - offset
-        if found < end:
-            return found
+        due = _next_local(cron, _local(begin, zone)).replace(tzinfo=UTC).timestamp() - offset
+        if due < end:
+            return due
         # No clock change reaches two days, so no firing time is more than two days earlier than at this offset.
-        begin = max(end, math.floor(found) - 2 * 86_400)
+        begin = max(end, math.floor(due) - 2 * 86_400)
 
 
 def _same_offset(begin: int, zone: tzinfo) -> tuple[int, float]:
@@ -247,8 +247,8 @@ def _local(moment: int, zone: tzinfo) -> datetime:
 
 def _offset(moment: int, zone: tzinfo) -> float:
     """Return the seconds by which the zone is ahead of UTC at ``moment``."""
-    found = datetime.fromtimestamp(moment, zone).utcoffset()
-    return found.total_seconds() if found else 0.0
+    offset = datetime.fromtimestamp(moment, zone).utcoffset()
+    return offset.total_seconds() if offset else 0.0
 
 
 def _moment_of(local: datetime, zone: tzinfo) -> float:

@@ -33,12 +33,12 @@ def from_crontab(text: str, field: str = "crontab") -> str:
     if len(fields) not in (_FIELDS, _FIELDS + 1):
         raise InvalidField(field, text, "give five fields of a crontab, such as '0 3 * * *' for 03:00 each day")
     fields[-1] = _weekdays(fields[-1])
-    found = " ".join([*zone, *["0"][len(fields) - _FIELDS :], *fields])
+    schedule = " ".join([*zone, *["0"][len(fields) - _FIELDS :], *fields])
     try:
-        read_cron(found)
+        read_cron(schedule)
     except InvalidField as problem:
         raise InvalidField(field, text, problem.allowed) from None
-    return found
+    return schedule
 
 
 def five_fields(data: Mapping[str, Any]) -> str:
@@ -57,13 +57,13 @@ def five_fields(data: Mapping[str, Any]) -> str:
 def _split(text: str) -> tuple[list[str], list[str]]:
     """Return the words of an expression that name the time zone, one or none, and its fields."""
     words = text.split()
-    zone = [one for one in words[:1] if one.startswith(ZONE)]
+    zone = [word for word in words[:1] if word.startswith(ZONE)]
     return zone, words[len(zone) :]
 
 
 def _weekdays(field: str) -> str:
     """Return a field of weekdays in which Sunday is 0. Crontabs allow 7 for it, also at the end of a range."""
-    field = re.sub(r"\b([0-6])-7\b", lambda found: _through_sunday(int(found[1])), field)
+    field = re.sub(r"\b([0-6])-7\b", lambda match: _through_sunday(int(match[1])), field)
     return re.sub(r"(?<![\d/])7\b", "0", field)
 
 

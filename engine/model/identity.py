@@ -97,7 +97,7 @@ class Identity:
 
     def range_of(self, prefix: str) -> tuple[int, int] | None:
         """Return the smallest and the largest key of the request ids that begin with a text; None if none can."""
-        text, parts = prefix.lower().replace("-", ""), [at for at, one in enumerate(prefix) if one == "-"]
+        text, parts = prefix.lower().replace("-", ""), [at for at, character in enumerate(prefix) if character == "-"]
         if not text or len(text) > 32 or not set(text) <= _HEX or parts != [at for at in _HYPHENS if at < len(prefix)]:
             return None
         ends = [int(text[:16].ljust(16, fill), 16) for fill in "0f"]
@@ -106,8 +106,8 @@ class Identity:
         first, last = ((end >> 16) << _LOW_BITS | (end & 0xFFF) << _AFTER_VARIANT for end in ends)
         keys = range(first, last + (1 << _AFTER_VARIANT))
         if len(text) > 16:  # at most eight keys are left
-            found = [key for key in keys if self.request_id(key).startswith(prefix.lower())]
-            return (found[0], found[-1]) if found else None
+            matching = [key for key in keys if self.request_id(key).startswith(prefix.lower())]
+            return (matching[0], matching[-1]) if matching else None
         return (keys[0], keys[-1])
 
 

@@ -27,7 +27,7 @@ def storable(text: str, limit: int = 4096) -> str:
 
 def visible(text: str, keep: str = "") -> str:
     """Return the text with escapes for its control characters, except those in ``keep``."""
-    return CONTROLS.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+    return CONTROLS.sub(lambda match: match[0] if match[0] in keep else _escaped(match[0]), text)
 
 
 def _escaped(character: str) -> str:
@@ -39,5 +39,5 @@ def _escaped(character: str) -> str:
 def without_nulls(value: Any) -> Any:
     """Return a copy of JSON data without null fields, at any depth: the API treats null fields as missing."""
     if isinstance(value, dict):
-        return {name: without_nulls(one) for name, one in value.items() if one is not None}
-    return [without_nulls(one) for one in value] if isinstance(value, list) else value
+        return {name: without_nulls(item) for name, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -30,10 +30,10 @@ def parse_trace(value: str) -> TraceContext | None:
 
     A later version of the format counts as version 00, as the standard demands. Its further fields are dropped.
     """
-    found = _FORM.fullmatch(value)
-    if found is None:
+    match = _FORM.fullmatch(value)
+    if match is None:
         return None
-    version, trace_id, span_id, flags, more = found.groups()
+    version, trace_id, span_id, flags, more = match.groups()
     if version == "ff" or (version == "00" and more) or not int(trace_id, 16) or not int(span_id, 16):
         return None
     return TraceContext(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
@@ -41,8 +41,8 @@ def parse_trace(value: str) -> TraceContext | None:
 
 def trace_of(value: bytes) -> str:
     """Return the value of a header in the form in which it is stored; empty if it is invalid."""
-    found = parse_trace(value.decode("latin-1"))
-    return "" if found is None else str(found)
+    context = parse_trace(value.decode("latin-1"))
+    return "" if context is None else str(context)
 
 
 def span_id_of(*names: object) -> str:

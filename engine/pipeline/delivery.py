@@ -202,21 +202,21 @@ class DeliveryWorker:
             self._probes |= probes
             return self._clock.now() + RETRY_DELAY
         now, at_once = self._clock.now(), Counter(destination for destination, *_ in self._under_way.values())
-        for one in pending:
-            until, probed = self._breakers.until(one.destination, now), one.destination in probes
-            if now < until and self._clock.expiry.now() - one.due_at < MAX_AGE and not probed:
+        for delivery in pending:
+            until, probed = self._breakers.until(delivery.destination, now), delivery.destination in probes
+            if now < until and self._clock.expiry.now() - delivery.due_at < MAX_AGE and not probed:
                 next_due = until if next_due is None else min(next_due, until)
                 continue
-            if len(self._under_way) >= ALL_AT_ONCE or one.delivery_id in self._under_way:
+            if len(self._under_way) >= ALL_AT_ONCE or delivery.delivery_id in self._under_way:
                 continue
-            own, project = at_once[one.destination], self._delivery_records.project_of(one.function_id)
-            if probed or self._has_room(one.destination, own, project):
-                at_once[one.destination] += 1
+            own, project = at_once[delivery.destination], self._delivery_records.project_of(delivery.function_id)
+            if probed or self._has_room(delivery.destination, own, project):
+                at_once[delivery.destination] += 1
                 slots = self._further if own else self._first
                 slots.add(project, 1)
-                self._under_way[one.delivery_id] = one.destination, project, slots
-                probes.discard(one.destination)
-                deliveries.start_soon(self._deliver, one)
+                self._under_way[delivery.delivery_id] = delivery.destination, project, slots
+                probes.discard(delivery.destination)
+                deliveries.start_soon(self._deliver, delivery)
         if len(self._under_way) >= ALL_AT_ONCE:
             self._probes |= probes
         return next_due

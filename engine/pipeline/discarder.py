@@ -215,8 +215,8 @@ class Discarder:
                 due = min(due, max(invocation.first_due_at + rules.max_age, invocation.rank + age) + LATE)
             if young:
                 break
-        for version, rows in groupby(sorted(old, key=lambda one: one.version), key=lambda one: one.version):
-            await self._end(function_id, version, [one.key for one in rows], now)
+        for version, rows in groupby(sorted(old, key=lambda row: row.version), key=lambda row: row.version):
+            await self._end(function_id, version, [row.key for row in rows], now)
         return young, due
 
     async def _end(self, function_id: int, version: str, keys: list[int], now: float) -> None:
@@ -231,8 +231,8 @@ class Discarder:
     def _shortest_age(self, function_id: int) -> float:
         """Return the shortest maximum age among the versions of a function; infinity if there is none."""
         versions = self._catalog.versions(function_id)
-        settings = (self._catalog.settings_of(function_id, one.version) for one in versions)
-        return min((self._policy.rules(one).max_age for one in settings), default=math.inf)
+        settings = (self._catalog.settings_of(function_id, version.version) for version in versions)
+        return min((self._policy.rules(setting).max_age for setting in settings), default=math.inf)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:

@@ -153,7 +153,7 @@ class Dispatcher:
 
         Used when the engine stops.
         """
-        interrupted = [one for one in self._abandoned if one.mode is Mode.ASYNC]
+        interrupted = [invocation for invocation in self._abandoned if invocation.mode is Mode.ASYNC]
         if interrupted:
             log.warning("stopped before running invocations ended", invocations=len(interrupted))
             await self._journal.release(interrupted)
@@ -192,8 +192,8 @@ class Dispatcher:
     async def _slot(self) -> None:
         entry = await self._scheduler.take()
         while True:
-            one = entry.invocation
-            if self._clock.expiry.check() and self._policy.in_doubt(one, self._settings(one), self._clock):
+            queued = entry.invocation
+            if self._clock.expiry.check() and self._policy.in_doubt(queued, self._settings(queued), self._clock):
                 self._scheduler.park(entry)
                 entry = await self._scheduler.take()
                 continue

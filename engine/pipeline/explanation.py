@@ -84,7 +84,7 @@ class Explainer:
 
     def _of_function(self, function_id: int) -> list[Reason]:
         held, now = sorted(self._scheduler.held), self._scheduler.obstacles(function_id)
-        reasons = [Reason("engine", f"the engine starts no asynchronous work: {one}") for one in held]
+        reasons = [Reason("engine", f"the engine starts no asynchronous work: {reason}") for reason in held]
         if now.parked:
             text = "the engine doubts its clock, and cannot tell the age; correct the clock, or accept it"
             reasons.append(Reason("clock", text))

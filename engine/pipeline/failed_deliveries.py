@@ -54,23 +54,23 @@ class FailedDeliveries:
         A page has fewer deliveries if none are found in many rows.
         """
         chosen = self._filter(scope)
-        found: list[PendingDelivery] = []
+        deliveries: list[PendingDelivery] = []
         for _ in range(LOOKS):
-            page, after = await self._outbox.page(chosen, after, limit - len(found))
-            found += page
-            if not after or len(found) >= limit:
+            page, after = await self._outbox.page(chosen, after, limit - len(deliveries))
+            deliveries += page
+            if not after or len(deliveries) >= limit:
                 break
-        return found, after
+        return deliveries, after
 
     async def counts(self, scope: DeliveryScope, looks: int = 1) -> DeliveryCounts:
         """Count the deliveries of a scope in ``looks`` parts of the outbox. Raises Unavailable as ``Outbox.counts``."""
         functions, after = self._functions(scope), 0
         pending, given_up = Counter[DestinationSpec](), Counter[DestinationSpec]()
         for _ in range(looks):
-            found, after = await self._outbox.counts(functions, after)
-            for one in found:
-                if scope.destination in (None, one.destination):
-                    (given_up if one.given_up else pending)[one.destination] += one.count
+            rows, after = await self._outbox.counts(functions, after)
+            for row in rows:
+                if scope.destination in (None, row.destination):
+                    (given_up if row.given_up else pending)[row.destination] += row.count
             if not after:
                 break
         return DeliveryCounts(pending=pending, given_up=given_up, complete=not after)
@@ -83,15 +83,15 @@ class FailedDeliveries:
 
     async def redrive(self, scope: DeliveryScope, after: int, limit: int) -> DeliveryStep:
         """Redrive the next deliveries of a scope."""
-        found, after = await self._outbox.page(self._filter(scope), after, limit)
-        ids = [one.delivery_id for one in found]
+        deliveries, after = await self._outbox.page(self._filter(scope), after, limit)
+        ids = [delivery.delivery_id for delivery in deliveries]
         done = await self._redrive.deliver(scope.project, ids, redirect=scope.redirect)
         return DeliveryStep(delivery_ids=done, after=after)
 
     async def discard(self, scope: DeliveryScope, after: int, limit: int) -> DeliveryStep:
         """Remove the next deliveries of a scope."""
-        found, after = await self._outbox.page(self._filter(scope), after, limit)
-        done = await self.discard_these(scope, [one.delivery_id for one in found])
+        deliveries, after = await self._outbox.page(self._filter(scope), after, limit)
+        done = await self.discard_these(scope, [delivery.delivery_id for delivery in deliveries])
         return DeliveryStep(delivery_ids=done, after=after)
 
     async def discard_these(self, scope: DeliveryScope, delivery_ids: Collection[int]) -> Sequence[int]:

@@ -110,9 +110,9 @@ class Redrive:
         is open.
         """
         functions, present = self._functions(project), self._catalog.destination_of if redirect else None
-        found = await self._outbox.revive(functions, delivery_ids, self._clock.now(), present)
-        self._deliveries.probe(pending.destination for pending in found)
-        return [pending.delivery_id for pending in found]
+        revived = await self._outbox.revive(functions, delivery_ids, self._clock.now(), present)
+        self._deliveries.probe(pending.destination for pending in revived)
+        return [pending.delivery_id for pending in revived]
 
     async def invoke(self, urn: FunctionUrn, request_id: str) -> str:
         """Invoke the function again with the event of a failed or discarded invocation. Return the new request id.
@@ -158,12 +158,12 @@ class Redrive:
         invocation, the error is raised.
         """
         scope = replace(selection_of(self._catalog, urn), **asdict(chosen), below=below, limit=limit, counted=counted)
-        found, total = await self._records.list(scope)
+        records, total = await self._records.list(scope)
         count = total if counted else None
-        last = len(found) < limit if count is None else count <= len(found)
+        last = len(records) < limit if count is None else count <= len(records)
         sent: list[tuple[str, str]] = []
         refused: list[tuple[str, str]] = []
-        for listed in found:
+        for listed in records:
             try:
                 wanted = listed.code != Code.CANCELLED or listed.code in chosen.codes
                 if wanted and (record := await self._records.get(listed.key)) is not None:

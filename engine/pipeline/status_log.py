@@ -59,7 +59,7 @@ class StatusLogWorker:
     async def load(self) -> None:
         """Let the storage log the versions whose settings demand it. Call this before invocations change."""
         known = await self._entries.load()
-        wanted = {one.function_id for one in self._catalog.all() if self._target(one) is not None}
+        wanted = {function.function_id for function in self._catalog.all() if self._target(function) is not None}
         for function_id in {*known, *wanted}:
             await self.follow(function_id)
 

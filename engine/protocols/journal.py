@@ -128,7 +128,7 @@ class Journal(Protocol):
     ) -> Awaitable[Sequence[tuple[int, int]]]:
         """End waiting invocations in one transaction. Return key and payload size of those that waited.
 
-        ``then(found, stored)`` is called as soon as the write has succeeded or failed. ``found`` is the returned value,
+        ``then(ended, stored)`` is called as soon as the write has succeeded or failed. ``ended`` is the returned value,
         empty after a failure.
         """
         ...

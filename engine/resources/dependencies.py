@@ -97,8 +97,8 @@ class DependencyRepository(Repository[Dependency]):
     def shared(self) -> Mapping[str, Dependency]:
         """Return all versions of the shared dependencies, by id."""
         projects = {name.partition("/")[0] for name in self._shared}
-        all_versions = (one for project in projects for one in self.of(project_owner(project)).values())
-        return {one.id: one for one in all_versions if self.is_shared(one)}
+        all_versions = (version for project in projects for version in self.of(project_owner(project)).values())
+        return {version.id: version for version in all_versions if self.is_shared(version)}
 
     def visible(self, project: str) -> Mapping[str, Dependency]:
         """Return the versions of a project's own dependencies and of the shared ones, by id."""
@@ -113,11 +113,11 @@ class DependencyRepository(Repository[Dependency]):
         if len(ids) > MAX_PER_FUNCTION:
             raise TooManyDependencies("a function", MAX_PER_FUNCTION)
         versions = self.visible(project)
-        found = {**{one.dep_id: one for one in _newest(versions.values())}, **versions}
+        known = {**{version.dep_id: version for version in _newest(versions.values())}, **versions}
         for id in ids:
-            if id not in found:
+            if id not in known:
                 raise UnknownDependency(id)
-        return tuple(found[id] for id in ids)
+        return tuple(known[id] for id in ids)
 
 
 class Dependencies:
@@ -139,15 +139,19 @@ class Dependencies:
             versions = self._repository.shared()
         else:
             versions = self._repository.visible(project)
-        found = (one for one in _newest(versions.values()) if name_part in one.name and runtime in ("", one.runtime))
-        return sorted(found, key=lambda dependency: (dependency.name, dependency.dep_id))
+        matching = (
+            dependency
+            for dependency in _newest(versions.values())
+            if name_part in dependency.name and runtime in ("", dependency.runtime)
+        )
+        return sorted(matching, key=lambda dependency: (dependency.name, dependency.dep_id))
 
     def versions(self, project: str, dep_id: str) -> Sequence[Dependency]:
         """Return the versions of a dependency, newest first. Raises UnknownDependency if there are none."""
-        found = _versions_of(self._repository.visible(project).values(), dep_id)
-        if not found:
+        listed = _versions_of(self._repository.visible(project).values(), dep_id)
+        if not listed:
             raise UnknownDependency(dep_id)
-        return found
+        return listed
 
     def show(self, project: str, dep_id: str, version: str) -> Dependency:
         return _one_of(self.versions(project, dep_id), version)
@@ -206,12 +210,12 @@ class Dependencies:
     async def delete(self, project: str, dep_id: str, version: str = "") -> None:
         """Delete one version of a dependency, or all if ``version`` is empty. None is deleted if one is in use."""
         async with self._repository.change():
-            found = self._own_versions(project, dep_id)
+            versions = self._own_versions(project, dep_id)
             if version:
-                found = [_one_of(found, version)]
-            for dependency in found:
+                versions = [_one_of(versions, version)]
+            for dependency in versions:
                 self._check_unused(dependency)
-            for dependency in reversed(found):  # the newest, which names the dependency, is the last one to go
+            for dependency in reversed(versions):  # the newest, which names the dependency, is the last one to go
                 await self._repository.delete(project_owner(project), dependency.id)
 
     def _own(self, project: str) -> Mapping[str, Dependency]:
@@ -234,7 +238,7 @@ class Dependencies:
         Raises TooManyDependencies if the project has its maximum; DependencyExists if the name is used for another
         runtime, or is used and may not get a next version.
         """
-        same = [one for one in self._own(project).values() if one.name == new.name]
+        same = [dependency for dependency in self._own(project).values() if dependency.name == new.name]
         if len(self._own(project)) >= MAX_PER_PROJECT:
             raise TooManyDependencies("a project", MAX_PER_PROJECT)
         if not same:
@@ -243,7 +247,7 @@ class Dependencies:
             raise DependencyExists(new.name, same[0].runtime, "choose another name")
         if same[0].runtime != new.runtime:
             raise DependencyExists(new.name, same[0].runtime)
-        return same[0].dep_id, max(one.version for one in same) + 1
+        return same[0].dep_id, max(dependency.version for dependency in same) + 1
 
     def _replaced(self, project: str, dep_id: str, new: NewDependency) -> Dependency:
         """Return the newest version of a dependency, which ``new`` is to replace.
@@ -252,8 +256,8 @@ class Dependencies:
         there are more versions, which share both; DependencyInUse for another runtime if a function uses it.
         """
         newest, *others = self._own_versions(project, dep_id)
-        named = (one for one in self._own(project).values() if one.name == new.name)
-        clash = next((one for one in named if one.dep_id != dep_id), None)
+        named = (dependency for dependency in self._own(project).values() if dependency.name == new.name)
+        clash = next((dependency for dependency in named if dependency.dep_id != dep_id), None)
         if clash:
             raise DependencyExists(new.name, clash.runtime, "choose another name")
         for field, before, after in (("name", newest.name, new.name), ("runtime", newest.runtime, new.runtime)):
@@ -267,7 +271,7 @@ class Dependencies:
     def _check_unused(self, dependency: Dependency, by_version: str = "") -> None:
         """Raise DependencyInUse if a function, or only its version ``by_version``, uses the dependency's version."""
         for function in self._catalog.all():
-            used = any(one.id == dependency.id for one in function.dependencies)
+            used = any(copy.id == dependency.id for copy in function.dependencies)
             if used and by_version in ("", function.version):
                 own = function.project == dependency.project
                 user = f"{function.name}:{function.version}" if own else "a function of another project"
@@ -292,18 +296,18 @@ class Dependencies:
 def _newest(versions: Iterable[Dependency]) -> Collection[Dependency]:
     """Return the newest version of each dependency."""
     newest: dict[str, Dependency] = {}
-    for one in sorted(versions, key=lambda dependency: dependency.version):
-        newest[one.dep_id] = one
+    for version in sorted(versions, key=lambda dependency: dependency.version):
+        newest[version.dep_id] = version
     return newest.values()
 
 
 def _versions_of(versions: Iterable[Dependency], dep_id: str) -> Sequence[Dependency]:
     """Return the versions of one dependency, newest first."""
-    return sorted((one for one in versions if one.dep_id == dep_id), key=lambda one: -one.version)
+    return sorted((version for version in versions if version.dep_id == dep_id), key=lambda version: -version.version)
 
 
 def _one_of(versions: Sequence[Dependency], version: str) -> Dependency:
-    found = next((one for one in versions if str(one.version) == version), None)
-    if found is None:
+    chosen = next((dependency for dependency in versions if str(dependency.version) == version), None)
+    if chosen is None:
         raise UnknownDependency(f"{versions[0].dep_id} in version {version}")
-    return found
+    return chosen

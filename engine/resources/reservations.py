@@ -200,16 +200,16 @@ class Reservations:
         """Return the reservations of a project, or only those of the function, version or alias that the URN names."""
         only = self._catalog.find(urn) if urn is not None else None
         return [
-            one
-            for one in self._all()
-            if one.function.project == project
-            and (only is None or one.function.function_id == only.function_id)
-            and (urn is None or not urn.qualified or one.qualifier == urn.qualifier)
+            reserved
+            for reserved in self._all()
+            if reserved.function.project == project
+            and (only is None or reserved.function.function_id == only.function_id)
+            and (urn is None or not urn.qualified or reserved.qualifier == urn.qualifier)
         ]
 
     def count(self, function_id: int) -> int:
         """Return the number of instances that are reserved for a function now, for all its versions together."""
-        return sum(one.count for one in self._all() if one.function.function_id == function_id)
+        return sum(reserved.count for reserved in self._all() if reserved.function.function_id == function_id)
 
     async def put(self, urn: FunctionUrn, reservation: Reservation) -> Reservation:
         """Replace the reservation of a version or alias, or delete it if its schedule never sets more than 0 instances.
@@ -274,22 +274,24 @@ class Reservations:
     def _wanted(self) -> list[tuple[Function, int]]:
         """Return each version with its number of reserved instances: the sum for the version itself and its aliases."""
         counts: dict[tuple[int, str], tuple[Function, int]] = {}
-        for one in self._all():
-            key = (one.function.function_id, one.function.version)
-            counts[key] = (one.function, counts.get(key, (one.function, 0))[1] + one.count)
+        for reserved in self._all():
+            key = (reserved.function.function_id, reserved.function.version)
+            counts[key] = (reserved.function, counts.get(key, (reserved.function, 0))[1] + reserved.count)
         return list(counts.values())
 
     def _all(self) -> list[Reserved]:
-        found, now, before, self._scheduled = [], self._clock.now(), self._scheduled, {}
-        for owner, qualifier, one in self._repository.all():
-            function = self._function(owner, qualifier, one)
+        reservations, now, before, self._scheduled = [], self._clock.now(), self._scheduled, {}
+        for owner, qualifier, reservation in self._repository.all():
+            function = self._function(owner, qualifier, reservation)
             if function is not None:
                 previous, scheduled = before.get((owner, qualifier), (None, None))
-                if scheduled is None or previous is not one or not scheduled.covers(now):
-                    scheduled = one.scheduled_at(now)
-                self._scheduled[owner, qualifier] = one, scheduled
-                found.append(Reserved(function=function, qualifier=qualifier, reservation=one, count=scheduled.count))
-        return found
+                if scheduled is None or previous is not reservation or not scheduled.covers(now):
+                    scheduled = reservation.scheduled_at(now)
+                self._scheduled[owner, qualifier] = reservation, scheduled
+                reservations.append(
+                    Reserved(function=function, qualifier=qualifier, reservation=reservation, count=scheduled.count)
+                )
+        return reservations
 
     def _function(self, owner: str, qualifier: str, reservation: Reservation) -> Function | None:
         """Return the version that a reservation is for, or None if the version or the alias no longer exists."""
@@ -297,16 +299,16 @@ class Reservations:
         if latest is None:
             return None
         try:
-            found = self._catalog.find(msgspec.structs.replace(latest.urn(""), qualifier=qualifier))
+            function = self._catalog.find(msgspec.structs.replace(latest.urn(""), qualifier=qualifier))
         except NotFound:
             return None
-        return found if reservation.created_key in (0, found.created_key) else None
+        return function if reservation.created_key in (0, function.created_key) else None
 
     async def _drop_orphans(self) -> None:
         try:
             async with self._repository.change():
-                for owner, id, one in list(self._repository.all()):
-                    if self._function(owner, id, one) is None:
+                for owner, id, reservation in list(self._repository.all()):
+                    if self._function(owner, id, reservation) is None:
                         await self._repository.delete(owner, id)
         except Unavailable as problem:  # orphans have no effect, and are deleted in a later turn
             log.warning("orphaned reservations not deleted", problem=str(problem))
@@ -314,11 +316,11 @@ class Reservations:
     def _check(self, function: Function, qualifier: str, count: int) -> None:
         if 0 <= function.max_instances < count:
             raise TooManyReserved(count, f"the function may have {function.max_instances} instances")
-        others = [one for one in self._all() if (one.function, one.qualifier) != (function, qualifier)]
-        same_project = sum(one.reservation.largest for one in others if one.function.project == function.project)
+        others = [other for other in self._all() if (other.function, other.qualifier) != (function, qualifier)]
+        same_project = sum(other.reservation.largest for other in others if other.function.project == function.project)
         if same_project + count > MAX_PER_PROJECT:
             raise TooManyReserved(count, f"a project may reserve {MAX_PER_PROJECT}, and has {same_project} elsewhere")
-        memory = sum(one.reservation.largest * one.function.memory_size for one in others)
+        memory = sum(other.reservation.largest * other.function.memory_size for other in others)
         if self._memory and memory + count * function.memory_size > self._memory // 2:
             free = max(0, self._memory // 2 - memory)
             raise TooManyReserved(count, f"reservations may take {free} MB more of the memory for instances")

@@ -57,7 +57,7 @@ class Tags:
     def of_project(self, project: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """Return all values of each tag key in a project, separately for tags and for system tags."""
         sets = [self.of(function) for function in self._catalog.list(project)]
-        return _values([one.tags for one in sets]), _values([one.sys_tags for one in sets])
+        return _values([tagged.tags for tagged in sets]), _values([tagged.sys_tags for tagged in sets])
 
     def find(self, project: str, wanted: TagFilter) -> Sequence[Function]:
         return [function for function in self._catalog.list(project) if self._matches(function, wanted)]
@@ -137,8 +137,8 @@ def _without(tags: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
 
 
 def _values(sets: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
-    found: dict[str, set[str]] = {}
+    by_key: dict[str, set[str]] = {}
     for tags in sets:
         for key, value in tags.items():
-            found.setdefault(key, set()).add(value)
-    return {key: sorted(values) for key, values in sorted(found.items())}
+            by_key.setdefault(key, set()).add(value)
+    return {key: sorted(values) for key, values in sorted(by_key.items())}

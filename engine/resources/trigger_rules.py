@@ -43,9 +43,9 @@ def read_options(kind: str, plugin: Plugin, data: Data) -> Any:
 
 
 def _invalid(kind: str, plugin: Plugin, data: Data, error: msgspec.ValidationError) -> InvalidTrigger:
-    found = describe_issue(error, masked(plugin, data), plugin.options)
-    field = f"{EVENT_DATA}.{found.field}" if found.field else EVENT_DATA
-    return InvalidTrigger(kind, field, found.value, found.allowed)
+    issue = describe_issue(error, masked(plugin, data), plugin.options)
+    field = f"{EVENT_DATA}.{issue.field}" if issue.field else EVENT_DATA
+    return InvalidTrigger(kind, field, issue.value, issue.allowed)
 
 
 def stored_form(options: Any, given: Data) -> Data:
@@ -101,7 +101,7 @@ def excess(kind: str, data: Data) -> InvalidTrigger | None:
     New data is refused. Data that was stored before these limits is used, and the state of its trigger has the error.
     """
     for name, value in data.items():
-        if isinstance(value, list | tuple) and (len(value) > ENTRIES or any(len(str(one)) > ENTRY for one in value)):
+        if isinstance(value, list | tuple) and (len(value) > ENTRIES or any(len(str(item)) > ENTRY for item in value)):
             allowed = f"at most {ENTRIES} entries of at most {ENTRY} characters are allowed; make several triggers"
             return InvalidTrigger(kind, f"{EVENT_DATA}.{name}", f"a list of {len(value)}", allowed)
     return None

@@ -114,16 +114,20 @@ class Triggers:
         methods with a URN.
         """
         function = self._catalog.find(urn)
-        return [one for one in self.of_function(function.function_id) if one.qualifier == urn.qualifier]
+        return [trigger for trigger in self.of_function(function.function_id) if trigger.qualifier == urn.qualifier]
 
     def in_project(self, project: str, kind: str = "") -> Sequence[BoundTrigger]:
-        found = [one for one in self.all() if one.project == project and kind.upper() in ("", one.kind.upper())]
-        return sorted(found, key=lambda one: (one.stored.created_at, one.id))
+        triggers = [
+            trigger
+            for trigger in self.all()
+            if trigger.project == project and kind.upper() in ("", trigger.kind.upper())
+        ]
+        return sorted(triggers, key=lambda trigger: (trigger.stored.created_at, trigger.id))
 
     def of_function(self, function_id: int) -> Sequence[BoundTrigger]:
         """Return the triggers of all versions and aliases of a function, oldest first."""
         triggers = self._by_function.get(function_id, {}).values()
-        return sorted(triggers, key=lambda one: (one.stored.created_at, one.id))
+        return sorted(triggers, key=lambda trigger: (trigger.stored.created_at, trigger.id))
 
     def find(self, project: str, trigger_id: str) -> BoundTrigger:
         """Return a trigger by its id. Raises NotFound if the project has no such trigger."""
@@ -149,7 +153,7 @@ class Triggers:
 
     def bound_to(self, function_id: int, qualifier: str) -> Sequence[StoredResource]:
         """Return the stored triggers of a version, or of an alias if the qualifier begins with ``!``."""
-        return [one.resource() for one in self.of_function(function_id) if one.qualifier == qualifier]
+        return [trigger.resource() for trigger in self.of_function(function_id) if trigger.qualifier == qualifier]
 
     # --- changing -------------------------------------------------------------------------------------------
 

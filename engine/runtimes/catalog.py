@@ -86,8 +86,8 @@ def find_runtime(name: str) -> Runtime | None:
 @lru_cache(256)
 def family_of(name: str) -> Family | None:
     """Return the family of the runtime with this name. None: there is none, or this engine cannot run it."""
-    found = find_runtime(name)
-    return found.family if found is not None else None
+    runtime = find_runtime(name)
+    return runtime.family if runtime is not None else None
 
 
 def runtime_name(family: Family, version: tuple[int, int]) -> str:
@@ -109,7 +109,7 @@ def warning_of(name: str) -> str:
 
     Return an empty text for all other runtimes.
     """
-    found = find_runtime(name)
-    if found is None or found.family is not Family.PYTHON or found.version[0] != 2:
+    runtime = find_runtime(name)
+    if runtime is None or runtime.family is not Family.PYTHON or runtime.version[0] != 2:
         return ""
     return f"this engine has no Python 2: Python 3 runs functions of {name}, and fails at syntax of Python 2"

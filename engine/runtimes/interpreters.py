@@ -118,12 +118,12 @@ class Interpreters:
         is searched for again only if its file is not executable any more. Raises NoInterpreter if this machine has no
         interpreter for the runtime; raises InvalidField if this engine cannot run the runtime on any machine.
         """
-        family, found = await self.find(runtime)
-        if found is None:
+        family, interpreter = await self.find(runtime)
+        if interpreter is None:
             return [own_interpreter().path, "-I", str(BRIDGE), family.value]
         if family is Family.NODE:
-            return [found.path, *_heap(memory), str(WORKERS / "node_worker.cjs")]
-        return [found.path, "-I", str(WORKERS / "python_worker.py")]
+            return [interpreter.path, *_heap(memory), str(WORKERS / "node_worker.cjs")]
+        return [interpreter.path, "-I", str(WORKERS / "python_worker.py")]
 
     async def check(self, runtime: str) -> None:
         """Raise InvalidField if this machine cannot run the runtime, for example because an interpreter is missing."""
@@ -134,39 +134,39 @@ class Interpreters:
 
         Return None if the interpreter does not run. Raises the errors of ``worker_command``.
         """
-        family, found = await self.find(runtime)
-        if found is None:
-            family, found = Family.PYTHON, own_interpreter()
-        return await to_thread.run_sync(describe, runtime, family, found.path)
+        family, interpreter = await self.find(runtime)
+        if interpreter is None:
+            family, interpreter = Family.PYTHON, own_interpreter()
+        return await to_thread.run_sync(describe, runtime, family, interpreter.path)
 
     async def installed(self) -> list[InterpreterInfo]:
         """Describe all interpreters of this machine, each with the runtime of its version; the newest first."""
-        found = []
+        listed = []
         for runtime in await to_thread.run_sync(_runtimes, self._set):
             try:
-                one = await self.describe(runtime)
+                info = await self.describe(runtime)
             except NoInterpreter:
                 continue  # its executable does not run
-            if one is not None and runtime_name(one.language, one.minor) == runtime:  # not the nearest version
-                found.append(one)
-        return found
+            if info is not None and runtime_name(info.language, info.minor) == runtime:  # not the nearest version
+                listed.append(info)
+        return listed
 
     def _cached(self, runtime: str) -> Interpreter | None:
-        found = self._found.get(runtime)
-        return found if found and os.access(found.path, os.X_OK) else None
+        interpreter = self._found.get(runtime)
+        return interpreter if interpreter and os.access(interpreter.path, os.X_OK) else None
 
     async def _search(self, runtime: Runtime, family: Family) -> Interpreter:
         async with self._searching:
             if cached := self._cached(runtime.name):
                 return cached
-            found = await to_thread.run_sync(_choose, runtime.version, family, self._set[family])
-            if isinstance(found, Interpreter):
-                if found.version != runtime.version:
-                    served_by = _dotted(found.version)
+            outcome = await to_thread.run_sync(_choose, runtime.version, family, self._set[family])
+            if isinstance(outcome, Interpreter):
+                if outcome.version != runtime.version:
+                    served_by = _dotted(outcome.version)
                     log.info("runtime served by the nearest version", runtime=runtime.name, version=served_by)
-                self._found[runtime.name] = found
-                return found
-        raise NoInterpreter(runtime.name, found)
+                self._found[runtime.name] = outcome
+                return outcome
+        raise NoInterpreter(runtime.name, outcome)
 
 
 def _heap(memory: int) -> list[str]:
@@ -187,16 +187,16 @@ def _runtimes(fixed: Mapping[Family, str]) -> list[str]:
 
     A path in ``fixed`` is the only interpreter of its family.
     """
-    found = []
+    listed = []
     for family in (Family.PYTHON, Family.NODE):
         if family is Family.PYTHON and not fixed[family]:
-            named = {one.version for one in (own_interpreter(), *_named_pythons(_files(family)))}
+            named = {interpreter.version for interpreter in (own_interpreter(), *_named_pythons(_files(family)))}
         else:
             paths = [fixed[family]] if fixed[family] else _files(family)
-            named = {one.minor for path in paths if (one := describe("", family, path))}
+            named = {described.minor for path in paths if (described := describe("", family, path))}
         versions = sorted((version for version in named if version >= OLDEST[family]), reverse=True)
-        found += [runtime_name(family, version) for version in versions]
-    return found
+        listed += [runtime_name(family, version) for version in versions]
+    return listed
 
 
 def _choose(version: tuple[int, int], family: Family, fixed: str) -> Interpreter | str:
@@ -205,10 +205,10 @@ def _choose(version: tuple[int, int], family: Family, fixed: str) -> Interpreter
     If there is none, return the reason as text for an error message.
     """
     passed_over = []
-    for candidate, found in _candidates(version, family, fixed):
-        if found is not None and found.version >= OLDEST[family]:
-            return found
-        passed_over.append(f"{candidate} ({_dotted(found.version) if found else 'does not run'})")
+    for candidate, interpreter in _candidates(version, family, fixed):
+        if interpreter is not None and interpreter.version >= OLDEST[family]:
+            return interpreter
+        passed_over.append(f"{candidate} ({_dotted(interpreter.version) if interpreter else 'does not run'})")
     seen = f"found only {', '.join(passed_over)}" if passed_over else "this machine has none"
     need = f"{family.title()} {_dotted(OLDEST[family])} or newer"
     return f"it needs {need}, and {seen}: install one, or name it by the setting executor.{family}"
@@ -223,11 +223,11 @@ def _candidates(version: tuple[int, int], family: Family, fixed: str) -> Iterato
         yield fixed, _probe(fixed, family, keep_venv=True)
     elif family is Family.PYTHON:
         own = own_interpreter()
-        named = sorted([own, *_named_pythons(_files(family))], key=lambda one: _distance(one.version, version))
-        yield from ((one.path, one if one is own else _probe(one.path, family)) for one in named)
+        named = sorted([own, *_named_pythons(_files(family))], key=lambda python: _distance(python.version, version))
+        yield from ((python.path, python if python is own else _probe(python.path, family)) for python in named)
     else:  # the file name has no version: all must be probed
         probed = [(path, _probe(path, family)) for path in _files(family)]
-        yield from sorted(probed, key=lambda one: _distance(one[1].version if one[1] else (0, 0), version))
+        yield from sorted(probed, key=lambda pair: _distance(pair[1].version if pair[1] else (0, 0), version))
 
 
 def _named_pythons(paths: Iterable[str]) -> Iterator[Interpreter]:

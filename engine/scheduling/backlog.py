@@ -131,9 +131,9 @@ class Backlog:
         if min(limits.function_rows - own_rows, limits.rows - self.rows) >= rows and room >= size:
             self.add(function_id, size, rows)
             return rows, None
-        for done, one in enumerate(sizes):
+        for done, row_size in enumerate(sizes):
             try:
-                self._admit(function_id, one, name)
+                self._admit(function_id, row_size, name)
             except BacklogFull as full:
                 return done, full
         raise AssertionError("a backlog without room for all has room for each")

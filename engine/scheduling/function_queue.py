@@ -90,7 +90,7 @@ class FunctionQueue:
         if entry is not None:
             self.size -= entry.size
             return entry
-        arrived = next((one for one in self._arrivals if one.invocation.key == key), None)
+        arrived = next((arrival for arrival in self._arrivals if arrival.invocation.key == key), None)
         if arrived is not None:
             self._arrivals.remove(arrived)
         return arrived

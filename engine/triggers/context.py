@@ -104,10 +104,10 @@ class TriggerIngress:
 
     async def accept_with(self, event: Event, others: Sequence[tuple[EventSink, Event]]) -> Sequence[str]:
         pairs = [(self, event), *cast("Sequence[tuple[TriggerIngress, Event]]", others)]
-        for _, one in pairs:
-            _check_size(one)
+        for _, given in pairs:
+            _check_size(given)
         ids = await self._deps.intake.accept_batch(
-            [ingress._request(one, accept_when_disabled=True) for ingress, one in pairs]
+            [ingress._request(given, accept_when_disabled=True) for ingress, given in pairs]
         )
         for (ingress, _), request_id in zip(pairs, ids, strict=True):
             ingress._tally.accepted += bool(request_id)

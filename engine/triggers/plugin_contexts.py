@@ -161,9 +161,9 @@ class PluginContexts:
             return due
         context, since = self.of(trigger.plugin), trigger.stored.modified_at
         moment = context.clock.now()
-        while len(due) < DUE_TIMES and (found := find(trigger.options, context.settings, since, moment)):
-            due.append(found)
-            moment = found.timestamp()
+        while len(due) < DUE_TIMES and (next_due := find(trigger.options, context.settings, since, moment)):
+            due.append(next_due)
+            moment = next_due.timestamp()
         return due
 
     def services(self) -> Mapping[str, EnginePluginContext]:

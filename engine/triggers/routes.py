@@ -71,7 +71,9 @@ class Mounts:
     def operations(self) -> Sequence[Operation]:
         """Return the API operations that plugins serve at their paths, sorted by name."""
         mounts = [mount for mounts in self._by_path.values() for mount in mounts]
-        return sorted((one for mount in mounts for one in mount.operations), key=lambda one: one.name)
+        return sorted(
+            (operation for mount in mounts for operation in mount.operations), key=lambda operation: operation.name
+        )
 
     def find(self, path: str) -> Mount | None:
         """Return the application for a request's path, or None if no plugin serves the path.

@@ -205,9 +205,9 @@ class Sources:
 
     def lags(self, most: int, project: str | None = None) -> Sequence[tuple[tuple[str, str], float]]:
         """Return the ``most`` largest lags of a project or all, with trigger ids and the names of their cursors."""
-        shown = (one.id for one in self._triggers.all() if project in (None, one.project))
-        lags = (((key, name), lag) for key in shown if (one := self.state(key)) for name, lag in one.lag.items())
-        return nlargest(most, lags, key=lambda one: one[1])
+        shown = (trigger.id for trigger in self._triggers.all() if project in (None, trigger.project))
+        lags = (((key, name), lag) for key in shown if (state := self.state(key)) for name, lag in state.lag.items())
+        return nlargest(most, lags, key=lambda item: item[1])
 
     def follow(self, trigger_id: str, trigger: BoundTrigger | None) -> None:
         """Pass a change of a trigger to its source. Start a source for a new trigger if ``run`` has begun to do so.
@@ -235,7 +235,7 @@ class Sources:
 
     async def _await_push_sources(self) -> None:
         """Wait up to ``START`` seconds for push sources, so that they receive requests as soon as the engine serves."""
-        push = [one.id for one in self._triggers.all() if one.plugin.rules.start_before_stop]
+        push = [trigger.id for trigger in self._triggers.all() if trigger.plugin.rules.start_before_stop]
         pushing = [self._sources[trigger_id] for trigger_id in push if trigger_id in self._sources]
         with anyio.move_on_after(START):
             for source in pushing:

@@ -76,20 +76,20 @@ def read_event(invocation: Invocation, setup: "Setup") -> "tuple[str, bytes]":
 def raw_start(event: "dict[str, Any]") -> "tuple[str, str]":
     """Return the method, and the first line of the request without the version."""
     start = event.get("rawRequest")
-    found = RAW_REQUEST.fullmatch(start) if isinstance(start, str) else None
-    if found is None:
+    match = RAW_REQUEST.fullmatch(start) if isinstance(start, str) else None
+    if match is None:
         raise BadEvent("rawRequest is not a method and a path; omit it and rawHeaders, or send both as the gateway")
-    return found[1], found[0]
+    return match[1], match[0]
 
 
 def raw_headers(event: "dict[str, Any]") -> "Iterator[tuple[str, str]]":
     given = event.get("rawHeaders")
     if not isinstance(given, list):
         raise BadEvent("rawHeaders is not a list; omit it and rawRequest, or send both as the gateway")
-    for one in given:
-        if not (isinstance(one, list) and len(one) == 2 and all(isinstance(text, str) for text in one)):
+    for pair in given:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise BadEvent("rawHeaders must have a name and a value in each of its lists")
-        name, value = one
+        name, value = pair
         if not RAW_NAME.fullmatch(name):
             raise BadEvent(f"{name!r} is not a header name")
         if not RAW_VALUE.fullmatch(value):

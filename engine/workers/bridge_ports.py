@@ -64,7 +64,7 @@ class PortMap:
             (RETURN, 0, 0, ASK),
             (RETURN, 0, 0, ALLOW),
         )
-        program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in code))
+        program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in code))
         description = struct.pack("@HP", len(code), ctypes.addressof(program))
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)

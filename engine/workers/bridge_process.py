@@ -143,10 +143,10 @@ def start(path: str, environment: "dict[str, str]", prepare: "Callable[[], objec
 
 def descendants() -> "list[int]":
     """Return the ids of the descendants of this process, as far as the kernel lists them."""
-    found = list(children(os.getpid()))
-    for one in found:
-        found.extend(children(one))
-    return found
+    pids = list(children(os.getpid()))
+    for pid in pids:
+        pids.extend(children(pid))
+    return pids
 
 
 def children(pid: int) -> "Iterator[int]":

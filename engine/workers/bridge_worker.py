@@ -217,10 +217,10 @@ def environment(setup: "Setup") -> "dict[str, str]":
             ("PYTHONPATH", ("python", "")),
             ("NODE_PATH", ("nodejs/node_modules", "node_modules")),
         ):
-            found = [os.path.join(layer, folder) for folder in folders if os.path.isdir(os.path.join(layer, folder))]
+            present = [os.path.join(layer, folder) for folder in folders if os.path.isdir(os.path.join(layer, folder))]
             existing = [variables[name]] if variables.get(name) else []
-            if found:
-                variables[name] = ":".join(existing + found)
+            if present:
+                variables[name] = ":".join(existing + present)
     return variables
 
 

@@ -162,7 +162,7 @@ def notify(wire: "SharedWire", body: bytes) -> "Request | None":
     Return the request if its handler runs and does not heed the notice.
     """
     ticket, reason = parse(body)
-    request: Any = next((one for one in list(wire.open) if one.ticket == ticket), None)
+    request: Any = next((request for request in list(wire.open) if request.ticket == ticket), None)
     if request is None:
         return None
     if request.context is None:

@@ -79,9 +79,9 @@ class Child:
         If the process was the init of a pid namespace, it has reported the status of its instance, which is returned
         instead of its own. If the process failed before it was an instance, it has reported the error.
         """
-        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        assert found is not None  # as it has exited
-        own = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        assert result is not None  # as it has exited
+        own = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
         problem, _, status = os.read(self.report_reader, REPORT_LIMIT).decode().rpartition("\n")
         return {"status": int(status or own), **json.loads(problem or "{}")}
 
@@ -128,8 +128,8 @@ class Template:
             gc.freeze()
 
     def note_modules(self) -> None:
-        for one in set(sys.modules) - COMMON:
-            self.own.setdefault(one.partition(".")[0], set()).add(one)
+        for module in set(sys.modules) - COMMON:
+            self.own.setdefault(module.partition(".")[0], set()).add(module)
 
     def receive(self) -> bool:
         """Handle one packet from the engine. Return False if the engine has closed the socket."""
@@ -249,8 +249,8 @@ class Template:
         # No iteration over sys.modules: in a fork, even reading an object copies its memory page.
         for folder in folders:
             for name in os.listdir(folder):
-                for one in self.own.pop(name.partition(".")[0], ()):
-                    del sys.modules[one]
+                for module in self.own.pop(name.partition(".")[0], ()):
+                    del sys.modules[module]
 
 
 def execute(argv: "list[str]", fd: int) -> "NoReturn":
@@ -262,9 +262,9 @@ def execute(argv: "list[str]", fd: int) -> "NoReturn":
 
 def problem(error: BaseException) -> bytes:
     """Return an error as JSON, in the form in which a forked process reports it and ``Child.end`` reads it."""
-    found = {"error": getattr(error, "errno", None) or 0, "file": getattr(error, "filename", None)}
-    found["reason"] = (getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")[:500]
-    return json.dumps(found).encode() + b"\n"
+    fields = {"error": getattr(error, "errno", None) or 0, "file": getattr(error, "filename", None)}
+    fields["reason"] = (getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")[:500]
+    return json.dumps(fields).encode() + b"\n"
 
 
 def kill_group(pid: int) -> None:

@@ -64,12 +64,12 @@ def error_body(message: str, kind: str, trace: "Sequence[str]" = (), said: "dict
 
 def wishes(after: object, retryable: object) -> "dict[str, object]":
     """Return the fields of an error body for what an error says about a retry: seconds until it, or False."""
-    found = dict[str, object]()
+    fields = dict[str, object]()
     if isinstance(after, (int, float)) and not isinstance(after, bool) and 0 <= after <= LONGEST_DELAY:
-        found["retryAfter"] = float(after)
+        fields["retryAfter"] = float(after)
     if retryable is False:
-        found["retryable"] = False
-    return found
+        fields["retryable"] = False
+    return fields
 
 
 def high_water(pid: "int | str") -> int:

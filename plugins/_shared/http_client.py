@@ -216,8 +216,8 @@ class Fetcher:
             raise OSError(str(error)) from error
 
     async def _address(self, parts: SplitResult, port: int) -> str:
-        found = await anyio.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-        addresses = [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in found]
+        resolved = await anyio.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        addresses = [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in resolved]
         if parts.netloc not in self._private_hosts and not all(_is_public(address) for address in addresses):
             raise Forbidden(f"{parts.netloc} has an address in a private network")
         first = addresses[0]

@@ -90,11 +90,11 @@ class RowLogs(Generic[R]):
 
     async def names(self) -> list[str]:
         """Return the names of the logs that have rows on disk."""
-        found, after = list[str](), ""
+        logs, after = list[str](), ""
         while rows := await self._scan(after, limit=1):
-            found.append(rows[0][0].rpartition("/")[0])
-            after = _end(found[-1])
-        return found
+            logs.append(rows[0][0].rpartition("/")[0])
+            after = _end(logs[-1])
+        return logs
 
     async def load(self, name: str) -> tuple[R, R] | None:
         """Load a log into memory, and return its first and last row, or None if it has none."""
@@ -154,19 +154,19 @@ class RowLogs(Generic[R]):
 
         The rows have at most ``max_bytes`` together, but at least one row is returned if one exists.
         """
-        found, size, step = list[tuple[int, R]](), 0, FIRST_STEP
+        numbered, size, step = list[tuple[int, R]](), 0, FIRST_STEP
         while True:
             rows = await self._scan(_before(name, position), _end(name), limit=step)
             for key, value in rows:
                 if (row := self._decode(key, value)) is not None:
                     size += row.size
-                    if found and size > max_bytes:
-                        return found, position
-                    found.append((_sequence(key), row))
+                    if numbered and size > max_bytes:
+                        return numbered, position
+                    numbered.append((_sequence(key), row))
                 position = _sequence(key) + 1
-            if len(rows) < step or size >= max_bytes or len(found) >= STEP * 10:
-                return found, position
-            step = min(STEP, max(1, (max_bytes - size) * len(found) // max(size, 1)))
+            if len(rows) < step or size >= max_bytes or len(numbered) >= STEP * 10:
+                return numbered, position
+            step = min(STEP, max(1, (max_bytes - size) * len(numbered) // max(size, 1)))
 
     async def seek(self, name: str, moment: int) -> int:
         """Return the sequence number of a log's first row at or after ``moment`` (milliseconds).

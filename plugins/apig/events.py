@@ -135,15 +135,15 @@ def forwarded_headers(
     return [*(pair for pair in shown if pair[0].replace("_", "-") not in hidden), *sender.headers.items()]
 
 
-def write_event(found: Found, request: GatewayRequest, *, as_base64: bool) -> bytes:
+def write_event(matched: Found, request: GatewayRequest, *, as_base64: bool) -> bytes:
     """Return the event's JSON for a request.
 
     A body of type ``application/json`` in UTF-8 is put in as text unless ``as_base64`` is set. All other bodies are put
     in as base64.
     """
-    route = found.route
+    route = matched.route
     stage, resource = route.options.env_name, route.options.path
-    return event_json(request, found.parameters, route.api_id, stage, resource, as_base64=as_base64)
+    return event_json(request, matched.parameters, route.api_id, stage, resource, as_base64=as_base64)
 
 
 def event_json(
@@ -180,16 +180,16 @@ def _body(request: GatewayRequest, as_base64: bool) -> tuple[str, bool]:
 
 
 def _query(query: str) -> dict[str, str | list[str]]:
-    found: dict[str, str | list[str]] = {}
+    parameters: dict[str, str | list[str]] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        before = found.get(name)
+        before = parameters.get(name)
         if before is None:
-            found[name] = value
+            parameters[name] = value
         elif isinstance(before, list):
             before.append(value)
         else:
-            found[name] = [before, value]
-    return found
+            parameters[name] = [before, value]
+    return parameters
 
 
 def read_reply(result: bytes) -> Reply:
@@ -216,7 +216,7 @@ def read_reply(result: bytes) -> Reply:
         raise bad_reply("the function returned isBase64Encoded true, and a body that is not base64") from None
     # Browsers drop an empty name, and the sign after it.
     names = (value.lstrip(b" \t=").lower() if name == b"set-cookie" else b"" for name, value in headers)
-    headers = tuple(one for one, name in zip(headers, names, strict=True) if not name.startswith(CONSOLE_COOKIES))
+    headers = tuple(header for header, name in zip(headers, names, strict=True) if not name.startswith(CONSOLE_COOKIES))
     return Reply(status=returned.statusCode, headers=headers, body=body, content_type=b"")
 
 

@@ -67,7 +67,7 @@ class Gateway:
     """ASGI application for one listening address."""
 
     def __init__(self, settings: ApigSettings, access: Access) -> None:
-        urls = (one.address(1, tls=False).partition("://")[2] for one in (settings, settings.dedicated))
+        urls = (server.address(1, tls=False).partition("://")[2] for server in (settings, settings.dedicated))
         self.routes = RouteTable({"", "localhost", *(host_of(url.partition("/")[0]) for url in urls)})
         self._settings, self._access = settings, access
 
@@ -76,12 +76,12 @@ class Gateway:
         route: Route | None = None
         delay = 0.0
         try:
-            found, is_preflight = self._find(scope, headers)
-            route = found.route
+            matched, is_preflight = self._find(scope, headers)
+            route = matched.route
             if is_preflight:
                 reply = Reply(status=204, headers=_preflight(route, headers))
             else:
-                reply = await self._answer(found, scope, headers, receive, request_id)
+                reply = await self._answer(matched, scope, headers, receive, request_id)
         except ClientDisconnect:
             return
         except Problem as problem:
@@ -108,18 +108,18 @@ class Gateway:
         method, path = scope["method"], scope["raw_path"].decode("latin-1")
         host = host_of(headers.get(b"host", b"").decode("latin-1"))
         stage = headers[b"x-stage"].decode("latin-1") if b"x-stage" in headers else RELEASE
-        found = self.routes.find(host, stage, method, path)
+        matched = self.routes.find(host, stage, method, path)
         wanted = _preflight_method(method, headers)
         # An API for the method OPTIONS answers preflight requests itself.
-        if wanted and (found is None or found.route.options.req_method != method):
+        if wanted and (matched is None or matched.route.options.req_method != method):
             target = self.routes.find(host, stage, wanted, path)
             if target is not None and target.route.options.cors:
                 return target, True
-        if found is None:
+        if matched is None:
             raise Problem(404, "APIG.0101", _NO_API)
-        return found, False
+        return matched, False
 
-    async def _answer(self, found: Found, scope: Scope, headers: Headers, receive: Receive, request_id: str) -> Reply:
+    async def _answer(self, matched: Found, scope: Scope, headers: Headers, receive: Receive, request_id: str) -> Reply:
         """Check access, read the body, then accept the event (async) or call the function (sync), and return the reply.
 
         Raises Problem if the client may not call the API, if the idempotency key is invalid, or if the call fails; the
@@ -127,38 +127,38 @@ class Gateway:
         synchronous calls is exceeded.
         """
         read = _reader(receive, headers, self._settings.body_limit)
-        context = found.route.context
+        context = matched.route.context
         sender = sender_of(scope)
-        await self._access.check(found.route, scope, headers, read)
-        if found.route.options.req_method == "GET":
+        await self._access.check(matched.route, scope, headers, read)
+        if matched.route.options.req_method == "GET":
             scope["method"] = "GET"  # in place of HEAD; the listener leaves out the body
         body = await read()
         if context.mode is Mode.SYNC:
-            return await _call(found.route, self._event(found, scope, headers, body, sender, request_id))
+            return await _call(matched.route, self._event(matched, scope, headers, body, sender, request_id))
         key = _key(context.trigger_id, headers)
         # A repeated request with the same key must become the same event, so its id is derived from the key.
         event_id = hashlib.sha256(key.encode()).hexdigest()[:32] if key else request_id
-        event = self._event(found, scope, headers, body, sender, event_id)
+        event = self._event(matched, scope, headers, body, sender, event_id)
         accepted = await context.accept(replace(event, idempotency_key=key))
         body = msgspec.json.encode({"request_id": accepted})
         return Reply(status=202, headers=((b"x-cff-request-id", accepted.encode()),), body=body)
 
     def _event(
-        self, found: Found, scope: Scope, headers: Headers, body: bytes, sender: Sender, request_id: str
+        self, matched: Found, scope: Scope, headers: Headers, body: bytes, sender: Sender, request_id: str
     ) -> Event:
         request = GatewayRequest(
             request_id=request_id,
             method=scope["method"],
             path=scope["raw_path"].decode("latin-1"),
             query=scope["query_string"].decode("latin-1"),
-            headers=dict(forwarded_headers(headers.items(), headers, found.route, sender)),
+            headers=dict(forwarded_headers(headers.items(), headers, matched.route, sender)),
             body=body,
             client=sender.address,
         )
         return Event(
-            payload=write_event(found, request, as_base64=self._settings.base64),
+            payload=write_event(matched, request, as_base64=self._settings.base64),
             headers=headers,
-            http_members=partial(write_head, scope, headers, found.route, sender),
+            http_members=partial(write_head, scope, headers, matched.route, sender),
         )
 
 
@@ -215,16 +215,16 @@ def _replied(outcome: Outcome) -> Reply:
 
 def joined_headers(scope: Scope) -> dict[bytes, bytes]:
     """Return a request's headers by name in lower case, repeated ones joined, without cookies of the console."""
-    found: dict[bytes, bytes] = {}
+    joined: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
-        if name in found:
-            value = found[name] + (b"; " if name == b"cookie" else b", ") + value
-        found[name] = value
-    if b"functiond_" in found.get(b"cookie", b"").lower():
-        pairs = found.pop(b"cookie").split(b";")
-        if pairs := [one for one in pairs if not one.strip().lower().startswith(CONSOLE_COOKIES)]:
-            found[b"cookie"] = b";".join(pairs).strip()
-    return found
+        if name in joined:
+            value = joined[name] + (b"; " if name == b"cookie" else b", ") + value
+        joined[name] = value
+    if b"functiond_" in joined.get(b"cookie", b"").lower():
+        pairs = joined.pop(b"cookie").split(b";")
+        if pairs := [pair for pair in pairs if not pair.strip().lower().startswith(CONSOLE_COOKIES)]:
+            joined[b"cookie"] = b";".join(pairs).strip()
+    return joined
 
 
 def _key(trigger_id: str, headers: Headers) -> str:

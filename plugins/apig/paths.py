@@ -39,14 +39,14 @@ def check_path(path: str) -> None:
     parts = path.split("/")
     if not _PATH.fullmatch(path) or any("{" in _PARAMETER.sub("", part) for part in parts):
         raise InvalidField("path", path, "must begin with / and be a URL's path, parameters as {name}")
-    found = [_PARAMETER.findall(unquote(part)) for part in parts]
-    names = [name for part in found for name in part]
+    parameters = [_PARAMETER.findall(unquote(part)) for part in parts]
+    names = [name for part in parameters for name in part]
     if unquote(parts[1]) == CONSOLE:
         raise InvalidField("path", path, "must not be below /console, for which browsers keep the console's cookies")
     if "" in names or len(set(names)) < len(names):
         raise InvalidField("path", path, "its parameters must have different names")
     # With two parameters, the end of the first value would be ambiguous.
-    if any(len(part) > 1 for part in found):
+    if any(len(part) > 1 for part in parameters):
         raise InvalidField("path", path, "may have one parameter between two slashes")
 
 
@@ -74,7 +74,7 @@ def have_common_text(one: Segment, other: Segment) -> bool:
 
 
 def _segment(text: str) -> Segment:
-    found = _PARAMETER.search(text)
-    if found is None:
+    match = _PARAMETER.search(text)
+    if match is None:
         return Segment(before=text)
-    return Segment(before=text[: found.start()], after=text[found.end() :], name=found[1])
+    return Segment(before=text[: match.start()], after=text[match.end() :], name=match[1])

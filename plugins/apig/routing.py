@@ -119,18 +119,18 @@ class RouteTable:
         names = (host, host.partition(".")[0] + ".", "")
         roots = [root for name in names if (root := self._roots.get((name, stage))) is not None]
         methods = (method, "GET") if method == "HEAD" else (method,)
-        matches = (found for one in methods for root in roots for found in _find(root, segments, 0, one, ()))
+        matches = (matched for verb in methods for root in roots for matched in _find(root, segments, 0, verb, ()))
         if len(self._projects) < 2:
             return next(matches, None)
-        found = list(matches)
+        candidates = list(matches)
         is_own = host in self._own_hosts or host.startswith("[") or host.replace(".", "").isdigit()
-        claims = [one.route for one in found] + ([] if is_own else self._routes.get(host, []))
+        claims = [candidate.route for candidate in candidates] + ([] if is_own else self._routes.get(host, []))
         owner = min(claims, key=_age).context.project if claims else ""
-        return next((one for one in found if one.route.context.project == owner), None)
+        return next((candidate for candidate in candidates if candidate.route.context.project == owner), None)
 
     def _claim(self, route: Route) -> None:
         """Record a route, and report each collision with another project as a problem of the younger API."""
-        for other in [one for routes in self._routes.values() for one in routes]:
+        for other in [known for routes in self._routes.values() for known in routes]:
             if other.context.project != route.context.project:
                 older, younger = sorted((route, other), key=_age)
                 if problem := collision(younger.options, older.options):
@@ -146,7 +146,7 @@ class RouteTable:
             del self._routes[domain]
         self._projects -= Counter([route.context.project])
         self._older.pop(route, None)
-        for younger in [one for one, older in self._older.items() if route in older]:
+        for younger in [younger for younger, older in self._older.items() if route in older]:
             self._older[younger].remove(route)
             if not self._older[younger]:
                 del self._older[younger]

@@ -31,10 +31,10 @@ class CtsOptions(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         actions: dict[str, int] = {}
         for operation in self.operations:
-            found = _OPERATION.fullmatch(operation)
-            if found is None:
+            match = _OPERATION.fullmatch(operation)
+            if match is None:
                 raise InvalidField("operations", operation, "needs Service:resource[;resource]:action[;action]")
-            actions[found[1]] = actions.get(found[1], 0) + found[2].count(";") + 1
+            actions[match[1]] = actions.get(match[1], 0) + match[2].count(";") + 1
         if len(set(self.operations)) < len(self.operations):
             raise InvalidField("operations", list(self.operations), "must not repeat an operation")
         if len(actions) > SERVICES:

@@ -144,12 +144,14 @@ class CtsService:
     async def _answer(self, request: PushRequest) -> Reply:
         if request.method != "POST" or request.path not in ("", "/"):
             return Reply(status=405 if request.method != "POST" else 404, headers=((b"allow", b"POST"),))
-        listening = [one for one in self._subscribers if request.project in ("", one.sink.project)]
+        listening = [subscriber for subscriber in self._subscribers if request.project in ("", subscriber.sink.project)]
         if not listening:
             raise NotFound("no CTS trigger exists: create one")
         accepted = await accept_each(
-            (one.sink, one.event(trace["trace_id"], payload(trace))) if one.wanted.has_pushed(trace) else None
+            (subscriber.sink, subscriber.event(trace["trace_id"], payload(trace)))
+            if subscriber.wanted.has_pushed(trace)
+            else None
             for trace in read_pushed(request.body)
-            for one in listening
+            for subscriber in listening
         )
         return accepted_reply(accepted)

@@ -54,7 +54,7 @@ class _Names:
     def __init__(self, names: str) -> None:
         parts = names.split(";")
         self._exact = frozenset(parts)
-        self._match = re.compile("|".join(translate(one) for one in parts if "*" in one) or r"(?!)").match
+        self._match = re.compile("|".join(translate(part) for part in parts if "*" in part) or r"(?!)").match
 
     def has(self, name: str) -> bool:
         name = name.lower()

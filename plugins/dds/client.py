@@ -70,8 +70,8 @@ class ResumeToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def read(cursors: Mapping[str, bytes], place: str) -> ResumeToken:
     """Return the stored cursor if it is valid for the collection ``place``, otherwise an empty one."""
-    found = msgspec.json.decode(cursors[NAME], type=ResumeToken) if NAME in cursors else None
-    return found if found is not None and found.place == place else ResumeToken(place=place)
+    token = msgspec.json.decode(cursors[NAME], type=ResumeToken) if NAME in cursors else None
+    return token if token is not None and token.place == place else ResumeToken(place=place)
 
 
 def written(position: ResumeToken) -> dict[str, bytes]:

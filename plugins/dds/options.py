@@ -65,7 +65,7 @@ class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def addresses(self) -> list[str]:
-        return [one.strip() for one in self.address.split(",") if one.strip()]
+        return [part.strip() for part in self.address.split(",") if part.strip()]
 
     @property
     def connection(self) -> dict[str, Any]:

@@ -91,7 +91,10 @@ class EventEncoder(Struct, frozen=True, kw_only=True):
 
     def events(self, changes: Iterable[Change]) -> list[Event]:
         """Return events that hold the changes in their order: as few as the limit on an event's size allows."""
-        return [Event(payload=payload) for payload in self._payloads((self._record(one), one.token) for one in changes)]
+        return [
+            Event(payload=payload)
+            for payload in self._payloads((self._record(change), change.token) for change in changes)
+        ]
 
     def _payloads(self, records: Iterable[tuple[bytes, str]]) -> Iterator[bytes]:
         gathered: list[bytes] = []

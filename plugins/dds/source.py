@@ -148,7 +148,7 @@ class Reader:
         changes = [change_of(seen.raw) for seen in batch if seen.raw]
         since = self._position.since
         fresh = [change for change in changes if change.made_at >= since]
-        self._end = next((ENDS[one.operation] for one in changes if one.operation in ENDS), self._end)
+        self._end = next((ENDS[change.operation] for change in changes if change.operation in ENDS), self._end)
         position, token = self._position, batch[-1].token
         if token:
             position = ResumeToken(place=position.place, token=extended_json(token), since=0.0 if fresh else since)
@@ -168,6 +168,6 @@ class Reader:
         await self._store(end, changes)
 
     async def _store(self, position: ResumeToken, changes: Sequence[Change] = ()) -> None:
-        wanted = [one for one in changes if one.operation in self._settings.operations]
+        wanted = [change for change in changes if change.operation in self._settings.operations]
         await self._context.accept_batch(self._encoder.events(wanted), written(position))
         self._position, self._stored_at = position, anyio.current_time()

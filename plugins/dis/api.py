@@ -173,16 +173,18 @@ class DisApi:
 
     async def _show(self, call: Call, name: str, query: ShowStream) -> Answer:
         stream = self._streams.find(call.project, name)
-        following = [one for one in stream.partitions if one.id > query.start_partition_id]
+        following = [partition for partition in stream.partitions if partition.id > query.start_partition_id]
         page = following[: query.limit_partitions]
         return 200, {
             **_info(stream),
             "stream_id": stream.stream_id,
             "last_modified_time": int(stream.modified_at * 1000),
-            "partitions": [self._partition(stream, one) for one in page],
+            "partitions": [self._partition(stream, partition) for partition in page],
             "has_more_partitions": len(page) < len(following),
             "writable_partition_count": len(stream.open),
-            "readable_partition_count": sum(not self._streams.expired(stream, one) for one in stream.partitions),
+            "readable_partition_count": sum(
+                not self._streams.expired(stream, partition) for partition in stream.partitions
+            ),
         }
 
     async def _scale(self, call: Call, name: str, body: ScaleStream) -> Answer:
@@ -205,7 +207,7 @@ class DisApi:
         name = self._streams.by_id(call.project, body.stream_id).name if body.stream_id else body.stream_name or ""
         results = await self._streams.put(call.project, name, body.records)
         await asyncio.sleep(0)
-        return 200, {"failed_record_count": sum(bool(one.error_code) for one in results), "records": results}
+        return 200, {"failed_record_count": sum(bool(result.error_code) for result in results), "records": results}
 
     async def _cursor(self, call: Call, query: ShowCursor) -> Answer:
         start = Start(type=query.cursor_type, sequence_number=query.starting_sequence_number, timestamp=query.timestamp)
@@ -216,7 +218,7 @@ class DisApi:
         most = min(query.max_fetch_bytes, MOST_FETCHED)
         page = await self._streams.read(call.project, query.partition_cursor, most)
         return 200, {
-            "records": [_record(one) for one in page.records],
+            "records": [_record(record) for record in page.records],
             "next_partition_cursor": page.next_partition_cursor,
         }
 
@@ -244,18 +246,18 @@ class DisApi:
     async def _progress(self, call: Call, name: str, stream_name: str, query: ShowConsumer) -> Answer:
         """Return the progress of an app: the position of its checkpoint in each partition of a stream."""
         app, stream = await self._apps.find(call.project, name), self._streams.find(call.project, stream_name)
-        following = [one for one in stream.partitions if one.id > query.start_partition_id]
+        following = [partition for partition in stream.partitions if partition.id > query.start_partition_id]
         states = []
-        for one in following[: query.limit]:
-            first, next_ = self._streams.span(stream, one)
-            checkpoint = app.checkpoints.get(stream.stream_id, {}).get(one.id)
+        for partition in following[: query.limit]:
+            first, next_ = self._streams.span(stream, partition)
+            checkpoint = app.checkpoints.get(stream.stream_id, {}).get(partition.id)
             state = {
-                "partition_id": one.id,
+                "partition_id": partition.id,
                 "sequence_number": checkpoint.sequence_number if checkpoint else "-1",
                 "latest_offset": next_,
                 "earliest_offset": first,
                 "checkpoint_type": query.checkpoint_type,
-                "status": "ACTIVE" if one.open else "DELETED",
+                "status": "ACTIVE" if partition.open else "DELETED",
             }
             states.append(state)
         more = len(states) < len(following)
@@ -273,9 +275,9 @@ class DisApi:
             raise DisProblem(BAD_REQUEST, "Request error. partition_id is needed")
         stream_id, part = self._find(call.project, query.stream_name, query.partition_id)
         app = await self._apps.find(call.project, query.app_name)
-        found = app.checkpoints.get(stream_id, {}).get(part)
+        checkpoint = app.checkpoints.get(stream_id, {}).get(part)
         # -1 stands for no checkpoint: the vendor's client then starts at its configured position.
-        return 200, found or Checkpoint(sequence_number="-1")
+        return 200, checkpoint or Checkpoint(sequence_number="-1")
 
     async def _forget(self, call: Call, query: NameCheckpoint) -> Answer:
         stream_id = self._streams.find(call.project, query.stream_name).stream_id

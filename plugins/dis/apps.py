@@ -70,8 +70,12 @@ class Apps:
         """Delete an app's checkpoint in a partition of a stream, or in all its partitions if ``part`` is empty."""
         async with self._changing:
             app = await self.find(project, name)
-            rest = {one: kept for one, kept in app.checkpoints.get(stream_id, {}).items() if part and one != part}
-            others = {one: kept for one, kept in app.checkpoints.items() if one != stream_id}
+            rest = {
+                partition: kept
+                for partition, kept in app.checkpoints.get(stream_id, {}).items()
+                if part and partition != part
+            }
+            others = {stream: kept for stream, kept in app.checkpoints.items() if stream != stream_id}
             await self._save(project, replace(app, checkpoints={**others, stream_id: rest} if rest else others))
 
     async def _save(self, project: str, app: App) -> None:

@@ -26,7 +26,7 @@ def events_of(options: DisOptions, partition: str, page: Page) -> list[tuple[Eve
     return [
         (replace(_event(options, partition, page, group), ordering_key=key), batch[-1].sequence_number)
         for batch in batches
-        for key, group in by_key(batch, lambda one: ordering_key((one.partition_key or "").encode(), name)).items()
+        for key, group in by_key(batch, lambda entry: ordering_key((entry.partition_key or "").encode(), name)).items()
     ]
 
 
@@ -44,8 +44,8 @@ def _batches(options: DisOptions, page: Page) -> list[list[Record]]:
 
 def _event(options: DisOptions, partition: str, page: Page, batch: list[Record]) -> Event:
     records = [
-        {"partition_key": one.partition_key or "", "data": one.data, "sequence_number": one.sequence_number}
-        for one in batch
+        {"partition_key": entry.partition_key or "", "data": entry.data, "sequence_number": entry.sequence_number}
+        for entry in batch
     ]
     message = {
         "next_partition_cursor": page.next_partition_cursor,

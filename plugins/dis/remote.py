@@ -65,7 +65,7 @@ class RemoteStreams:
         while more:
             query = {"limit_partitions": "1000", **({"start_partitionId": after} if after else {})}
             page = await self._request("GET", project, f"streams/{quote(stream)}", _Description, query=query)
-            parts += [_part(one) for one in page.partitions]
+            parts += [_part(partition) for partition in page.partitions]
             stream_id, more = page.stream_id, page.has_more_partitions and bool(page.partitions)
             after = parts[-1].id if parts else ""
         return Layout(stream_id=stream_id, parts=tuple(parts))

@@ -49,7 +49,7 @@ class Stream(Struct, frozen=True, kw_only=True):
 
     @property
     def open(self) -> tuple[Partition, ...]:
-        return tuple(one for one in self.partitions if one.open)
+        return tuple(partition for partition in self.partitions if partition.open)
 
     def partition(self, text: str) -> Partition | None:
         """Return the partition with the given id or number, or None."""
@@ -84,8 +84,8 @@ def scaled(stream: Stream, count: int, now: float) -> Stream:
     More partitions are made by halving the widest, fewer by merging the narrowest neighbours. The final ranges are
     computed first. Existing partitions are therefore closed at most once, and no intermediate partitions are created.
     """
-    wanted = sorted(stream.open, key=lambda one: one.low)
-    ranges = [(one.low, one.high, {one.number}) for one in wanted]
+    wanted = sorted(stream.open, key=lambda partition: partition.low)
+    ranges = [(partition.low, partition.high, {partition.number}) for partition in wanted]
     while len(ranges) < count:
         widest = max(range(len(ranges)), key=lambda n: ranges[n][1] - ranges[n][0])
         low, high, parents = ranges[widest]
@@ -101,10 +101,10 @@ def scaled(stream: Stream, count: int, now: float) -> Stream:
 def _with(
     existing: tuple[Partition, ...], ranges: Iterable[tuple[int, int, set[int]]], now: float
 ) -> tuple[Partition, ...]:
-    kept = {(one.low, one.high) for one in existing if one.open}
+    kept = {(partition.low, partition.high) for partition in existing if partition.open}
     new = [(low, high, parents) for low, high, parents in ranges if (low, high) not in kept]
     closed = {number for _, _, parents in new for number in parents}
-    old = [replace(one, closed_at=now) if one.number in closed else one for one in existing]
+    old = [replace(partition, closed_at=now) if partition.number in closed else partition for partition in existing]
     made = [
         Partition(number=len(existing) + index, low=low, high=high, parents=tuple(sorted(parents)))
         for index, (low, high, parents) in enumerate(new)
@@ -117,8 +117,8 @@ class Placement:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._sorted = sorted(stream.open, key=lambda one: one.low)
-        self._lows = [one.low for one in self._sorted]
+        self._sorted = sorted(stream.open, key=lambda partition: partition.low)
+        self._lows = [partition.low for partition in self._sorted]
 
     def find(self, entry: Entry) -> Partition | Put:
         """Return the partition of a record, or the error result if the record must be refused."""

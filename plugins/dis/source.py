@@ -83,14 +83,16 @@ class ShardCheckpoints:
         ``present`` is the id of the present stream, empty if there is none.
         """
         name = self._begin.name
-        old = {part: one for part, one in self._stored.items() if one.stream not in ("", present)}
-        for stream_id in {one.stream for one in old.values() if one.name in ("", name)}:
+        old = {part: checkpoint for part, checkpoint in self._stored.items() if checkpoint.stream not in ("", present)}
+        for stream_id in {checkpoint.stream for checkpoint in old.values() if checkpoint.name in ("", name)}:
             spans = access.ended(stream_id)
             if spans is None:
                 self._context.report_lost(f"stream {name!r} was deleted: its records that were not read are lost", 0)
             elif lost := sum(old.get(part, self._begin).unread(span) for part, span in spans.items()):
                 self._context.report_lost(f"stream {name!r} was deleted before {lost} of its records were read", lost)
-            await self._move([], {part: self._begin for part, one in old.items() if one.stream == stream_id})
+            await self._move(
+                [], {part: self._begin for part, checkpoint in old.items() if checkpoint.stream == stream_id}
+            )
 
     async def begin(self, layout: Layout, *, late: bool) -> None:
         """Set checkpoints in all partitions of a stream that the trigger has never read.
@@ -98,9 +100,9 @@ class ShardCheckpoints:
         With ``late``, records are skipped that are older than the time when the trigger was created, or was changed to
         the name of this stream. A stream that was made anew under its name is read from its beginning.
         """
-        known = any(one.name in ("", self._begin.name) for one in self._stored.values())
+        known = any(checkpoint.name in ("", self._begin.name) for checkpoint in self._stored.values())
         self._begin = begin = replace(self._begin, stream=layout.stream_id)
-        if not any(one.stream == layout.stream_id for one in self._stored.values()):
+        if not any(checkpoint.stream == layout.stream_id for checkpoint in self._stored.values()):
             since = int(self._context.since * 1000) if late and not known else 0
             new = {
                 part.id: replace(begin, since=since, drained=part.expired or bool(since and not part.open))
@@ -123,7 +125,7 @@ class ShardCheckpoints:
         await self._move([], {partition: replace(self._begin, drained=True)})
 
     async def _move(self, events: Sequence[Event], checkpoints: dict[str, ShardCheckpoint]) -> Sequence[str]:
-        cursors = {name: msgspec.json.encode(one) for name, one in checkpoints.items()}
+        cursors = {name: msgspec.json.encode(checkpoint) for name, checkpoint in checkpoints.items()}
         ids = await self._context.accept_batch(events, cursors)
         self._stored.update(checkpoints)
         return ids
@@ -262,10 +264,10 @@ class _Reading:
         except DisProblem as problem:
             if problem.code != OUT_OF_RANGE:
                 raise
-            found = _RANGE.search(problem.message)
-        first = int(found[1]) if found else 0
+            match = _RANGE.search(problem.message)
+        first = int(match[1]) if match else 0
         lost = max(0, first - (checkpoint.position() or 0))
-        if lost or not found:
+        if lost or not match:
             number = f"{lost} records" if lost else "records"
             self._context.report_lost(f"retention ended for {number} of {partition} before they were read", lost)
         if lost:
@@ -281,8 +283,8 @@ class _Reading:
     # --- layout of the stream -------------------------------------------------------------------------------
 
     def _part(self, partition: str) -> Part:
-        found = (part for part in self._layout.parts if part.id == partition)
-        return next(found, Part(id=partition, open=False, expired=True))  # DIS does not list expired ones
+        matching = (part for part in self._layout.parts if part.id == partition)
+        return next(matching, Part(id=partition, open=False, expired=True))  # DIS does not list expired ones
 
     async def _read_layout(self) -> str:
         """Read the layout again, and return the id of the stream; empty if there is none."""

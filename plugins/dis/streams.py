@@ -167,7 +167,10 @@ class Streams:
             stream = self.find(project, name)
             await self._store.write(TABLE, delete=[_key(stream)])
             del self._streams[project, name], self._by_id[stream.stream_id]
-        spans = {one.id: self._logs.forget(log_of(stream.stream_id, one.number)) for one in stream.partitions}
+        spans = {
+            partition.id: self._logs.forget(log_of(stream.stream_id, partition.number))
+            for partition in stream.partitions
+        }
         self._ended[stream.stream_id] = spans
         if len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
@@ -184,17 +187,18 @@ class Streams:
     # --- StreamAccess ---------------------------------------------------------------------------------------
 
     async def layout(self, project: str, stream: str) -> Layout:
-        found = self.find(project, stream)
+        stored = self.find(project, stream)
         parts = (
-            Part(id=one.id, open=one.open, parents=tuple(map(partition_id, one.parents))) for one in found.partitions
+            Part(id=partition.id, open=partition.open, parents=tuple(map(partition_id, partition.parents)))
+            for partition in stored.partitions
         )
-        return Layout(stream_id=found.stream_id, parts=tuple(parts))
+        return Layout(stream_id=stored.stream_id, parts=tuple(parts))
 
     async def cursor(self, project: str, stream: str, partition_id: str, start: Start) -> str:
-        found = self.find(project, stream)
-        partition = found.present(partition_id)
-        position = await self._position(log_of(found.stream_id, partition.number), start)
-        return self._cursor(found.stream_id, partition.number, position)
+        stored = self.find(project, stream)
+        partition = stored.present(partition_id)
+        position = await self._position(log_of(stored.stream_id, partition.number), start)
+        return self._cursor(stored.stream_id, partition.number, position)
 
     async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
         """Return records from a cursor on, at most ``max_bytes`` in total, but at least one record if one exists.
@@ -219,11 +223,11 @@ class Streams:
         """
         if sum(len(entry.data) for entry in entries) > PUT_LIMIT:
             raise DisProblem(BAD_REQUEST, f"records may have {PUT_LIMIT} bytes together: send fewer at a time")
-        found = self.find(project, stream)
-        placement = Placement(found)
+        stored = self.find(project, stream)
+        placement = Placement(stored)
         targets = [placement.find(entry) for entry in entries]
         valid = [
-            (log_of(found.stream_id, target.number), Row(0, entry.partition_key, entry.data))
+            (log_of(stored.stream_id, target.number), Row(0, entry.partition_key, entry.data))
             for target, entry in zip(targets, entries, strict=True)
             if isinstance(target, Partition)
         ]
@@ -236,11 +240,11 @@ class Streams:
         ]
 
     def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
-        found = self._streams.get((project, stream))
-        partition = found.partition(partition_id) if found else None
-        if found is None or partition is None:
+        stored = self._streams.get((project, stream))
+        partition = stored.partition(partition_id) if stored else None
+        if stored is None or partition is None:
             return self._created.wait
-        return self._logs.news(log_of(found.stream_id, partition.number)).wait
+        return self._logs.news(log_of(stored.stream_id, partition.number)).wait
 
     # --- inside ---------------------------------------------------------------------------------------------
 

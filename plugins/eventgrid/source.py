@@ -85,15 +85,15 @@ class EventGridService:
             return ONLY_POST
         channel = request.path.removeprefix("/")
         listening = [
-            one
-            for one in self._subscribers
-            if one.options.channel_id == channel and request.project in ("", one.sink.project)
+            subscriber
+            for subscriber in self._subscribers
+            if subscriber.options.channel_id == channel and request.project in ("", subscriber.sink.project)
         ]
         if not listening:
             raise NotFound(f"no EVENTGRID trigger exists for the channel {channel[:100]!r}")
         accepted = await accept_each(
-            (one.sink, one.event(event)) if one.wants(event) else None
+            (subscriber.sink, subscriber.event(event)) if subscriber.wants(event) else None
             for event in read_events(request)
-            for one in listening
+            for subscriber in listening
         )
         return accepted_reply(accepted)

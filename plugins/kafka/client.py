@@ -91,7 +91,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         causes, text = _current.get() or Causes(), record.getMessage()
-        error = next((one for one in record.args or () if isinstance(one, BaseException)), None)
+        error = next((argument for argument in record.args or () if isinstance(argument, BaseException)), None)
         if error is not None and text.startswith("Unable connect"):
             text = text.removesuffix(str(error)) + _explained(error)
         if (record.levelno >= logging.ERROR or text.startswith("Unable")) and not text.startswith(_CONSEQUENCE):

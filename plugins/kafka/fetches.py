@@ -69,13 +69,13 @@ class Fetches:
         A call of ``recheck_topics`` during the second fetch takes effect at the next call, so that each call makes
         progress.
         """
-        found = await self._fetch(partitions, seconds, room)
+        fetched = await self._fetch(partitions, seconds, room)
         if self._in_doubt and any(self._positions[partition].timestamp is not None for partition in partitions):
             self._in_doubt = False
             for partition in partitions:
                 self._seek(partition, again=self._positions[partition].timestamp is not None)
-            found = await self._fetch(partitions, seconds, room)
-        return found
+            fetched = await self._fetch(partitions, seconds, room)
+        return fetched
 
     def position(self, partition: Any) -> PartitionOffset:
         return self._positions[partition]
@@ -148,8 +148,8 @@ class Fetches:
         # The order is random, so that no partition is starved by another.
         for partition in random.sample(tuple(partitions), len(partitions)):
             try:
-                if found := await self._consumer.getmany(partition, timeout_ms=APART, max_records=room):
-                    return dict(found)
+                if fetched := await self._consumer.getmany(partition, timeout_ms=APART, max_records=room):
+                    return dict(fetched)
             except UnicodeDecodeError:
                 return {partition: await self._read_singly(partition)}
         return {}
@@ -161,8 +161,8 @@ class Fetches:
         """
         records, offset = list[Any](), self._rewind(partition)
         try:
-            while found := await self._consumer.getmany(partition, timeout_ms=APART, max_records=1):
-                records += found[partition]
+            while fetched := await self._consumer.getmany(partition, timeout_ms=APART, max_records=1):
+                records += fetched[partition]
                 offset = records[-1].offset + 1
         except UnicodeDecodeError as error:
             if not records:

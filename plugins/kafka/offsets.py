@@ -62,7 +62,7 @@ def begin(cursor: int | None, reported: ClusterOffsets, start: int) -> int:
     if reported.anew:
         committed = reported.committed or 0
         return max(reported.first, committed if cursor is not None and committed < cursor else 0)
-    offset = max((one for one in (cursor, reported.committed) if one is not None), default=start)
+    offset = max((offset for offset in (cursor, reported.committed) if offset is not None), default=start)
     return max(offset, reported.first)
 
 
@@ -101,10 +101,10 @@ class Starts:
         end = await self._consumer.end_offsets(partitions)
         read = {name.rpartition("/")[0] for name in cursors}
         named = {partition: cursors.get(name_of(*partition)) for partition in partitions}
-        times = {one: cursor.at for one, cursor in named.items() if cursor and cursor.at is not None}
+        times = {name: cursor.at for name, cursor in named.items() if cursor and cursor.at is not None}
         if self._start not in ("earliest", "latest"):
             time = milliseconds("starting_position", self._start)
-            times |= {one: time for one in partitions if one.topic not in read}
+            times |= {partition: time for partition in partitions if partition.topic not in read}
         offsets = await self._at_times(times, end)
         committed = await self._committed(partitions, topics)
         starts: dict[Any, Start] = {}
@@ -139,17 +139,17 @@ class Starts:
         """Return the committed offsets of the present topics. Those of earlier releases do not tell the topic."""
         if not self._shared:
             return {}
-        found = await self._consumer._coordinator.fetch_committed_offsets(list(partitions))
+        committed_offsets = await self._consumer._coordinator.fetch_committed_offsets(list(partitions))
         return {
             partition: group.offset
-            for partition, group in found.items()
+            for partition, group in committed_offsets.items()
             if group.metadata in ("", topics[partition.topic].id)
         }
 
     async def _at_times(self, times: Mapping[Any, int], end: Mapping[Any, int]) -> dict[Any, int]:
         """Return the offsets of the first records of these times or later; that of the end if there are none."""
-        found = await self._consumer.offsets_for_times(times) if times else {}
-        return {partition: at.offset if at is not None else end[partition] for partition, at in found.items()}
+        offsets = await self._consumer.offsets_for_times(times) if times else {}
+        return {partition: at.offset if at is not None else end[partition] for partition, at in offsets.items()}
 
 
 def is_anew(cursor: PartitionOffset, topic: str, first: int, end: int, *, rejected: bool) -> bool:
@@ -169,14 +169,14 @@ def seek(
     Raises InvalidField for a position that is none of these, and for a partition that the trigger has never read.
     """
     known = decode_offsets(cursors, options.cluster)
-    found: dict[str, bytes] = {}
+    changed: dict[str, bytes] = {}
     for name, text in positions.items():
-        partitions = [one for one in known if name in (one, one.rpartition("/")[0])]
+        partitions = [partition for partition in known if name in (partition, partition.rpartition("/")[0])]
         if not partitions:
             have = ", ".join(sorted(known)[:20]) or "none: enable it first"
             raise InvalidField("positions", name, f"must be a topic or partition that the trigger has read ({have})")
-        found |= dict.fromkeys(partitions, encode_offset(_position(options.cluster, text)))
-    return found
+        changed |= dict.fromkeys(partitions, encode_offset(_position(options.cluster, text)))
+    return changed
 
 
 def _position(cluster: str, text: str) -> PartitionOffset:

@@ -129,7 +129,9 @@ class Reader:
         ]
         problems += [f"the login may not read topic {name} (operation Read)" for name in sorted(self._forbidden)]
         self._context.report_problem("; ".join(problems))
-        self._consumer.resume(*(one for one in self._consumer.paused() if one.topic in self._forbidden))
+        self._consumer.resume(
+            *(partition for partition in self._consumer.paused() if partition.topic in self._forbidden)
+        )
         self._forbidden.clear()
 
     def _assign(self, topics: Mapping[str, Topic]) -> None:
@@ -202,12 +204,14 @@ class Reader:
     def _report_deleted(self, names: Collection[str]) -> None:
         """Report the records of deleted topics that were not read."""
         for name in names:
-            unread = sum(self._left(one) for one in self._ends if one.topic == name)
+            unread = sum(self._left(partition) for partition in self._ends if partition.topic == name)
             if unread:
                 self._context.report_lost(f"topic {name} was deleted with {unread} records that were not read", unread)
         self._started = {partition for partition in self._started if partition.topic not in names}
-        self._uncommitted = {one: offset for one, offset in self._uncommitted.items() if one.topic not in names}
-        self._ends = {one: end for one, end in self._ends.items() if one.topic not in names}
+        self._uncommitted = {
+            partition: offset for partition, offset in self._uncommitted.items() if partition.topic not in names
+        }
+        self._ends = {partition: end for partition, end in self._ends.items() if partition.topic not in names}
 
     # --- starts of partitions -------------------------------------------------------------------------------
 
@@ -247,7 +251,7 @@ class Reader:
         if anew := {partition.topic for partition, start in new.items() if start.reported.anew}:
             log.warning("topics were made anew", trigger=self._context.trigger_id, topics=sorted(anew))
             self._anew |= anew
-            notices = (f"topic {one} was made anew, and is read from its start" for one in sorted(self._anew))
+            notices = (f"topic {topic} was made anew, and is read from its start" for topic in sorted(self._anew))
             self._context.report_notice("; ".join(notices))
 
     # --- batches --------------------------------------------------------------------------------------------
@@ -258,15 +262,15 @@ class Reader:
         next_work = min(self._look_due, self._commit_at) if self._uncommitted else self._look_due
         wait = max(0.0, next_work - anyio.current_time())
         while (count := sum(map(len, self._gathered.values()))) < most:
-            found = await self._read(0 if count >= self._options.batch_size else wait, most - count)
-            for partition, records in found.items():
+            fetched = await self._read(0 if count >= self._options.batch_size else wait, most - count)
+            for partition, records in fetched.items():
                 if records and partition in self._started:  # others are fetched again when their start is found
                     size += sum(len(record.value or b"") for record in self._take(partition, records))
-            if not found or size >= self._settings.batch_bytes or self._assigned - self._started:
+            if not fetched or size >= self._settings.batch_bytes or self._assigned - self._started:
                 break
             due = due or anyio.current_time() + self._settings.batch_wait
             few = sum(map(len, self._gathered.values())) < self._options.batch_size
-            if few and not any(self._is_behind(partition) for partition in found):
+            if few and not any(self._is_behind(partition) for partition in fetched):
                 await anyio.sleep_until(due)  # records that come one by one are read together
             wait = max(0.0, due - anyio.current_time())
         if not self._gathered:
@@ -282,7 +286,9 @@ class Reader:
         except library().errors.TopicAuthorizationFailedError as error:
             self._forbidden.add(error.args[0])
             self._report_problems(self._topics)
-            self._consumer.pause(*(one for one in self._consumer.assignment() if one.topic in self._forbidden))
+            self._consumer.pause(
+                *(partition for partition in self._consumer.assignment() if partition.topic in self._forbidden)
+            )
             return {}
 
     def _take(self, partition: Any, records: Sequence[Any]) -> Sequence[Any]:
@@ -335,11 +341,11 @@ class Reader:
         head = envelope(plugin.clock.now(), plugin.region, "KAFKA", self._options.instance_id)
         records = [record for some in gathered.values() for record in some]
         limit, size, message_format = self._settings.batch_bytes, self._options.batch_size, self._options.message_format
-        started, found = anyio.current_time(), list[Event]()
+        started, accepted = anyio.current_time(), list[Event]()
         for batch in (records[first : first + size] for first in range(0, len(records), size)):
-            found += events(batch, head, limit, message_format, _key_of if self._options.ordering else None)
+            accepted += events(batch, head, limit, message_format, _key_of if self._options.ordering else None)
         cursors = {name_of(*partition): encode_offset(position) for partition, position in positions.items()}
-        ids = await self._context.accept_batch(found, cursors)
+        ids = await self._context.accept_batch(accepted, cursors)
         self.accepted = True
         self._uncommitted |= positions
         if not all(ids):

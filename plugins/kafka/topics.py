@@ -45,21 +45,21 @@ class Topics:
         For a topic with a problem the other brokers are asked, too: one that starts does not know all topics yet.
         Raises ConnectionError or the library's error if no broker answers.
         """
-        found: dict[str, Topic] = {}
+        topics: dict[str, Topic] = {}
         failure: Exception = ConnectionError("the cluster has no brokers")
         nodes = [broker.nodeId for broker in self._client.cluster.brokers()]
-        for one in sorted(nodes, key=lambda one: one != node):
+        for node_id in sorted(nodes, key=lambda node_id: node_id != node):
             try:
-                told = await self._ask(one)
+                told = await self._ask(node_id)
             except Exception as error:
                 failure = error
                 continue
-            found |= {name: topic for name, topic in told.items() if name not in found or found[name].problem}
-            if not any(topic.problem for topic in found.values()):
+            topics |= {name: topic for name, topic in told.items() if name not in topics or topics[name].problem}
+            if not any(topic.problem for topic in topics.values()):
                 break
-        if not found:
+        if not topics:
             raise failure
-        return found
+        return topics
 
     async def _ask(self, node: int) -> dict[str, Topic]:
         from plugins.kafka.protocol import Metadata, MetadataOf  # needs the client library
@@ -91,8 +91,8 @@ class Topics:
         for partition in partitions:
             if ids.get(partition.topic):
                 asked[self._client.cluster.leader_for_partition(partition)].add(partition.topic)
-        found: set[str] = set()
+        topics: set[str] = set()
         for node, names in asked.items():
             now = await self.look(node)
-            found |= {name for name in names if now[name].id != ids[name]}
-        return found
+            topics |= {name for name in names if now[name].id != ids[name]}
+        return topics

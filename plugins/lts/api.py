@@ -128,13 +128,13 @@ class LtsApi:
         return 200, {"log_streams": [_stream(group, stream) for stream in group.streams]}
 
     async def _find_streams(self, call: Call, query: b.FindStreams) -> Answer:
-        found = [
+        streams = [
             {**_stream(group, stream), "log_group_id": group.id}
             for group in self._groups.all(call.project)
             for stream in group.streams
             if query.log_group_name in ("", group.name) and query.log_stream_name in ("", stream.name)
         ]
-        return 200, {"log_streams": found}
+        return 200, {"log_streams": streams}
 
     async def _change_stream(self, call: Call, group_id: str, stream_id: str, body: b.Change) -> Answer:
         stream = await self._groups.change_stream(call.project, group_id, stream_id, body.ttl_in_days)
@@ -206,17 +206,17 @@ class LtsApi:
         self._groups.stream(call.project, group_id, stream_id)
         stream = stream_name(call.project, group_id, stream_id)
         await self._lines.open(stream)
-        found, complete, last = list[NumberedLine](), True, search.line_num or ""
+        matching, complete, last = list[NumberedLine](), True, search.line_num or ""
         scan = self._newest_first(stream, search) if search.is_desc else self._oldest_first(stream, search)
-        async for one in scan:
-            if one is None or len(found) == search.limit:
+        async for line in scan:
+            if line is None or len(matching) == search.limit:
                 complete = False
                 break
-            last = str(one.number)
-            if search.matches(one.item.message, one.item.time, one.labels):
-                found.append(one)
-        logs = [one.shown() for one in found]
-        return 200, {"count": len(found), "logs": logs, "isQueryComplete": complete, "next_line_num": last}
+            last = str(line.number)
+            if search.matches(line.item.message, line.item.time, line.labels):
+                matching.append(line)
+        logs = [line.shown() for line in matching]
+        return 200, {"count": len(matching), "logs": logs, "isQueryComplete": complete, "next_line_num": last}
 
     async def _oldest_first(self, stream: str, search: b.Search) -> AsyncIterator[NumberedLine | None]:
         """Yield the lines of a stream from the beginning of the search on; None if too many were read."""
@@ -226,9 +226,9 @@ class LtsApi:
             position = await self._lines.seek(stream, search.start)
         while rows := (await self._lines.read(stream, position, STEP))[0]:
             for number, row in rows:
-                for one in _lines_of(number, row):
-                    if after is None or one.number > after:
-                        yield one
+                for line in _lines_of(number, row):
+                    if after is None or line.number > after:
+                        yield line
                 scanned += row.size
             if scanned > SCANNED:
                 yield None
@@ -243,9 +243,9 @@ class LtsApi:
             if row is not None:
                 if row.at < search.start:  # older rows were received before the search begins
                     return
-                for one in reversed(list(_lines_of(position, row))):
-                    if before is None or one.number < before:
-                        yield one
+                for line in reversed(list(_lines_of(position, row))):
+                    if before is None or line.number < before:
+                        yield line
                 scanned += row.size + READ_COST
             if scanned > SCANNED:
                 yield None
@@ -300,8 +300,8 @@ def _change(action: str, tags: Sequence[b.ActionTag]) -> TagChange:
 
 
 def _label(labels: Mapping[str, Any], names: Sequence[str]) -> str:
-    found = next((labels[name] for name in names if name in labels), "")
-    return found[:_LONGEST] if isinstance(found, str) else ""
+    value = next((labels[name] for name in names if name in labels), "")
+    return value[:_LONGEST] if isinstance(value, str) else ""
 
 
 def _lines_of(number: int, row: Row) -> Iterator[NumberedLine]:

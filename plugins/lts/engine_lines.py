@@ -120,8 +120,8 @@ class FunctionLog:
 
 def _merged(written: list[Written]) -> Iterator[Written]:
     """Yield the lines in their order. Consecutive entries of the same function, stream and hops are joined into one."""
-    for (stream, function, hops), some in groupby(written, key=lambda one: (one.stream, one.function, one.hops)):
-        items = [item for one in some for item in one.items]
+    for (stream, function, hops), some in groupby(written, key=lambda part: (part.stream, part.function, part.hops)):
+        items = [item for part in some for item in part.items]
         yield Written(stream=stream, items=items, function=function, hops=hops)
 
 
@@ -138,9 +138,9 @@ class StatusStreams:
         self._numbers = count(1)
 
     async def store(self, written: Sequence[StatusLines], write: WriteRows) -> None:
-        for one in written:
-            await self._groups.ensure(one.project, one.target, again=True)
-        await self._lines.append([self._converted(one) for one in written], write)
+        for lines in written:
+            await self._groups.ensure(lines.project, lines.target, again=True)
+        await self._lines.append([self._converted(lines) for lines in written], write)
 
     def _converted(self, written: StatusLines) -> Written:
         target = written.target

@@ -114,7 +114,7 @@ class Groups:
         """Store a new group with a new id, and return it."""
         async with self._changing:
             existing = self.all(project)
-            if group.name in {one.name for one in existing}:
+            if group.name in {other.name for other in existing}:
                 raise LtsProblem(p.GROUP_EXISTS, f"The log group name exists already: {group.name}")
             if len(existing) > MOST:
                 raise LtsProblem(p.TOO_MANY_GROUPS, f"A project may have {MOST} log groups")
@@ -132,7 +132,7 @@ class Groups:
             group = self._groups.get(project, {}).get(target.group_id)
             if group is None:
                 group = Group(id=target.group_id, name=target.group_name, created_at=self._now(), days=self._usual_days)
-            if target.stream_id not in {one.id for one in group.streams}:
+            if target.stream_id not in {stream.id for stream in group.streams}:
                 stream = LogStream(id=target.stream_id, name=target.stream_name, created_at=self._now())
                 await self._save(project, replace(group, streams=(*group.streams, stream)))
             if project not in self._asked:
@@ -146,13 +146,13 @@ class Groups:
         """
         async with self._changing:
             group = self._changeable(project, group_id)
-            streams = tuple(replace(one, tags=change_streams(one.tags)) for one in group.streams)
+            streams = tuple(replace(stream, tags=change_streams(stream.tags)) for stream in group.streams)
             await self._save(project, replace(group, tags=change(group.tags), streams=streams))
 
     async def change_stream_tags(self, project: str, stream_id: str, change: TagChange) -> None:
         """Replace a stream's tags by those that ``change`` returns for them. Errors of ``change`` pass."""
         async with self._changing:
-            owners = [one.id for one in self.all(project) if stream_id in {stream.id for stream in one.streams}]
+            owners = [group.id for group in self.all(project) if stream_id in {stream.id for stream in group.streams}]
             if not owners:
                 raise LtsProblem(p.NO_STREAM, f"The log stream does not exist: {stream_id}")
             group = self._changeable(project, owners[0])
@@ -175,7 +175,7 @@ class Groups:
         """Store a new stream with a new id in a group, and return it."""
         async with self._changing:
             group = self._changeable(project, group_id)
-            if stream.name in {one.name for one in group.streams}:
+            if stream.name in {other.name for other in group.streams}:
                 raise LtsProblem(p.STREAM_EXISTS, f"The log stream name exists already: {stream.name}")
             if len(group.streams) >= MOST:
                 raise LtsProblem(p.TOO_MANY_STREAMS, f"A log group may have {MOST} log streams")
@@ -193,7 +193,9 @@ class Groups:
     async def delete_stream(self, project: str, group_id: str, stream_id: str) -> None:
         async with self._changing:
             group, deleted = self._changeable(project, group_id), self.stream(project, group_id, stream_id)
-            await self._save(project, replace(group, streams=tuple(one for one in group.streams if one != deleted)))
+            await self._save(
+                project, replace(group, streams=tuple(stream for stream in group.streams if stream != deleted))
+            )
             self._forget(project, group, (deleted,))
 
     # --- inside ---------------------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ class Groups:
         return group
 
     async def _save_stream(self, project: str, group: Group, changed: LogStream) -> None:
-        streams = tuple(changed if one.id == changed.id else one for one in group.streams)
+        streams = tuple(changed if stream.id == changed.id else stream for stream in group.streams)
         await self._save(project, replace(group, streams=streams))
 
     def _remember(self, project: str, group: Group) -> None:

@@ -127,9 +127,9 @@ class Lines:
         """Load a stream. Must be called before other methods use the stream."""
         async with self._loading:
             if stream not in self._ends:
-                found = await self._logs.load(stream)
-                self._begins[stream] = found[0].before.end if found else 0
-                self._ends[stream] = self._stored[stream] = found[1].mark if found else Mark(0, 0)
+                loaded = await self._logs.load(stream)
+                self._begins[stream] = loaded[0].before.end if loaded else 0
+                self._ends[stream] = self._stored[stream] = loaded[1].mark if loaded else Mark(0, 0)
 
     @property
     def streams(self) -> Sequence[str]:
@@ -152,11 +152,11 @@ class Lines:
 
         Raises Overloaded if the lines of all streams would exceed ``limit``.
         """
-        for one in written:
-            await self.open(one.stream)
-        size = sum(len(item) for one in written for item in one.items)
+        for entry in written:
+            await self.open(entry.stream)
+        size = sum(len(item) for entry in written for item in entry.items)
         self._admit(size)
-        rows = [(one.stream, self._row(one, items)) for one in written for items in _chunks(one.items)]
+        rows = [(entry.stream, self._row(entry, items)) for entry in written for items in _chunks(entry.items)]
         self._writing += size
         try:
             await self._logs.append(rows, write)

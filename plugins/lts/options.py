@@ -20,7 +20,9 @@ class LtsOptions(Struct, frozen=True, kw_only=True):
 
 def refuse(options: LtsOptions, status_streams: Collection[LogTarget]) -> tuple[str, str] | None:
     """Refuse streams with the states of invocations: those that a trigger causes would write further lines."""
-    if (options.log_group_id, options.log_topic_id) not in {(one.group_id, one.stream_id) for one in status_streams}:
+    if (options.log_group_id, options.log_topic_id) not in {
+        (stream.group_id, stream.stream_id) for stream in status_streams
+    }:
         return None
     reason = (
         "the engine writes the states of this project's invocations to this stream, so each call would cause another"

@@ -55,19 +55,22 @@ class Readers:
 
     @property
     def running(self) -> bool:
-        return any(one.left_at is None for one in self._readers.values())
+        return any(reader.left_at is None for reader in self._readers.values())
 
     def listens(self, stream: str, function: str) -> bool:
         """Return whether a running trigger of a function other than ``function`` reads the stream."""
         return any(
-            one.stream == stream and one.function != function and one.left_at is None for one in self._readers.values()
+            reader.stream == stream and reader.function != function and reader.left_at is None
+            for reader in self._readers.values()
         )
 
     def needed(self, stream: str) -> int | None:
         """Return the number of a stream's first row that some trigger has not read, or None if no trigger reads it."""
         late = self._now() - MAX_WAIT
-        self._readers = {key: one for key, one in self._readers.items() if one.left_at is None or one.left_at > late}
-        return min((one.position for one in self._readers.values() if one.stream == stream), default=None)
+        self._readers = {
+            key: reader for key, reader in self._readers.items() if reader.left_at is None or reader.left_at > late
+        }
+        return min((reader.position for reader in self._readers.values() if reader.stream == stream), default=None)
 
 
 class LtsService:

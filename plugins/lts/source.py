@@ -79,8 +79,8 @@ class _Reading:
                 await self._lines.grown(stream, self._end + self._settings.batch_size)
             await self._skip_deleted()
             end = self._lines.end(stream)
-            found, position = await self._lines.read(stream, self._reader.position, BATCH_BYTES)
-            rows = [row for _, row in found]
+            numbered, position = await self._lines.read(stream, self._reader.position, BATCH_BYTES)
+            rows = [row for _, row in numbered]
             if rows:
                 await self._accept(rows, position, rows[-1].lines)
             self._end = rows[-1].end if rows else end

@@ -170,9 +170,9 @@ def _objects(folder: Path, base: str, prefix: str, after: str) -> Iterator[Store
     """
     for key, is_folder in _entries(folder, base):
         if not is_folder:
-            one = _object(folder / key[len(base) :], key) if key.startswith(prefix) and key > after else None
-            if one is not None:
-                yield one
+            stored = _object(folder / key[len(base) :], key) if key.startswith(prefix) and key > after else None
+            if stored is not None:
+                yield stored
         elif (key.startswith(prefix) or prefix.startswith(key)) and (key > after or after.startswith(key)):
             yield from _objects(folder / key[len(base) : -1], key, prefix, after)
 

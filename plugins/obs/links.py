@@ -58,8 +58,8 @@ def _by_host(link: str, host: str, path: str, endpoint_host: str) -> Sequence[st
         return bucket, key
     if endpoint_host and host.endswith(f".{endpoint_host}"):
         return host.removesuffix(f".{endpoint_host}"), path
-    bucket, found, _ = host.partition(".obs.")
-    if not found:
+    bucket, mark, _ = host.partition(".obs.")
+    if not mark:
         raise BadLink(link, FORMS)
     return bucket, path
 

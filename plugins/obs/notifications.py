@@ -105,10 +105,10 @@ def _time(text: Any) -> str:
 
 
 def _text(data: Mapping[Any, Any], *path: str) -> str:
-    found: Any = data
+    value: Any = data
     for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, str) else ""
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) else ""
 
 
 def _start(value: Any) -> Any:

@@ -58,14 +58,14 @@ def event_json(event: ObjectEvent, rule: str, region: str) -> bytes:
     return msgspec.json.encode({"Records": [record]})
 
 
-def created_event(bucket: str, one: StoredObject) -> ObjectEvent:
+def created_event(bucket: str, entry: StoredObject) -> ObjectEvent:
     """Return the creation event of an object that a comparison of the bucket has found.
 
     Its etag shows whether it was uploaded in parts. The user who created it is unknown.
     """
-    event = "ObjectCreated:CompleteMultipartUpload" if "-" in one.etag else "ObjectCreated:Put"
-    fields = {"eTag": one.etag, "size": one.size, "versionId": "null", "sequencer": _sequencer(one.modified_at)}
-    return ObjectEvent(event=event, bucket=bucket, key=one.key, time=format_time(one.modified_at), object=fields)
+    event = "ObjectCreated:CompleteMultipartUpload" if "-" in entry.etag else "ObjectCreated:Put"
+    fields = {"eTag": entry.etag, "size": entry.size, "versionId": "null", "sequencer": _sequencer(entry.modified_at)}
+    return ObjectEvent(event=event, bucket=bucket, key=entry.key, time=format_time(entry.modified_at), object=fields)
 
 
 def removed_event(bucket: str, key: str, now: float) -> ObjectEvent:
@@ -85,5 +85,5 @@ def _sequencer(seconds: float) -> str:
 
 def example(kind: str) -> bytes:
     etag = "9a0364b9e99bb480dd25e1f0284c8555"
-    one = StoredObject(key="in/cat.jpg", size=51_200, etag=etag, modified_at=1_772_346_600.123)
-    return event_json(created_event("photos", one), "new-images", "local-1")
+    entry = StoredObject(key="in/cat.jpg", size=51_200, etag=etag, modified_at=1_772_346_600.123)
+    return event_json(created_event("photos", entry), "new-images", "local-1")

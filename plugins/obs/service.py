@@ -107,9 +107,9 @@ class ObsService:
             return accepted_reply(0, status=200)
         received = [(event, self._listeners_of(event.bucket, request.project)) for event in notification]
         accepted = await accept_each(
-            (one.context, made) if (made := one.notify(event)) is not None else None
+            (listener.context, made) if (made := listener.notify(event)) is not None else None
             for event, listeners in received
-            for one in listeners
+            for listener in listeners
         )
         return accepted_reply(accepted, status=200)
 
@@ -124,11 +124,11 @@ class ObsService:
                 raise Unauthorized("send plugins.obs.token as Authorization: Bearer, or as password of Basic")
 
     def _listeners_of(self, bucket: str, project: str) -> list[_Listener]:
-        of_bucket = [one for one in self._listeners.values() if one.bucket == bucket]
-        found = [one for one in of_bucket if project in ("", one.context.project)]
-        if not found:
+        of_bucket = [listener for listener in self._listeners.values() if listener.bucket == bucket]
+        matching = [listener for listener in of_bucket if project in ("", listener.context.project)]
+        if not matching:
             raise NotFound(f"no OBS trigger exists for the bucket {bucket[:100]!r}")
-        return found
+        return matching
 
 
 def has_token(authorization: bytes, token: str) -> bool:

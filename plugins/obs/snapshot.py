@@ -163,7 +163,7 @@ class Differences:
         after, high = "", _below(prefix)
         while True:
             page = await self._store.list(self._options.bucket, prefix=prefix, after=after)
-            present = {one.key: one for one in page.objects}
+            present = {stored.key: stored for stored in page.objects}
             top = max(high, *present) if present else high
             await self._compare(present, high, f"{top}\x01" if page.more else prefix + END, now)
             if not page.more:
@@ -178,7 +178,7 @@ class Differences:
         keys = sorted(key for key in files if key.startswith(prefix))
         states = await self._snapshot.states(keys)
         present = {key: await self._store.find(self._options.bucket, key) for key in keys}
-        new = self._created(states, [one for one in present.values() if one is not None], reported=True)
+        new = self._created(states, [stored for stored in present.values() if stored is not None], reported=True)
         await self._snapshot.apply([*new, *self._removed([key for key in states if present[key] is None], now)])
         for folder in sorted(folders):
             if folder.startswith(prefix) or prefix.startswith(folder):
@@ -205,24 +205,24 @@ class Differences:
     ) -> list[Change]:
         """Return the changes of objects that exist. ``reported``: the kernel has reported changes of the files."""
         changes = []
-        for one in present:
-            content = f"{one.etag} {one.modified_at!r}"
-            state, before = f"{content} {one.changed_at}".strip(), states.get(one.key)
+        for stored in present:
+            content = f"{stored.etag} {stored.modified_at!r}"
+            state, before = f"{content} {stored.changed_at}".strip(), states.get(stored.key)
             if state != before:
                 # Another mode or link changes a file's time of change, too, but is not reported.
                 same = not reported and f"{before} ".startswith(f"{content} ")
-                is_new = not same if before is not None else self._is_new(one)
-                payload = self._payload(created_event(self._options.bucket, one)) if is_new else None
-                changes.append(Change(key=one.key, state=state, payload=payload))
+                is_new = not same if before is not None else self._is_new(stored)
+                payload = self._payload(created_event(self._options.bucket, stored)) if is_new else None
+                changes.append(Change(key=stored.key, state=state, payload=payload))
         return changes
 
-    def _is_new(self, one: StoredObject) -> bool:
+    def _is_new(self, stored: StoredObject) -> bool:
         """Return whether an object that is not in the snapshot was created later than the trigger.
 
         Stores report whole seconds. An object from the same second as the trigger counts as new.
         """
         progress = self._snapshot.progress
-        return progress.whole or one.modified_at >= math.floor(progress.since)
+        return progress.whole or stored.modified_at >= math.floor(progress.since)
 
     def _removed(self, keys: Iterable[str], now: float) -> list[Change]:
         bucket = self._options.bucket

@@ -121,10 +121,10 @@ class FolderWatches:
             same.remove(watch)
             if not same:
                 del self._watches[watch.root]
-                for one in self._inotify.watches if self._opened.is_set() else []:
-                    if one.path.is_relative_to(watch.root):
+                for inner in self._inotify.watches if self._opened.is_set() else []:
+                    if inner.path.is_relative_to(watch.root):
                         with suppress(OSError):  # the folder was deleted
-                            self._inotify.rm_watch(one)
+                            self._inotify.rm_watch(inner)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -132,8 +132,8 @@ class FolderWatches:
         while True:
             await anyio.sleep(LOOK)
             watches = [*chain(*self._watches.values())]
-            found = await anyio.to_thread.run_sync(lambda watches: [one.look() for one in watches], watches)
-            for watch, identity in zip(watches, found, strict=True):
+            identities = await anyio.to_thread.run_sync(lambda watches: [watch.look() for watch in watches], watches)
+            for watch, identity in zip(watches, identities, strict=True):
                 if identity != watch.identity.text:
                     watch.wake.set()
 
@@ -150,15 +150,15 @@ class FolderWatches:
             inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
         except (FileNotFoundError, NotADirectoryError):
             return  # removed meanwhile
-        for one in inside:
-            self._add(one)
+        for subfolder in inside:
+            self._add(subfolder)
 
     async def _handle(self, event: Event) -> None:
         kind, mask, path = self._kinds, event.mask, event.path or Path()
         if mask & kind.Q_OVERFLOW:
-            for one in list(self._watches):
-                await self._rescan(one, one)
-        root = next((one for one in (path, *path.parents) if one in self._watches), None)
+            for watched in list(self._watches):
+                await self._rescan(watched, watched)
+        root = next((folder for folder in (path, *path.parents) if folder in self._watches), None)
         if root is None:
             return
         if path == root or mask & kind.UNMOUNT:

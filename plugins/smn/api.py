@@ -134,12 +134,14 @@ class Publish(Struct, frozen=True, kw_only=True):
     def attributes(self) -> Mapping[str, Any] | None:
         if not self.message_attributes:
             return None
-        return {one.name: {"type": one.type, "value": one.value} for one in self.message_attributes}
+        return {
+            attribute.name: {"type": attribute.type, "value": attribute.value} for attribute in self.message_attributes
+        }
 
     @property
     def calls(self) -> bool:
         """Flag that functions get the message: False if an attribute of type PROTOCOL lists other protocols only."""
-        chosen = [one.value for one in self.message_attributes or () if one.type == "PROTOCOL"]
+        chosen = [attribute.value for attribute in self.message_attributes or () if attribute.type == "PROTOCOL"]
         return all(any(protocol in value for protocol in PROTOCOLS) for value in chosen)
 
     @staticmethod
@@ -180,7 +182,9 @@ def _check_policy(value: str) -> None:
     if not (isinstance(policy.get("Id"), str) and policy["Id"]):
         raise bad_request("Parameter: Access policy ID is invalid. It must be a text", "SMN.0050")
     statements = policy.get("Statement")
-    if not (isinstance(statements, list) and statements and all(isinstance(one, dict) for one in statements)):
+    if not (
+        isinstance(statements, list) and statements and all(isinstance(statement, dict) for statement in statements)
+    ):
         raise bad_request("Parameter: Access policy statement is invalid. It must be a list of objects", "SMN.0051")
 
 
@@ -262,7 +266,7 @@ class SmnApi:
         return 201 if new else 200, {"topic_urn": self._topics.urn(topic)}
 
     async def _list(self, call: Call, query: ListTopics) -> Answer:
-        found = [
+        topics = [
             topic
             for topic in self._topics.of_project(call.project)
             if query.name in ("", topic.name)
@@ -271,8 +275,8 @@ class SmnApi:
             and query.fuzzy_display_name in topic.display_name
             and query.enterprise_project_id in ("", topic.enterprise_project_id)
         ]
-        page = found[query.offset : query.offset + query.limit]
-        return 200, {"topic_count": len(found), "topics": [self._shown(topic) for topic in page]}
+        page = topics[query.offset : query.offset + query.limit]
+        return 200, {"topic_count": len(topics), "topics": [self._shown(topic) for topic in page]}
 
     async def _show(self, call: Call, urn: str) -> Answer:
         return 200, self._shown(self._topics.find(call.project, urn))
@@ -304,7 +308,7 @@ class SmnApi:
         topic, name = self._topics.find(call.project, urn), query.name
         if name:
             check_name(name)
-        return 200, {"attributes": {one: topic.attributes.get(one, "") for one in SIZES if name in ("", one)}}
+        return 200, {"attributes": {key: topic.attributes.get(key, "") for key in SIZES if name in ("", key)}}
 
     async def _update_attribute(self, call: Call, urn: str, name: str, body: UpdateAttribute) -> Answer:
         self._topics.find(call.project, urn)
@@ -332,7 +336,7 @@ class SmnApi:
         for topic in self._topics.of_project(call.project):
             for key, value in topic.tags.items():
                 values.setdefault(key, set()).add(value)
-        return 200, {"tags": [{"key": key, "values": sorted(found)} for key, found in sorted(values.items())]}
+        return 200, {"tags": [{"key": key, "values": sorted(texts)} for key, texts in sorted(values.items())]}
 
     async def _create_tag(self, call: Call, resource_id: str, body: CreateTag) -> Answer:
         return await self._add_tags(call, resource_id, [body.tag])
@@ -393,9 +397,9 @@ class SmnApi:
         return self._page(self._topics.of_project(call.project), query)
 
     def _page(self, topics: Sequence[Topic], query: ListSubscriptions) -> Answer:
-        found = [(topic, one) for topic in topics for one in self._topics.subscribers(topic)]
-        page = found[query.offset : query.offset + query.limit]
-        return 200, {"subscription_count": len(found), "subscriptions": [self._subscription(*one) for one in page]}
+        pairs = [(topic, subscriber) for topic in topics for subscriber in self._topics.subscribers(topic)]
+        page = pairs[query.offset : query.offset + query.limit]
+        return 200, {"subscription_count": len(pairs), "subscriptions": [self._subscription(*pair) for pair in page]}
 
     # --- shapes ---------------------------------------------------------------------------------------------
 

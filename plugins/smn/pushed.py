@@ -95,8 +95,8 @@ def read_push(body: bytes) -> Pushed:
     try:
         sent = msgspec.json.decode(body, type=dict[str, Any])
         dialect = _SNS if "TopicArn" in sent else _SMN
-        found = {ours: sent[name] for name, ours in dialect.names.items() if name in sent}
-        push = msgspec.convert(found, _Push)
+        fields = {ours: sent[name] for name, ours in dialect.names.items() if name in sent}
+        push = msgspec.convert(fields, _Push)
     except (msgspec.DecodeError, RecursionError) as error:
         start = body[:80].decode(errors="replace")
         raise InvalidField("body", start, f"must be a message of a topic ({error})") from None

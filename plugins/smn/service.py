@@ -54,9 +54,9 @@ class SmnService:
         Waits until the service has started.
         """
         await self._ready.wait()
-        found = self._topics or self._endpoint
-        assert found is not None
-        return found
+        chosen = self._topics or self._endpoint
+        assert chosen is not None
+        return chosen
 
     async def verify(self, pushed: Pushed, now: float) -> None:
         """Verify the signature of a message from a remote topic.

@@ -83,7 +83,7 @@ class Listeners:
 
     def of_topic(self, topic: TopicKey) -> Sequence[Listener]:
         """Return the triggers that are subscribed to a topic of their project. Others' triggers are left out."""
-        return [one for one in self._by_topic.get(topic, ()) if one.sink.project == topic[0]]
+        return [listener for listener in self._by_topic.get(topic, ()) if listener.sink.project == topic[0]]
 
     # --- subscriptions to remote topics ---------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class Listeners:
 
     async def forget_others(self, store: Store) -> None:
         """Delete the stored confirmations of all triggers that are not subscribed now."""
-        subscribed = {one.sink.trigger_id for listeners in self._by_topic.values() for one in listeners}
+        subscribed = {listener.sink.trigger_id for listeners in self._by_topic.values() for listener in listeners}
         for trigger_id in sorted(self._confirmed - subscribed):
             await self.set_confirmed(store, trigger_id, False)
 
@@ -173,8 +173,8 @@ class Topics:
     ) -> tuple[Topic, bool]:
         """Return the project's topic of that name, and True if this call has created it."""
         async with self._changing:
-            if found := self._topics.get((project, name)):
-                return found, False
+            if existing := self._topics.get((project, name)):
+                return existing, False
             if len(self.of_project(project)) >= MOST:
                 raise SmnProblem("SMN.0004", f"Exceeded topic limit. A project may have {MOST}", 403)
             now = self._clock.now()
@@ -250,7 +250,9 @@ class Topics:
         )
         compared = key and topic.own_keys
         content = msgspec.json.encode([message, subject, attributes], order="deterministic") if compared else b""
-        pairs = [(one.sink, one.event(sent, hops, content)) for one in self.subscribers(topic) if calls]
+        pairs = [
+            (subscriber.sink, subscriber.event(sent, hops, content)) for subscriber in self.subscribers(topic) if calls
+        ]
         if pairs:
             (first, event), *others = pairs
             try:

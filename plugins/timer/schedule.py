@@ -64,11 +64,11 @@ class Timetable(Struct, frozen=True, kw_only=True):
         """Return the last due time that is later than ``after`` and at most ``moment``, or None if there is none."""
         moment = min(moment, self.until)
         if isinstance(self.schedule, Cron):
-            found = self.schedule.last_until(moment, after, self.zone)
+            due = self.schedule.last_until(moment, after, self.zone)
         else:
             seconds = self.schedule.seconds
-            found = self.since + math.floor((moment - self.since) / seconds) * seconds
-        return found if found is not None and found > after else None
+            due = self.since + math.floor((moment - self.since) / seconds) * seconds
+        return due if due is not None and due > after else None
 
 
 def read_schedule(schedule_type: str, text: str) -> Schedule:
@@ -84,11 +84,11 @@ def read_schedule(schedule_type: str, text: str) -> Schedule:
 
 
 def _read_rate(text: str) -> Interval:
-    found = _RATE.fullmatch(text)
-    most, seconds = RATES[found[2]] if found else (0, 0)
-    if found is None or int(found[1]) > most:
+    match = _RATE.fullmatch(text)
+    most, seconds = RATES[match[2]] if match else (0, 0)
+    if match is None or int(match[1]) > most:
         raise InvalidField("schedule", text, "a Rate is 1m to 60m, 1h to 24h or 1d to 30d")
-    return Interval(seconds=int(found[1]) * seconds)
+    return Interval(seconds=int(match[1]) * seconds)
 
 
 def _read_every(text: str) -> Interval:

@@ -116,7 +116,7 @@ class TimerTrigger:
         key = f"timer:{context.trigger_id}:{position.generation}"
         name, text = self._options.name, self._options.user_event
         events = [
-            Event(payload=event_json(name, text, table.local(one)), idempotency_key=f"{key}:{one:.0f}") for one in due
+            Event(payload=event_json(name, text, table.local(at)), idempotency_key=f"{key}:{at:.0f}") for at in due
         ]
         position = position.after(last, asked=bool(due))
         cursor = {CURSOR: msgspec.json.encode(position)}
@@ -168,8 +168,8 @@ def _utc(moment: float) -> str:
 
 def _between(table: Timetable, last: float, newest: float) -> list[float]:
     """Return the due times after ``last`` and up to ``newest``, but at most the first ``BATCH_SIZE``."""
-    found: list[float] = []
-    while len(found) < BATCH_SIZE and (due := table.next_after(last)) <= newest:
-        found.append(due)
+    times: list[float] = []
+    while len(times) < BATCH_SIZE and (due := table.next_after(last)) <= newest:
+        times.append(due)
         last = due
-    return found
+    return times

@@ -96,17 +96,17 @@ class DeployableApp:
         config = self._options.configuration.fields()
         done = store_app(target.client(), self._app, config, self._options.installation.options(), prune=False)
         show_app(done)
-        return [one.func_name for one in done.functions]
+        return [function.func_name for function in done.functions]
 
 
 def _state(paths: list[Path]) -> Mapping[str, object]:
     """Return times and sizes of the files that packages of the paths contain, or the reason why there is none."""
-    found: dict[str, object] = {}
+    state: dict[str, object] = {}
     for path in paths:
         try:
             for name, file in (select(path).found if path.is_dir() else {"": path}).items():
                 status = file.stat()
-                found[f"{path}/{name}"] = status.st_mtime_ns, status.st_size, status.st_ino
+                state[f"{path}/{name}"] = status.st_mtime_ns, status.st_size, status.st_ino
         except (UsageError, OSError) as error:
-            found[str(path)] = str(error)
-    return found
+            state[str(path)] = str(error)
+    return state

@@ -105,8 +105,8 @@ def _end(name: str, end: AttemptEnd) -> Text:
 
 def _own_text(line: LogLine) -> str:
     """Return the text of a line without the time and the request id that the function's logger writes."""
-    head, found, rest = line.text.partition(f"Z {line.request_id} ")
-    return rest if found and line.stream == "logger" and " " not in head else line.text
+    head, mark, rest = line.text.partition(f"Z {line.request_id} ")
+    return rest if mark and line.stream == "logger" and " " not in head else line.text
 
 
 def _duration(seconds: float) -> str:

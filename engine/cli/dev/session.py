@@ -169,7 +169,7 @@ class Session:
 
 def _samples(client: Client) -> dict[str, tuple[str, bytes]]:
     """Return the engine's sample events by key. Types with the same event, as those of the gateways, share a key."""
-    given = {one["trigger_type_code"]: one["event"] for one in client.of_project.find("/sample-events") or []}
+    given = {sample["trigger_type_code"]: sample["event"] for sample in client.of_project.find("/sample-events") or []}
     kinds: dict[bytes, str] = {}
     for kind in [*(kind for kind in _FIRST if kind in given), *given]:
         kinds.setdefault(json.dumps(given[kind]).encode(), kind)

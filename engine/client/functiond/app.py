@@ -57,9 +57,9 @@ class Signature:
         for name, value in bound.arguments.items():
             kind = self._signature.parameters[name].kind
             if kind is inspect.Parameter.VAR_KEYWORD:
-                checked: Any = {key: self._checked(key, name, one) for key, one in value.items()}
+                checked: Any = {key: self._checked(key, name, argument) for key, argument in value.items()}
             elif kind is inspect.Parameter.VAR_POSITIONAL:
-                checked = tuple(self._checked(name, name, one) for one in value)
+                checked = tuple(self._checked(name, name, argument) for argument in value)
             else:
                 checked = self._checked(name, name, value)
             bound.arguments[name] = checked
@@ -80,7 +80,7 @@ class Signature:
     def required(self) -> int:
         """Number of parameters without a default."""
         parameters = self._signature.parameters.values()
-        return sum(one.default is one.empty and one.kind not in _VARIADIC for one in parameters)
+        return sum(parameter.default is parameter.empty and parameter.kind not in _VARIADIC for parameter in parameters)
 
 
 def get_context() -> Any:
@@ -137,7 +137,7 @@ class Function(Generic[P, R, C]):
         """
         given = {"key": key, "delay": delay, "priority": priority, "ordering_key": ordering_key}
         other = copy(self)
-        other._options = replace(self._options, **{name: one for name, one in given.items() if one is not None})
+        other._options = replace(self._options, **{name: value for name, value in given.items() if value is not None})
         return other
 
     def event(self, *args: P.args, **kwargs: P.kwargs) -> Event:
@@ -172,14 +172,14 @@ class Function(Generic[P, R, C]):
     def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function on the engine and return its result."""
         event = self._signature.event(args, kwargs)
-        found: R = self._app.client.call(self.name, event, returns=self._signature.returns)
-        return found
+        result: R = self._app.client.call(self.name, event, returns=self._signature.returns)
+        return result
 
     async def call_async(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function on the engine like ``call``, on the running event loop."""
         event = self._signature.event(args, kwargs)
-        found: R = await self._app.async_client.call(self.name, event, returns=self._signature.returns)
-        return found
+        result: R = await self._app.async_client.call(self.name, event, returns=self._signature.returns)
+        return result
 
     def handle(self, request_id: str) -> Handle[R]:
         """Return the handle of a call that was queued before."""
@@ -290,7 +290,7 @@ class App:
         if isinstance(self._given, AsyncClient):
             return self._given
         loop = asyncio.get_running_loop()
-        for ended in [one for one in self._async_clients if one.is_closed()]:
+        for ended in [client for client in self._async_clients if client.is_closed()]:
             del self._async_clients[ended]  # its connections refer to the loop, which would never be freed
         if loop not in self._async_clients:
             self._async_clients[loop] = AsyncClient(**self._parameters())

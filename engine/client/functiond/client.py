@@ -263,4 +263,4 @@ def _handles(sent: Sent, handle: Callable[[str], H]) -> list[H]:
     handles = [None if request_id is None else handle(request_id) for request_id in ids]
     if sent.errors:
         raise BatchError(handles, sent.errors)
-    return [one for one in handles if one is not None]
+    return [existing for existing in handles if existing is not None]

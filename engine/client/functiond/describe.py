@@ -85,14 +85,14 @@ def _parts(root: Path) -> Iterator[str]:
 
 def _with_imports(root: Path, parts: set[str]) -> list[str]:
     """Return files and folders in ``root`` with those that they import, also where a function does so when it runs."""
-    found, left = set(parts), list(parts)
+    reached, left = set(parts), list(parts)
     while left:
         part = root / left.pop()
         for source in [part] if part.is_file() else sorted(part.rglob("*.py")):
-            new = {other for name in _imports(source) if (other := _part(root, name))} - found
-            found |= new
+            new = {other for name in _imports(source) if (other := _part(root, name))} - reached
+            reached |= new
             left += new
-    return sorted(found)
+    return sorted(reached)
 
 
 def _imports(source: Path) -> Iterator[str]:
@@ -103,7 +103,7 @@ def _imports(source: Path) -> Iterator[str]:
         return  # reported when the package is built
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (one.name.partition(".")[0] for one in node.names)
+            yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
 
@@ -121,10 +121,10 @@ def main() -> None:
     (target,) = sys.argv[1:]
     try:
         with redirect_stdout(sys.stderr):
-            found = describe(target)
+            description = describe(target)
     except BadConfiguration as error:
         raise SystemExit(f"functiond: {error}") from None
-    sys.stdout.buffer.write(msgspec.json.encode(found))
+    sys.stdout.buffer.write(msgspec.json.encode(description))
 
 
 if __name__ == "__main__":

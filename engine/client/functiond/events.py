@@ -98,11 +98,11 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def headers(self) -> dict[str, str]:
         """Headers that have the options. Raises BadArgument if one has characters that headers do not allow."""
         self._check()
-        found = {name: str(value) for name in HEADERS if (value := getattr(self, name)) is not None}
-        for name, value in found.items():
+        given = {name: str(value) for name in HEADERS if (value := getattr(self, name)) is not None}
+        for name, value in given.items():
             if not (value.isascii() and value.isprintable()):
                 raise BadArgument(f"{name} is {value!r}: it may have printable ASCII characters only")
-        return {HEADERS[name]: value for name, value in found.items()}
+        return {HEADERS[name]: value for name, value in given.items()}
 
     def item(self) -> bytes:
         """Return the event as an item of the body of a batch. Raises BadArgument if it cannot be sent."""

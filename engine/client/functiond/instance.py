@@ -127,7 +127,10 @@ def arguments(call: typing.Any, event: typing.Any) -> _Arguments:
     if isinstance(event, dict) and event.keys() == {"args", "kwargs"}:
         return _converted(signature.bind(*event["args"], **event["kwargs"]), hints)
     parameters = signature.parameters
-    needs = any(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters.values())
+    needs = any(
+        parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        for parameter in parameters.values()
+    )
     named = None
     try:
         named = signature.bind(**({} if event is None else event))
@@ -151,9 +154,9 @@ def _converted(bound: inspect.BoundArguments, hints: "dict[str, typing.Any]") ->
         kind, hint = bound.signature.parameters[name].kind, hints.get(name, typing.Any)
         try:
             if kind is inspect.Parameter.VAR_POSITIONAL:
-                bound.arguments[name] = tuple(convert(one, hint) for one in value)
+                bound.arguments[name] = tuple(convert(argument, hint) for argument in value)
             elif kind is inspect.Parameter.VAR_KEYWORD:
-                bound.arguments[name] = {key: convert(one, hint) for key, one in value.items()}
+                bound.arguments[name] = {key: convert(argument, hint) for key, argument in value.items()}
             else:
                 bound.arguments[name] = convert(value, hint)
         except Exception as error:
@@ -180,9 +183,9 @@ def plain(value: typing.Any) -> typing.Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(plain(key)): plain(one) for key, one in value.items()}
+        return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if dataclasses.is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (datetime, date, time)):
@@ -206,7 +209,7 @@ def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
     if hint in (typing.Any, object) or (value is None and hint in (None, type(None))):
         return value
     if hasattr(origin or hint, "__struct_fields__"):
-        return sys.modules["msgspec"].convert(value, hint, dec_hook=lambda kind, one: convert(one, kind))
+        return sys.modules["msgspec"].convert(value, hint, dec_hook=lambda kind, item: convert(item, kind))
     if dataclasses.is_dataclass(origin):  # the types of its parameters do not matter
         return convert(value, origin)
     if origin is not None:
@@ -233,13 +236,13 @@ def _convert_class(value: typing.Any, kind: typing.Any) -> typing.Any:
     _checked(value, fits and not (issubclass(kind, int) and value % 1), kind.__name__)
     if has_names:
         hints = typing.get_type_hints(kind)
-        computed = {one.name for one in getattr(kind, "__dataclass_fields__", {}).values() if not one.init}
+        computed = {field.name for field in getattr(kind, "__dataclass_fields__", {}).values() if not field.init}
         taken = hints.keys() - computed
-        return kind(**{name: convert(one, hints[name]) for name, one in value.items() if name in taken})
+        return kind(**{name: convert(item, hints[name]) for name, item in value.items() if name in taken})
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         hints = typing.get_type_hints(kind)
         _checked(value, len(value) <= len(kind._fields), kind.__name__)
-        return kind(*(convert(one, hints.get(name, typing.Any)) for name, one in zip(kind._fields, value)))
+        return kind(*(convert(item, hints.get(name, typing.Any)) for name, item in zip(kind._fields, value)))
     if issubclass(kind, enum.Enum):
         return kind(value)
     if issubclass(kind, (datetime, time)):
@@ -275,15 +278,15 @@ def _convert_generic(value: typing.Any, origin: typing.Any, args: "tuple[typing.
     if not args:  # typing.List without the type of its items
         return convert(value, origin)
     if issubclass(origin, Mapping):
-        key, one = args
+        key, kind = args
         _checked(value, isinstance(value, dict), "object")
-        return {_convert_key(name, key): convert(item, one) for name, item in value.items()}
+        return {_convert_key(name, key): convert(item, kind) for name, item in value.items()}
     _checked(value, isinstance(value, list), "list")
     if issubclass(origin, tuple) and Ellipsis not in args:
         _checked(value, len(value) == len(args), f"list of {len(args)}")
-        return tuple(convert(one, kind) for one, kind in zip(value, args))
-    found = [convert(one, args[0]) for one in value]
-    return origin(found) if origin in (set, frozenset, tuple) else found
+        return tuple(convert(item, kind) for item, kind in zip(value, args))
+    items = [convert(item, args[0]) for item in value]
+    return origin(items) if origin in (set, frozenset, tuple) else items
 
 
 #: Unions are of two kinds since Python 3.10.
@@ -302,14 +305,14 @@ def _convert_union(value: typing.Any, kinds: "tuple[typing.Any, ...]") -> typing
 
 def _convert_key(name: str, kind: typing.Any) -> typing.Any:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return next(one for one in kind if str(plain(one)) == name)
+        return next(member for member in kind if str(plain(member)) == name)
     return int(name) if kind is int else float(name) if kind is float else convert(name, kind)
 
 
 def _duration(text: str) -> timedelta:
-    found = _DURATION.fullmatch(text)
-    if found is None:
+    match = _DURATION.fullmatch(text)
+    if match is None:
         raise ValueError(f"{text!r} is no duration")
-    days, hours, minutes = (int(part or 0) for part in found.groups()[1:4])
-    length = timedelta(days=days, hours=hours, minutes=minutes, seconds=float(found[5] or 0))
-    return -length if found[1] == "-" else length
+    days, hours, minutes = (int(part or 0) for part in match.groups()[1:4])
+    length = timedelta(days=days, hours=hours, minutes=minutes, seconds=float(match[5] or 0))
+    return -length if match[1] == "-" else length

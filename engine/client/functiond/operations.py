@@ -99,21 +99,21 @@ class Operations:
         """
         if isinstance(events, Mapping | str | bytes):
             raise BadArgument(f"events is a {type(events).__name__}: give a list of events")
-        keyed = [(one if isinstance(one, Event) else Event(event=one)).with_key() for one in events]
+        keyed = [(event if isinstance(event, Event) else Event(event=event)).with_key() for event in events]
         waiting: Sequence[Item] = [Item(position, event.item()) for position, event in enumerate(keyed)]
-        found, limits, accepted, tries, began = Sent({}, {}), self._limits, 0, 0, time.monotonic()
+        outcome, limits, accepted, tries, began = Sent({}, {}), self._limits, 0, 0, time.monotonic()
         while True:
-            asked = yield from self._send(function, waiting, found)
+            asked = yield from self._send(function, waiting, outcome)
             delay = max(RETRY_DELAY, asked) * random.uniform(1, 1.5)
-            waiting = [item for item in waiting if _may_repeat(found.errors.get(item.position))]
-            if len(found.ids) > accepted:
-                accepted, tries, began = len(found.ids), 0, time.monotonic()
+            waiting = [item for item in waiting if _may_repeat(outcome.errors.get(item.position))]
+            if len(outcome.ids) > accepted:
+                accepted, tries, began = len(outcome.ids), 0, time.monotonic()
             tries += 1
             if not waiting or tries > limits.retries or time.monotonic() - began + delay > limits.timeout:
-                return found
+                return outcome
             yield Sleep(delay)
 
-    def _send(self, function: str, items: Sequence[Item], found: Sent) -> Steps[float]:
+    def _send(self, function: str, items: Sequence[Item], outcome: Sent) -> Steps[float]:
         """Send items once, until there is no room or no connection. All items that are left get this error.
 
         Return the seconds after which the engine asks for another attempt.
@@ -125,22 +125,22 @@ class Operations:
                 body = b'{"events":[%b]}' % b",".join(item.body for item in batch)
                 reply = yield from sent(self._post(function, "invocations-async/batch", body, {}), self._limits)
                 asked = retry_after(reply) or 0.0
-                _keep(batch, found, decoded(reply, dict[str, Any]))
+                _keep(batch, outcome, decoded(reply, dict[str, Any]))
             except ApiError as error:
                 whole = "results" not in error.details and not isinstance(error, TooLarge)
-                if whole and not found.ids:  # such as an unknown function
+                if whole and not outcome.ids:  # such as an unknown function
                     raise
                 asked = error.retry_after or 0.0
-                _keep(batch, found, error.details, error)
+                _keep(batch, outcome, error.details, error)
             except Unreachable as error:
-                if not found.ids:
+                if not outcome.ids:
                     raise
-                found.errors.update((item.position, error) for item in [*batch, *items[done:]])
+                outcome.errors.update((item.position, error) for item in [*batch, *items[done:]])
                 break
-            refusals = [found.errors.get(item.position) for item in batch]
+            refusals = [outcome.errors.get(item.position) for item in batch]
             full = next(filter(_may_repeat, refusals), None)
             if full:
-                found.errors.update((item.position, full) for item in items[done:])
+                outcome.errors.update((item.position, full) for item in items[done:])
                 break
         return asked
 
@@ -255,20 +255,20 @@ def _failure(kind: type[InvocationFailed], request_id: str, code: int, message: 
     return kind(request_id, code, shown, error_type=body.error_type, traceback=body.stack_trace)
 
 
-def _keep(batch: Sequence[Item], found: Sent, reply: Mapping[str, Any], refusal: ApiError | None = None) -> None:
+def _keep(batch: Sequence[Item], outcome: Sent, reply: Mapping[str, Any], refusal: ApiError | None = None) -> None:
     """Keep what a reply says about each event of a batch. ``refusal`` is the error of the whole batch, if any."""
     results = msgspec.convert(reply.get("results", []), list[ItemResult])
     if refusal and len(results) != len(batch):
-        found.errors.update((item.position, refusal) for item in batch)
+        outcome.errors.update((item.position, refusal) for item in batch)
         return
     for item, result in zip(batch, results, strict=True):
-        found.errors.pop(item.position, None)
+        outcome.errors.pop(item.position, None)
         if result.request_id:
-            found.ids[item.position] = result.request_id
+            outcome.ids[item.position] = result.request_id
         else:
             status = _status(result.error_code)
             kind = error_class(status, result.error_code)
-            found.errors[item.position] = kind(status, result.error_code, result.error_msg)
+            outcome.errors[item.position] = kind(status, result.error_code, result.error_msg)
 
 
 def _status(code: str) -> int:

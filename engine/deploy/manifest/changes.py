@@ -70,4 +70,4 @@ def created(new: Mapping[str, Any]) -> dict[str, Field]:
 
 def hidden(fields: Mapping[str, Field], prefix: str = "") -> dict[str, Field]:
     """Return fields with secret values, each name after a prefix."""
-    return {f"{prefix}{name}": Field(old=one.old, new=one.new, secret=True) for name, one in fields.items()}
+    return {f"{prefix}{name}": Field(old=value.old, new=value.new, secret=True) for name, value in fields.items()}

@@ -50,10 +50,10 @@ def described(project: Project) -> Data:
     references = References(project)
     functions = sorted(project.functions.items())
     data: Data = {
-        "functions": {name: _function(name, one, project, references) for name, one in functions},
-        "topics": {name: _given(one, ("display_name",)) for name, one in project.topics.items()},
-        "streams": {name: _stream(one) for name, one in project.streams.items()},
-        "log_groups": {name: _group(name, one, project) for name, one in project.own_groups.items()},
+        "functions": {name: _function(name, function, project, references) for name, function in functions},
+        "topics": {name: _given(topic, ("display_name",)) for name, topic in project.topics.items()},
+        "streams": {name: _stream(stream) for name, stream in project.streams.items()},
+        "log_groups": {name: _group(name, group, project) for name, group in project.own_groups.items()},
     }
     seen: Counter[str] = Counter()
     for variable in variables_in(data):  # of the same name get numbers, because each holds another secret
@@ -68,21 +68,23 @@ def variables_in(value: Any) -> Iterator[Variable]:
     if isinstance(value, Variable):
         yield value
     elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from variables_in(one)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from variables_in(item)
 
 
 def revealed(value: Any) -> Any:
     """Return data with the secrets in place of their variables, except those that the engine does not show."""
-    return _each(value, lambda one: escaped(one.value) if isinstance(one, Variable) and one.value is not None else one)
+    return _each(
+        value, lambda item: escaped(item.value) if isinstance(item, Variable) and item.value is not None else item
+    )
 
 
 def _each(value: Any, convert: Callable[[Any], Any]) -> Any:
     """Return data with each value that is neither a table nor a list converted, without null fields: TOML has none."""
     if isinstance(value, dict):
-        return {name: _each(one, convert) for name, one in value.items() if one is not None}
+        return {name: _each(item, convert) for name, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_each(one, convert) for one in value]
+        return [_each(item, convert) for item in value]
     return convert(value)
 
 
@@ -97,9 +99,9 @@ def holds_secret(name: str, value: str) -> bool:
 
 def _function(name: str, function: Data, project: Project, references: References) -> Data:
     usual: Data = msgspec.to_builtins(function_reply(_NEW, ""))
-    config = {one: function[one] for one in CONFIGURATION if one in function}
-    table: Data = {one: config[one] for one in _ALWAYS}
-    table |= {one: value for one, value in config.items() if one not in _ALWAYS and value != usual.get(one)}
+    config = {key: function[key] for key in CONFIGURATION if key in function}
+    table: Data = {key: config[key] for key in _ALWAYS}
+    table |= {key: value for key, value in config.items() if key not in _ALWAYS and value != usual.get(key)}
     if function["code_type"] == "obs":
         table["code_url"] = function["code_url"]
     table = _plain(table)
@@ -108,34 +110,36 @@ def _function(name: str, function: Data, project: Project, references: Reference
     if LATEST in settings:
         table["async_invoke_config"] = _settings(name, settings[LATEST], references)
     controls, defaults = project.controls(name), msgspec.to_builtins(Controls())
-    if changed := {one: value for one, value in controls.items() if value != defaults.get(one)}:
+    if changed := {key: value for key, value in controls.items() if value != defaults.get(key)}:
         table["controls"] = _plain(changed)
     if versions := project.versions(name):
-        table["versions"] = {one: _version(name, v, settings.get(one), references) for one, v in versions.items()}
+        table["versions"] = {
+            version: _version(name, v, settings.get(version), references) for version, v in versions.items()
+        }
     if aliases := project.aliases(name):
-        table["aliases"] = {one: _plain(alias_fields(alias)) for one, alias in aliases.items()}
+        table["aliases"] = {alias_name: _plain(alias_fields(alias)) for alias_name, alias in aliases.items()}
     if triggers := project.triggers_of(name):
-        table["triggers"] = [_trigger(name, one, references) for one in triggers]
+        table["triggers"] = [_trigger(name, trigger, references) for trigger in triggers]
     return table
 
 
 def _environments(name: str, function: Data) -> Data:
-    public, private = (json.loads(function[one] or "{}") for one in ("user_data", "encrypted_user_data"))
+    public, private = (json.loads(function[field] or "{}") for field in ("user_data", "encrypted_user_data"))
     hidden = {key: variable_of(name, key, value=value) for key, value in public.items() if holds_secret(key, value)}
     tables = {
         "environment": {key: hidden.get(key) or escaped(value) for key, value in public.items()},
         "encrypted_environment": {key: variable_of(name, key, value=value) for key, value in private.items()},
     }
-    return {one: table for one, table in tables.items() if table}
+    return {key: table for key, table in tables.items() if table}
 
 
 def _settings(name: str, settings: Data, references: References) -> Data:
-    table = _given(settings, tuple(one for one in AsyncTable.__struct_fields__ if one != "destination_config"))
+    table = _given(settings, tuple(field for field in AsyncTable.__struct_fields__ if field != "destination_config"))
     destinations = {}
-    for condition, one in settings["destination_config"].items():
-        if one:
-            param = references.named_param(one["destination"], read_param(one["param"]))
-            destinations[condition] = {"destination": one["destination"], "param": _secured(param, name, condition)}
+    for condition, spec in settings["destination_config"].items():
+        if spec:
+            param = references.named_param(spec["destination"], read_param(spec["param"]))
+            destinations[condition] = {"destination": spec["destination"], "param": _secured(param, name, condition)}
     return table | ({"destination_config": destinations} if destinations else {})
 
 
@@ -164,9 +168,9 @@ def _stream(stream: Data) -> Data:
 
 def _group(name: str, group: Data, project: Project) -> Data:
     days, streams = group["ttl_in_days"], {}
-    for one in project.streams_of(name):
-        own = one.stream["ttl_in_days"]
-        streams[one.stream["log_stream_name"]] = {} if own == days else {"ttl_in_days": own}
+    for log_stream in project.streams_of(name):
+        own = log_stream.stream["ttl_in_days"]
+        streams[log_stream.stream["log_stream_name"]] = {} if own == days else {"ttl_in_days": own}
     return {"ttl_in_days": days} | ({"streams": streams} if streams else {})
 
 
@@ -179,9 +183,9 @@ def _given(data: Data, names: tuple[str, ...]) -> Data:
 def _secured(value: Any, *path: str) -> Any:
     """Return data in which variables replace masked values and texts that contain a secret."""
     if isinstance(value, dict):
-        return {name: _secured(one, *path, name) for name, one in value.items() if one is not None}
+        return {name: _secured(item, *path, name) for name, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [_secured(one, *path, str(index)) for index, one in enumerate(value)]
+        return [_secured(item, *path, str(index)) for index, item in enumerate(value)]
     if isinstance(value, str):
         if value == MASK:
             return variable_of(*path)
@@ -191,7 +195,7 @@ def _secured(value: Any, *path: str) -> Any:
 
 def _plain(value: Any) -> Any:
     """Return data with texts that stand for themselves."""
-    return _each(value, lambda one: escaped(one) if isinstance(one, str) else one)
+    return _each(value, lambda item: escaped(item) if isinstance(item, str) else item)
 
 
 def manifest_text(data: Data, comments: list[str]) -> str:
@@ -221,8 +225,8 @@ def _table(fields: Data) -> Any:
             table.add(name, _table(value))
         elif _is_table(value):
             tables: Any = tomlkit.aot()
-            for one in value:
-                tables.append(_table(one))
+            for element in value:
+                tables.append(_table(element))
             table.add(name, tables)
         else:
             table.add(name, value)

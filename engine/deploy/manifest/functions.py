@@ -69,13 +69,13 @@ def files_of(package: bytes) -> dict[str, File]:
     """Return the files of a zip package by name; none if it is no zip package."""
     try:
         with zipfile.ZipFile(io.BytesIO(package)) as archive:
-            found = {}
+            files = {}
             for entry in archive.infolist():
                 if not entry.is_dir():
                     with archive.open(entry) as file:
                         digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-                    found[entry.filename] = File(digest, mode_of(entry))
-            return found
+                    files[entry.filename] = File(digest, mode_of(entry))
+            return files
     except zipfile.BadZipFile:
         return {}
 

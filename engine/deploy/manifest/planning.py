@@ -32,12 +32,12 @@ def make_plan(manifest: Manifest, project: Project, *, prune: bool, send_secrets
     functions = list(manifest.functions.values())
     planner = TriggerPlanner(project, references, kinds, send_secrets=send_secrets)
     changes = list(service_changes(manifest, project))
-    changes += [change for one in functions for change in function_changes(one, project)]
-    changes += [change for one in functions for change in version_changes(one, project)]
-    changes += [change for one in functions for change in alias_changes(one, project, prune=prune)]
-    changes += [change for one in functions for change in settings_changes(one, project, references, kinds)]
-    changes += [change for one in functions for change in control_changes(one, project)]
-    plans = [planner.plan(one) for one in functions]
+    changes += [change for function in functions for change in function_changes(function, project)]
+    changes += [change for function in functions for change in version_changes(function, project)]
+    changes += [change for function in functions for change in alias_changes(function, project, prune=prune)]
+    changes += [change for function in functions for change in settings_changes(function, project, references, kinds)]
+    changes += [change for function in functions for change in control_changes(function, project)]
+    plans = [planner.plan(function) for function in functions]
     new_triggers = [change for plan in plans for change in plan.changes]
     old_triggers = [change for plan in plans for change in plan.unnamed]
     deletions = list(_deletions(manifest, project))

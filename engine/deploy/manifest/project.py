@@ -29,7 +29,7 @@ class Project:
     @cached_property
     def functions(self) -> dict[str, Data]:
         """Functions by ``name`` or ``package:name``."""
-        return {short_name(one["func_urn"]): one for one in self.client.get_all("", "functions")}
+        return {short_name(function["func_urn"]): function for function in self.client.get_all("", "functions")}
 
     def check_role(self) -> None:
         """Raise ApiError unless the credentials may see environments, of which other roles get empty ones."""
@@ -49,41 +49,41 @@ class Project:
     @cached_property
     def trigger_types(self) -> list[str]:
         """Types of triggers that the engine has, also those of plugins that this installation lacks."""
-        found: list[str] = self.client.of_project.get("/triggertypes")
-        return found
+        types: list[str] = self.client.of_project.get("/triggertypes")
+        return types
 
     @cached_property
     def triggers(self) -> list[Data]:
         return self.client.of_project.get_all("/triggers", "triggers")
 
     def triggers_of(self, function: str) -> list[Data]:
-        return [one for one in self.triggers if short_name(one["func_urn"]) == function]
+        return [trigger for trigger in self.triggers if short_name(trigger["func_urn"]) == function]
 
     @cached_property
     def topics(self) -> dict[str, Data]:
-        return {one["name"]: one for one in self._served(all_topics)}
+        return {topic["name"]: topic for topic in self._served(all_topics)}
 
     @cached_property
     def streams(self) -> dict[str, Data]:
-        return {one["stream_name"]: one for one in self._served(all_streams)}
+        return {stream["stream_name"]: stream for stream in self._served(all_streams)}
 
     @cached_property
     def groups(self) -> dict[str, Data]:
         """Log groups by name, those to which the engine writes included."""
-        return {one["log_group_name"]: one for one in self._served(lambda client: all_groups(client, own=True))}
+        return {group["log_group_name"]: group for group in self._served(lambda client: all_groups(client, own=True))}
 
     @property
     def own_groups(self) -> dict[str, Data]:
         """Log groups by name, without those to which the engine writes."""
-        return {one["log_group_name"]: one for one in without_own(self.client, self.groups.values())}
+        return {group["log_group_name"]: group for group in without_own(self.client, self.groups.values())}
 
     def streams_of(self, group: str) -> list[LogStream]:
-        return [one for one in self.log_streams.values() if one.group["log_group_name"] == group]
+        return [stream for stream in self.log_streams.values() if stream.group["log_group_name"] == group]
 
     @cached_property
     def log_streams(self) -> dict[str, LogStream]:
         """Log streams by ``GROUP/NAME``."""
-        return {one.name: one for group in self.groups.values() for one in log_streams(self.client, group)}
+        return {stream.name: stream for group in self.groups.values() for stream in log_streams(self.client, group)}
 
     def settings(self, function: str) -> dict[str, Data]:
         """Return the asynchronous settings of a function by version."""
@@ -91,24 +91,24 @@ class Project:
             return {}
         if function not in self._settings:
             path = path_of(function, "/async-invoke-configs")
-            found = self.client.get_all(path, "async_invoke_configs", limit=50)
-            self._settings[function] = {one["func_urn"].split(":", 7)[-1]: one for one in found}
+            configs = self.client.get_all(path, "async_invoke_configs", limit=50)
+            self._settings[function] = {config["func_urn"].split(":", 7)[-1]: config for config in configs}
         return self._settings[function]
 
     def controls(self, function: str) -> Data:
-        found: Data = self.client.get(path_of(function, "/controls")) if function in self.functions else {}
-        return found
+        fields: Data = self.client.get(path_of(function, "/controls")) if function in self.functions else {}
+        return fields
 
     def versions(self, function: str) -> dict[str, Data]:
         """Return the published versions of a function by name."""
         if function not in self.functions:
             return {}
         versions = self.client.get_all(path_of(function, "/versions"), "versions")
-        return {one["version"]: one for one in versions if one["version"] != LATEST}
+        return {version["version"]: version for version in versions if version["version"] != LATEST}
 
     def aliases(self, function: str) -> dict[str, Data]:
-        found = self.client.get(path_of(function, "/aliases")) if function in self.functions else []
-        return {one["name"]: one for one in found}
+        listed = self.client.get(path_of(function, "/aliases")) if function in self.functions else []
+        return {alias["name"]: alias for alias in listed}
 
     def read_again(self) -> None:
         """Forget functions, topics, streams and log groups, because changes have created some."""
@@ -118,12 +118,12 @@ class Project:
     def _served(self, read: Any) -> list[Data]:
         """Return a list of a service; an empty list if the engine uses a remote endpoint in place of its own."""
         try:
-            found: list[Data] = read(self.client)
+            listed: list[Data] = read(self.client)
         except ApiError as error:
             if error.status == 404:
                 return []
             raise
-        return found
+        return listed
 
 
 class References:
@@ -145,12 +145,12 @@ class References:
         if kind != "LTS":
             return self.param(kind, data)
         group, stream = str(data.get("log_group_id")), str(data.get("log_topic_id"))
-        found, known = self._project.log_streams.get(f"{group}/{stream}"), self._project.groups.get(group)
+        log_stream, known = self._project.log_streams.get(f"{group}/{stream}"), self._project.groups.get(group)
         self._check_kept("log group", group, self._project.own_groups, self._declared.log_groups)
         if table := self._declared.log_groups.get(group):
-            self._check_kept("log stream", stream, [stream] if found else (), table.streams)
+            self._check_kept("log stream", stream, [stream] if log_stream else (), table.streams)
         ids = {"log_group_id": known["log_group_id"]} if known else {}
-        return data | ids | ({"log_topic_id": found.stream["log_stream_id"]} if found else {})
+        return data | ids | ({"log_topic_id": log_stream.stream["log_stream_id"]} if log_stream else {})
 
     def param(self, destination: str, param: Data) -> Data:
         """Return parameters of a destination with URNs in place of names."""
@@ -167,10 +167,13 @@ class References:
         """Return event_data with names in place of URNs and ids, where the project has what they name."""
         if kind != "LTS":
             return self.named_param(kind, data)
-        for one in self._project.log_streams.values():
-            ids = {"log_group_id": one.group["log_group_id"], "log_topic_id": one.stream["log_stream_id"]}
+        for stream in self._project.log_streams.values():
+            ids = {"log_group_id": stream.group["log_group_id"], "log_topic_id": stream.stream["log_stream_id"]}
             if ids.items() <= data.items():
-                names = {"log_group_id": one.group["log_group_name"], "log_topic_id": one.stream["log_stream_name"]}
+                names = {
+                    "log_group_id": stream.group["log_group_name"],
+                    "log_topic_id": stream.stream["log_stream_name"],
+                }
                 return data | names
         return data
 
@@ -208,7 +211,7 @@ class References:
 
 def _name_of(existing: dict[str, Data], field: str, urn: str) -> str:
     """Return the name of the object with this URN in ``field``. Another text stays as it is."""
-    return next((name for name, one in existing.items() if one[field] == urn), urn)
+    return next((name for name, data in existing.items() if data[field] == urn), urn)
 
 
 def _urn_of(kind: str, name: str, existing: dict[str, Data], later: Collection[str], field: str) -> str:

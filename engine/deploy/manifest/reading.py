@@ -34,7 +34,7 @@ REPLACED = {
     "func_mounts": "mount_config",
     "func_code": "code",
 }
-_SETTINGS = {one.name: one for one in msgspec.structs.fields(ConfigChanges) if one.name not in REPLACED}
+_SETTINGS = {field.name: field for field in msgspec.structs.fields(ConfigChanges) if field.name not in REPLACED}
 CONFIGURATION = tuple(_SETTINGS)
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -131,7 +131,7 @@ class OwnFields(Struct, frozen=True, kw_only=True):
 #: Table of a function: its own fields, and those of the configuration.
 FunctionTable: Any = msgspec.defstruct(
     "FunctionTable",
-    [(one.encode_name, one.type, UNSET) for one in _SETTINGS.values()],
+    [(field.encode_name, field.type, UNSET) for field in _SETTINGS.values()],
     bases=(OwnFields,),
     frozen=True,
     kw_only=True,
@@ -177,9 +177,9 @@ class Variables:
         ``$${`` stands for the characters ``${``. Raises UsageError, with the path of the key, if a variable is not set.
         """
         if isinstance(value, dict):
-            return {name: self.replaced(one, f"{path}.{name}" if path else name) for name, one in value.items()}
+            return {name: self.replaced(item, f"{path}.{name}" if path else name) for name, item in value.items()}
         if isinstance(value, list):
-            return [self.replaced(one, f"{path}[{index}]") for index, one in enumerate(value)]
+            return [self.replaced(item, f"{path}[{index}]") for index, item in enumerate(value)]
         if isinstance(value, str):
             return self._text(value, path)
         if not isinstance(value, bool | int | float) or not math.isfinite(value):
@@ -187,20 +187,20 @@ class Variables:
         return value
 
     def _text(self, text: str, path: str) -> str:
-        def value_of(found: re.Match[str]) -> str:
-            name = found[1]
+        def value_of(match: re.Match[str]) -> str:
+            name = match[1]
             if name is None:
                 return "${"
-            if not _NAME.fullmatch(name) or not found[0].endswith("}"):
+            if not _NAME.fullmatch(name) or not match[0].endswith("}"):
                 raise UsageError(
-                    f"{path} has {found[0]}: write ${{NAME}} for a variable, or $${{ for the characters ${{"
+                    f"{path} has {match[0]}: write ${{NAME}} for a variable, or $${{ for the characters ${{"
                 )
             if name not in self._environ:
                 raise UsageError(f"{path} needs the environment variable {name}, which is not set")
             return self._environ[name]
 
         made = _REFERENCE.sub(value_of, text)
-        if any(found[1] is not None for found in _REFERENCE.finditer(text)):
+        if any(match[1] is not None for match in _REFERENCE.finditer(text)):
             self.secrets.add(made)
         return made
 
@@ -240,10 +240,10 @@ class _Reader:
             )
         top = self._convert(self._variables.replaced(table), Top, "")
         return Manifest(
-            functions={name: self._function(name, one) for name, one in top.functions.items()},
+            functions={name: self._function(name, function) for name, function in top.functions.items()},
             topics=self._each(top.topics, TopicTable, "topics"),
             streams=self._each(top.streams, StreamTable, "streams"),
-            log_groups={name: self._group(name, one) for name, one in top.log_groups.items()},
+            log_groups={name: self._group(name, group) for name, group in top.log_groups.items()},
             secrets=frozenset(self._variables.secrets),
         )
 
@@ -262,7 +262,7 @@ class _Reader:
                     raise UsageError(f'{path}.{field}.{variable} is {value!r}: must be text: write "{value}"')
         if own.code is not UNSET and own.code_url is not UNSET:
             raise UsageError(f"{path}: code and code_url exclude each other: name one")
-        config = {one: getattr(own, one) for one in CONFIGURATION if getattr(own, one) is not UNSET}
+        config = {key: getattr(own, key) for key in CONFIGURATION if getattr(own, key) is not UNSET}
         return Function(
             name=name,
             config=msgspec.to_builtins(config),
@@ -274,10 +274,10 @@ class _Reader:
 
     def _code(self, own: OwnFields, path: str) -> Path | None:
         if isinstance(own.code, str):
-            found = self._folder / own.code
-            if not found.exists():
-                raise UsageError(f"{path}.code is {own.code!r}: {found} does not exist")
-            return found
+            code = self._folder / own.code
+            if not code.exists():
+                raise UsageError(f"{path}.code is {own.code!r}: {code} does not exist")
+            return code
         return None
 
     def _group(self, name: str, table: dict[str, Any]) -> GroupTable:
@@ -288,18 +288,18 @@ class _Reader:
         return self._convert(table, GroupTable, path)
 
     def _each(self, tables: dict[str, Any], kind: type[T], path: str) -> dict[str, T]:
-        return {name: self._convert(one, kind, _joined(path, name)) for name, one in tables.items()}
+        return {name: self._convert(table, kind, _joined(path, name)) for name, table in tables.items()}
 
     def _convert(self, table: Any, kind: type[T], path: str) -> T:
         try:
             return msgspec.convert(table, kind)
         except msgspec.ValidationError as error:
-            found = describe_issue(error, table, kind)
-            field = f"{path}.{found.field}".strip(".")
-            secret = isinstance(found.value, str) and found.value in self._variables.secrets
-            value = MASK if secret else found.value
+            issue = describe_issue(error, table, kind)
+            field = f"{path}.{issue.field}".strip(".")
+            secret = isinstance(issue.value, str) and issue.value in self._variables.secrets
+            value = MASK if secret else issue.value
             shown = "" if isinstance(value, dict | list) or value is None else f" is {value!r}"
-            raise UsageError(f"{field}{shown}: {found.allowed}") from None
+            raise UsageError(f"{field}{shown}: {issue.allowed}") from None
 
 
 def _joined(path: str, name: str) -> str:

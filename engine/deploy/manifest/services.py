@@ -49,9 +49,9 @@ def service_deletions(manifest: Manifest, project: Project) -> Iterator[Change]:
         if name not in manifest.log_groups:
             yield deletion(service, "log group", name, f"{GROUPS}/{group['log_group_id']}")
             continue
-        for one in project.streams_of(name):
-            if one.stream["log_stream_name"] not in manifest.log_groups[name].streams:
-                yield deletion(service, "log stream", one.name, one.path)
+        for log_stream in project.streams_of(name):
+            if log_stream.stream["log_stream_name"] not in manifest.log_groups[name].streams:
+                yield deletion(service, "log stream", log_stream.name, log_stream.path)
 
 
 def _stream_changes(name: str, table: StreamTable, project: Project) -> Iterator[Change]:

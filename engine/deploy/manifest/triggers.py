@@ -48,15 +48,15 @@ class TriggerPlanner:
             if key in seen:
                 raise UsageError(f"{path} is the same trigger as triggers[{seen[key]}]: remove one")
             seen[key] = index
-            old = next((one for one in left if self._key(one) == key), None)
+            old = next((trigger for trigger in left if self._key(trigger) == key), None)
             if old is not None:
                 left.remove(old)
             changes += self._changes(wanted, old)
-        return Plan(changes=changes, unnamed=[self._deletion(one, function.name) for one in left])
+        return Plan(changes=changes, unnamed=[self._deletion(trigger, function.name) for trigger in left])
 
     def _wanted(self, function: Function, table: TriggerTable, path: str) -> Wanted:
         kind, known = table.trigger_type_code.upper(), self._project.trigger_types
-        if kind not in {one.upper() for one in known}:
+        if kind not in {code.upper() for code in known}:
             raise UsageError(f"{path}.trigger_type_code is {table.trigger_type_code!r}: {expected(kind, known)}")
         warn(kind, table.event_data)
         try:
@@ -81,7 +81,7 @@ class TriggerPlanner:
             return
         fields = differences(old["given_data"], masked)
         if self._send_secrets:
-            fields |= hidden({one: Field(old=MASK, new=MASK) for one in sorted(secrets & masked.keys())})
+            fields |= hidden({secret: Field(old=MASK, new=MASK) for secret in sorted(secrets & masked.keys())})
         new_data, new_status = bool(fields), status if status not in (UNSET, old["trigger_status"]) else None
         if new_status:
             fields["trigger_status"] = Field(old=old["trigger_status"], new=new_status)

@@ -55,11 +55,11 @@ def _check_names(function: Function, project: Project, *, prune: bool) -> None:
     path, named = f"functions.{function.name}", list[tuple[str, str, str]]()
     for name, alias in function.aliases.items():
         others = [*(alias.additional_version_weights or ()), *(alias.additional_version_strategy or ())]
-        named += [(f"{path}.aliases.{name}", "version", one) for one in (alias.version, *others)]
+        named += [(f"{path}.aliases.{name}", "version", version) for version in (alias.version, *others)]
     for index, trigger in enumerate(function.own.triggers):
         kind = "alias" if trigger.qualifier.startswith("!") else "version"
         named.append((f"{path}.triggers[{index}].qualifier", kind, trigger.qualifier.removeprefix("!")))
-    named = [one for one in named if one[1:] != ("version", LATEST)]
+    named = [entry for entry in named if entry[1:] != ("version", LATEST)]
     if not named:
         return
     existing = {"version": project.versions(function.name), "alias": project.aliases(function.name)}
@@ -95,9 +95,9 @@ def settings_changes(function: Function, project: Project, references: Reference
 def body_of(table: AsyncTable, references: References) -> Data:
     """Return asynchronous settings as the body of a request."""
     body: Data = msgspec.to_builtins(table)
-    for one in filter(None, body["destination_config"].values()):
-        one["param"] = json.dumps(references.param(one["destination"], one["param"]))
-    body["destination_config"] = {name: one for name, one in body["destination_config"].items() if one}
+    for spec in filter(None, body["destination_config"].values()):
+        spec["param"] = json.dumps(references.param(spec["destination"], spec["param"]))
+    body["destination_config"] = {name: spec for name, spec in body["destination_config"].items() if spec}
     return body
 
 
@@ -105,9 +105,9 @@ def settings_fields(settings: Data) -> Data:
     """Return asynchronous settings with a field for each destination, for comparison."""
     fields = {name: settings[name] for name in AsyncTable.__struct_fields__ if settings.get(name) not in (None, UNSET)}
     fields["retry_rules"] = list(settings.get("retry_rules") or ())
-    for name, one in fields.pop("destination_config", {}).items():
-        if one:
-            fields[name] = {"destination": one["destination"], "param": read_param(one["param"])}
+    for name, spec in fields.pop("destination_config", {}).items():
+        if spec:
+            fields[name] = {"destination": spec["destination"], "param": read_param(spec["param"])}
     return fields
 
 
@@ -132,11 +132,11 @@ def _store_settings(project: Project, function: str, qualifier: str, table: Asyn
 
 def _check_destinations(table: AsyncTable, references: References, kinds: Kinds, path: str) -> None:
     for name in ("on_success", "on_failure"):
-        if one := getattr(table.destination_config, name):
+        if spec := getattr(table.destination_config, name):
             where = f"{path}.destination_config.{name}"
             try:
-                param = references.param(one.destination, one.param)
+                param = references.param(spec.destination, spec.param)
             except UsageError as error:
                 raise UsageError(f"{where}.param: {error}") from None
-            if one.destination.upper() != "FUNCTIONGRAPH":  # a function that the manifest creates has no URN yet
-                kinds.check_destination(one.destination, param, where)
+            if spec.destination.upper() != "FUNCTIONGRAPH":  # a function that the manifest creates has no URN yet
+                kinds.check_destination(spec.destination, param, where)

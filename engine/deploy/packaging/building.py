@@ -48,8 +48,8 @@ def default_language(path: Path) -> Family:
 
     The suffixes .mjs and .cjs count as .js.
     """
-    found = path.suffix in NODE or any((path / f"index{suffix}").is_file() for suffix in NODE)
-    return Family.NODE if found else Family.PYTHON
+    is_node = path.suffix in NODE or any((path / f"index{suffix}").is_file() for suffix in NODE)
+    return Family.NODE if is_node else Family.PYTHON
 
 
 class BuildOptions(Struct, frozen=True, kw_only=True):
@@ -144,16 +144,16 @@ def _check_handler(files: Files, runtime: str, handler: str, interpreter: Interp
 
 def _missing(package: bytes, runtime: str, handler: str) -> list[str]:
     """Return a line if a zip package lacks the file that the handler names. The engine reports invalid packages."""
-    found, module = find_runtime(runtime), handler.rpartition(".")[0]
+    known, module = find_runtime(runtime), handler.rpartition(".")[0]
     try:
         names = {name: Path(name) for name in zipfile.ZipFile(io.BytesIO(package)).namelist()}
     except zipfile.BadZipFile:
         return []
-    if found is None or not module:
+    if known is None or not module:
         return []
-    if found.family is Family.PYTHON and not python.module_file(names, module):
+    if known.family is Family.PYTHON and not python.module_file(names, module):
         return [f"the package has no {module}.py for the handler {handler}: set another --handler"]
-    if found.family is Family.NODE and not any(f"{module}{suffix}" in names for suffix in NODE):
+    if known.family is Family.NODE and not any(f"{module}{suffix}" in names for suffix in NODE):
         return [f"the package has no {module}.js for the handler {handler}: set another --handler"]
     return []
 
@@ -167,22 +167,22 @@ def with_dependencies(root: Path, own: Files, wanted: InterpreterInfo, *, reinst
 
     A file of the folder replaces one of the dependencies. Raises UsageError if they cannot be installed.
     """
-    found: NodeDependencies | PythonDependencies | None = (
+    dependencies: NodeDependencies | PythonDependencies | None = (
         node.find_dependencies(root) if wanted.language is Family.NODE else python.find_dependencies(root)
     )
-    if found is None:
+    if dependencies is None:
         yield own
         return
-    tool = found.tool(wanted)
-    key = _key(found.content, tool, wanted)
+    tool = dependencies.tool(wanted)
+    key = _key(dependencies.content, tool, wanted)
     if reinstall:
         cache.forget(key)
     source = "dependencies from the cache:" if cache.has(key) else "installing"
-    report(f"functiond: {source} {found.file.name} with {tool} for {interpreter_text(wanted)}")
-    with cache.entry(key, partial(found.install, tool, own, wanted)) as folder:
+    report(f"functiond: {source} {dependencies.file.name} with {tool} for {interpreter_text(wanted)}")
+    with cache.entry(key, partial(dependencies.install, tool, own, wanted)) as folder:
         if wanted.language is Family.NODE:
             own = {name: file for name, file in own.items() if not name.startswith(_NODE_MODULES)}
-        yield {name: file for name, file in _tree(str(folder), "", ()) if found.needs(name)} | dict(own)
+        yield {name: file for name, file in _tree(str(folder), "", ()) if dependencies.needs(name)} | dict(own)
 
 
 def _key(content: str, tool: str, wanted: InterpreterInfo) -> str:
@@ -201,8 +201,8 @@ def _tree(folder: str, prefix: str, parents: tuple[str, ...]) -> Iterator[tuple[
     real = os.path.realpath(folder)
     if real in parents:
         return
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_dir():
             yield from _tree(entry.path, f"{prefix}{entry.name}/", (*parents, real))

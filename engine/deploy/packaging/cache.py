@@ -77,7 +77,7 @@ def _own_folder() -> Path:
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        if any(one.stat().st_uid != os.geteuid() or one.stat().st_mode & 0o022 for one in (folder.parent, folder)):
+        if any(path.stat().st_uid != os.geteuid() or path.stat().st_mode & 0o022 for path in (folder.parent, folder)):
             problem = "it belongs to another user, or others may write it: remove it"
     except OSError as error:
         problem = f"{error.strerror}: correct it"
@@ -117,30 +117,30 @@ def _keep(new: Path, kept: Path) -> None:
 
 def _prune(folder: Path) -> None:
     now, total = time.time(), 0
-    for changed, one in sorted(_by_change(folder), reverse=True):
+    for changed, path in sorted(_by_change(folder), reverse=True):
         age = now - changed
-        if one.name.startswith(_NEW):
+        if path.name.startswith(_NEW):
             if age > _ABANDONED:
-                shutil.rmtree(one, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True)
             continue
-        total += _size(one)
+        total += _size(path)
         if total > LIMIT and age > _IN_USE:
-            _remove(one, wait=False)
+            _remove(path, wait=False)
 
 
 def _by_change(folder: Path) -> Iterator[tuple[float, Path]]:
     """Yield entries with their times of last use, without those that other processes remove meanwhile."""
-    for one in folder.iterdir():
+    for path in folder.iterdir():
         with suppress(FileNotFoundError):
-            yield one.stat().st_mtime, one
+            yield path.stat().st_mtime, path
 
 
-def _remove(one: Path, *, wait: bool) -> None:
+def _remove(path: Path, *, wait: bool) -> None:
     """Remove an entry, which no process finds from now on. While others read it, wait or leave it."""
-    descriptor = _opened(one, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    descriptor = _opened(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     if descriptor is not None:
-        old = Path(tempfile.mkdtemp(prefix=_NEW, dir=one.parent))
-        one.rename(old)
+        old = Path(tempfile.mkdtemp(prefix=_NEW, dir=path.parent))
+        path.rename(old)
         shutil.rmtree(old, ignore_errors=True)
         os.close(descriptor)
 

@@ -125,8 +125,8 @@ class _Walk:
 
     def visit(self, folder: str, prefix: str, parents: tuple[str, ...]) -> None:
         """Select the files below ``folder``, a real path. ``parents`` are the real paths of the folders around it."""
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
         for entry in entries:
             path = prefix + entry.name
             if self._leaves_out(path, entry):

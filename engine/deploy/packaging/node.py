@@ -122,8 +122,8 @@ def find_dependencies(root: Path) -> NodeDependencies | None:
     local = [spec for spec in named.values() if spec.startswith(("file:", "link:", ".", "/", "workspace:"))]
     for spec in local:
         _check_inside(root, spec)
-    parts = [json.dumps([description.get(one) for one in (*_GROUPS, "overrides", "engines")])]
-    parts += [one.read_text() for one in (lock, root / ".npmrc") if one is not None and one.is_file()]
+    parts = [json.dumps([description.get(key) for key in (*_GROUPS, "overrides", "engines")])]
+    parts += [path.read_text() for path in (lock, root / ".npmrc") if path is not None and path.is_file()]
     branches = lock is None and any(spec.startswith("git") or _REPOSITORY.match(spec) for spec in named.values())
     changing = bool(local) or branches or "workspaces" in description
     return NodeDependencies(file=file, description=description, lock=lock, content="" if changing else "\n".join(parts))
@@ -154,7 +154,9 @@ def _check_scripts(folder: Path, wanted: InterpreterInfo) -> None:
     """Raise UsageError if an installed package has a script that should have built it."""
     installed = folder / "node_modules" / ".package-lock.json"
     packages = json.loads(installed.read_bytes())["packages"] if installed.is_file() else {}
-    building = [path.rpartition("node_modules/")[2] for path, one in packages.items() if one.get("hasInstallScript")]
+    building = [
+        path.rpartition("node_modules/")[2] for path, package in packages.items() if package.get("hasInstallScript")
+    ]
     if building:
         raise UsageError(
             f"{', '.join(building)} must be built for {interpreter_text(wanted)}, which this machine does not have: "

@@ -115,7 +115,7 @@ def check_handler(files: Mapping[str, Path], handler: str) -> str:
         raise UsageError(f"the handler is {handler}: it must look like file.function, such as index.handler")
     file = module_file(files, path)
     if not file:
-        near = get_close_matches(f"{path}.py", [one for one in files if one.endswith(".py")], 1)
+        near = get_close_matches(f"{path}.py", [candidate for candidate in files if candidate.endswith(".py")], 1)
         hint = f"; did you mean {near[0].removesuffix('.py')}.{name}?" if near else ""
         raise UsageError(f"the package has no {path}.py for the handler {handler}: set --handler{hint}")
     if not file.endswith(".py"):
@@ -131,8 +131,8 @@ def check_handler(files: Mapping[str, Path], handler: str) -> str:
     if not _DYNAMIC.isdisjoint(names | used):
         return f"cannot see whether {file} has a function {name}: it defines names while it runs"
     functions = [node.name for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    found = f"it has {', '.join(functions)}" if functions else "it has no functions"
-    raise UsageError(f"{file} has no function {name} for the handler {handler}: {found}; set another --handler")
+    known = f"it has {', '.join(functions)}" if functions else "it has no functions"
+    raise UsageError(f"{file} has no function {name} for the handler {handler}: {known}; set another --handler")
 
 
 def module_file(files: Mapping[str, Path], path: str) -> str:
@@ -140,9 +140,9 @@ def module_file(files: Mapping[str, Path], path: str) -> str:
     path = path.strip("/")
     whole = path.replace(".", "/")
     candidates = [f"{path}.py", f"{whole}.py", f"{whole}/__init__.py", f"{whole}.pyc"]
-    if found := next((one for one in candidates if one in files), ""):
-        return found
-    return next((one for one in files if one.startswith(f"{whole}.") and one.endswith(".so")), "")
+    if file := next((candidate for candidate in candidates if candidate in files), ""):
+        return file
+    return next((name for name in files if name.startswith(f"{whole}.") and name.endswith(".so")), "")
 
 
 def _defined(module: ast.Module) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _defined(module: ast.Module) -> Iterator[str]:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                yield from (one.asname or one.name.partition(".")[0] for one in aliases)
+                yield from (alias.asname or alias.name.partition(".")[0] for alias in aliases)
             case ast.Name(id=name, ctx=ast.Store()):
                 yield name
             case _:
@@ -219,8 +219,8 @@ def _of_project(file: Path) -> PythonDependencies | None:
     try:
         described = tomllib.loads(file.read_text())
         project, sources = described.get("project", {}), described.get("tool", {}).get("uv", {})
-        found = project.get("dependencies", [])
-        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        requirements = project.get("dependencies", [])
+        if not isinstance(requirements, list) or not all(isinstance(requirement, str) for requirement in requirements):
             raise ValueError("project.dependencies must be a list of texts")
         if "dependencies" in project.get("dynamic", []):
             raise ValueError("project.dependencies are dynamic, which deploy cannot read; write requirements.txt")
@@ -228,11 +228,11 @@ def _of_project(file: Path) -> PythonDependencies | None:
         raise UsageError(f"{file} cannot be used: {error}") from None
     except AttributeError:
         raise UsageError(f"{file} cannot be used: project, tool and tool.uv must be tables") from None
-    if not found:
+    if not requirements:
         return None
-    changing = bool(sources.get("sources")) or any(map(_may_change, found))
-    content = "" if changing else "\n".join([*found, json.dumps(sources, default=str)])
-    return PythonDependencies(file=file, requirements=found, content=content)
+    changing = bool(sources.get("sources")) or any(map(_may_change, requirements))
+    content = "" if changing else "\n".join([*requirements, json.dumps(sources, default=str)])
+    return PythonDependencies(file=file, requirements=requirements, content=content)
 
 
 def _lines(file: Path, seen: set[Path]) -> Iterator[str]:
@@ -281,7 +281,7 @@ def _pip(local: LocalInterpreter | None, wanted: InterpreterInfo) -> list[str]:
     if local is not None:
         return [*pip, "--python", local.path, "install", "--no-compile"]
     version = [f"--python-version={wanted.version}", f"--implementation={_tag(wanted.implementation)}"]
-    platforms = [f"--platform={one}" for one in _pip_platforms(wanted)]
+    platforms = [f"--platform={platform}" for platform in _pip_platforms(wanted)]
     return [*pip, "install", "--no-compile", "--only-binary=:all:", *version, *platforms]
 
 
@@ -295,7 +295,7 @@ def _uv_platform(wanted: InterpreterInfo) -> str:
         return ""
     if wanted.libc == "musl":
         return f"{wanted.machine}-unknown-linux-musl"
-    versions = [one for one in _UV_GLIBC if one <= _minor(wanted)]
+    versions = [version for version in _UV_GLIBC if version <= _minor(wanted)]
     return f"{wanted.machine}-manylinux_2_{versions[-1]}" if versions and wanted.libc == "glibc" else ""
 
 

@@ -38,19 +38,19 @@ class LocalInterpreter(Struct, frozen=True, kw_only=True):
 
 def interpreter_of(client: Client, runtime: str) -> InterpreterInfo | None:
     """Return the interpreter of a runtime, or the ``python3`` of a ``bootstrap``; None if the engine names none."""
-    found = convert(client.of_project.get("/interpreters", runtime=runtime), list[InterpreterInfo])
-    return found[0] if found else None
+    interpreters = convert(client.of_project.get("/interpreters", runtime=runtime), list[InterpreterInfo])
+    return interpreters[0] if interpreters else None
 
 
 def default_runtime(client: Client, language: Family) -> str:
     """Return the runtime of the Python that runs this command if the engine has it, else the newest of the engine."""
     everything = convert(client.of_project.get("/interpreters"), list[InterpreterInfo])
-    found = [one.runtime for one in everything if one.language is language]
-    if not found:
+    runtimes = [interpreter.runtime for interpreter in everything if interpreter.language is language]
+    if not runtimes:
         name = "Python" if language is Family.PYTHON else "Node.js"
         raise UsageError(f"the engine has no {name}: install it on the engine's machine, or choose another --runtime")
     own = runtime_name(Family.PYTHON, sys.version_info[:2])
-    return own if own in found else found[0]
+    return own if own in runtimes else runtimes[0]
 
 
 @lru_cache(maxsize=8)
@@ -60,13 +60,13 @@ def local_interpreter(wanted: InterpreterInfo) -> LocalInterpreter | None:
     Of Node.js, the major version counts.
     """
     try:
-        _, found = anyio.run(Interpreters().find, runtime_name(wanted.language, wanted.minor))
+        _, interpreter = anyio.run(Interpreters().find, runtime_name(wanted.language, wanted.minor))
     except InvalidField:
         return None
-    info = describe(wanted.runtime, wanted.language, found.path) if found else None
-    if found is None or info is None or not _same_version(info, wanted):
+    info = describe(wanted.runtime, wanted.language, interpreter.path) if interpreter else None
+    if interpreter is None or info is None or not _same_version(info, wanted):
         return None
-    return LocalInterpreter(path=found.path, info=info)
+    return LocalInterpreter(path=interpreter.path, info=info)
 
 
 def local_builder(wanted: InterpreterInfo) -> LocalInterpreter | None:
@@ -77,17 +77,17 @@ def local_builder(wanted: InterpreterInfo) -> LocalInterpreter | None:
     return local if _numbers(local.info.libc_version) <= _numbers(wanted.libc_version) else None
 
 
-def interpreter_text(one: InterpreterInfo) -> str:
+def interpreter_text(interpreter: InterpreterInfo) -> str:
     """Return the version and platform of an interpreter for people."""
     name = (
         "Node.js"
-        if one.language is Family.NODE
+        if interpreter.language is Family.NODE
         else "Python"
-        if one.implementation == "cpython"
-        else one.implementation
+        if interpreter.implementation == "cpython"
+        else interpreter.implementation
     )
-    libc = f", {one.libc} {one.libc_version}".rstrip() if one.libc else ""
-    return f"{name} {one.version} ({one.machine}{libc})"
+    libc = f", {interpreter.libc} {interpreter.libc_version}".rstrip() if interpreter.libc else ""
+    return f"{name} {interpreter.version} ({interpreter.machine}{libc})"
 
 
 def _same_version(own: InterpreterInfo, wanted: InterpreterInfo) -> bool:

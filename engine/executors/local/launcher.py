@@ -92,8 +92,8 @@ class LocalLauncher:
     async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
         if not runtime:
             return await self._interpreters.installed()
-        found = await self._interpreters.describe(runtime)
-        return [found] if found is not None else []
+        interpreter = await self._interpreters.describe(runtime)
+        return [interpreter] if interpreter is not None else []
 
     def has_capacity(self, function: Function) -> bool:
         return self._port.is_free or not self._shares_port(function)
@@ -105,7 +105,7 @@ class LocalLauncher:
         Both take time. Raises OSError also if the package is damaged.
         """
         if self._check_code is not None:
-            for package in (function.code, *(one.code for one in function.dependencies)):
+            for package in (function.code, *(dependency.code for dependency in function.dependencies)):
                 await self._check_code(package)
         command = await self._interpreters.worker_command(function.runtime, key[-1])
         if self._shares_port(function):
@@ -229,7 +229,7 @@ class LocalLauncher:
             code=self._code_path(function.code).absolute(),  # absolute: a child has another working folder
             tmp=self._options.tmp.absolute() / instance_id[:12],  # short: the path of a socket has at most 107 bytes
             memory=memory,
-            layers=tuple(self._code_path(one.code).absolute() for one in function.dependencies),
+            layers=tuple(self._code_path(dependency.code).absolute() for dependency in function.dependencies),
             own_network=self.http_network == "own" and _serves_http(function),
             maps_port=self.http_network == "mapped" and _serves_http(function),
         )

@@ -113,11 +113,11 @@ class MemoryWatch:
 
     def _measure(self) -> None:
         self._timer = None
-        self._watched = {one for one in self._watched if one.calls and one.end is None}
+        self._watched = {instance for instance in self._watched if instance.calls and instance.end is None}
         if not self._watched:
             return
         instances = list(self._watched)
-        enclosures = [self._enclosures[one] for one in instances]
+        enclosures = [self._enclosures[instance] for instance in instances]
         measuring = self._loop.run_in_executor(self._threads, self._isolation.measure, enclosures)
         measuring.add_done_callback(lambda done: self._enforce(instances, done.result()))
         self._schedule(self._pause)

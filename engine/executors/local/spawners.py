@@ -284,12 +284,12 @@ async def open_spawner(sandbox: IsolationOptions, marker: str, tmp: Path) -> Spa
         return HostSpawner(marker, forking=False)
     if sandbox.isolation != "process":
         fence = {"tmp": sandbox.tmp_size, "network": not sandbox.network}
-        found = await to_thread.run_sync(find_bubblewrap, tmp, fence)
-        if isinstance(found, Bubblewrap):
-            return SandboxSpawner(found, marker, fence=fence, own_network=sandbox.http_network == "own")
+        outcome = await to_thread.run_sync(find_bubblewrap, tmp, fence)
+        if isinstance(outcome, Bubblewrap):
+            return SandboxSpawner(outcome, marker, fence=fence, own_network=sandbox.http_network == "own")
         if sandbox.isolation == "bubblewrap":
-            raise SettingsError(f"executor.isolation is bubblewrap, but {found}; install it, or set auto or process")
-        log.warning("functions run without a sandbox", reason=found)
+            raise SettingsError(f"executor.isolation is bubblewrap, but {outcome}; install it, or set auto or process")
+        log.warning("functions run without a sandbox", reason=outcome)
     if not sandbox.network:
         raise SettingsError(
             "executor.network = false needs the bubblewrap sandbox: install bubblewrap, or set executor.network = true"

@@ -89,8 +89,8 @@ class BackupsApi(ApiFamily):
             log.error("backup failed", path=str(folder.path), problem=str(error))
             return error_reply(error).body + b"\n"
         log.info("backup made", path=made.path, bytes=made.copied, longest_step=round(made.longest_step, 4))
-        for one in made.problems[:1]:
-            log.error("backup is not whole", path=made.path, problem=one.problem, advice=one.advice)
+        for problem in made.problems[:1]:
+            log.error("backup is not whole", path=made.path, problem=problem.problem, advice=problem.advice)
         return _line(made)
 
 

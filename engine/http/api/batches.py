@@ -111,14 +111,14 @@ async def accept_events(
 
 
 def _reply(results: Sequence[str | FunctiondError]) -> Reply:
-    shown = [_result(one) for one in results]
-    errors = [one for one in results if not isinstance(one, str)]
+    shown = [_result(result) for result in results]
+    errors = [result for result in results if not isinstance(result, str)]
     if len(errors) < len(results):
         reply = BatchReply(results=shown, accepted=len(results) - len(errors), refused=len(errors))
-        late = next((one for one in errors if isinstance(one, Overloaded)), None)
+        late = next((error for error in errors if isinstance(error, Overloaded)), None)
         return Reply(status=202, body=msgspec.json.encode(reply), headers=retry_after(late) if late else ())
     # The whole batch has an error after which the client may retry, if an event has one.
-    place = next((place for place, one in enumerate(errors) if isinstance(one, Overloaded | FunctionDisabled)), 0)
+    place = next((place for place, error in enumerate(errors) if isinstance(error, Overloaded | FunctionDisabled)), 0)
     refused = BatchRefused(
         results=shown,
         accepted=0,
@@ -184,16 +184,16 @@ async def read_batch(headers: Headers, body: bytes) -> Sequence[BatchEvent | Inv
         if "at most length" in str(problem):
             raise InvalidField("events", f"a list of more than {MOST_EVENTS}", "send the others separately") from None
         raise invalid_field(problem, _shown(body), BatchBody) from None
-    found: list[BatchEvent | InvalidField] = []
+    events: list[BatchEvent | InvalidField] = []
     for value in values:
         if value is UNSET:
             break
-        if len(found) % _STEP == _STEP - 1:
+        if len(events) % _STEP == _STEP - 1:
             await asyncio.sleep(0)
-        found.append(_read_event(bytes(value)))
-    if not found:
+        events.append(_read_event(bytes(value)))
+    if not events:
         raise InvalidField("events", [], f"must be a list of 1 to {MOST_EVENTS} entries")
-    return found
+    return events
 
 
 def _read_event(text: bytes) -> BatchEvent | InvalidField:

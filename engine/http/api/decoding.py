@@ -53,15 +53,15 @@ def decode(body: bytes, kind: type[T], error: type[InvalidField] = InvalidField)
         raise NotJson(str(problem)) from None
 
 
-def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], found: msgspec.ValidationError) -> T:
-    """Decode a body again without its nulls. Called if the first attempt failed with ``found``.
+def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], first_error: msgspec.ValidationError) -> T:
+    """Decode a body again without its nulls. Called if the first attempt failed with ``first_error``.
 
     Raises NotJson if the body is not valid JSON, and ``error`` if a value other than null is invalid, or if the body
     has too many values for a second attempt.
     """
     check_json_text(body)  # invalid JSON further on is reported first
     if body.count(b",") + body.count(b"[") + body.count(b"{") > VALUES:
-        hint = f"one value is invalid ({found}); leave out nulls, or send fewer values to see it"
+        hint = f"one value is invalid ({first_error}); leave out nulls, or send fewer values to see it"
         raise error("body", f"more than {VALUES} values", hint)
     try:
         whole = msgspec.json.decode(body)
@@ -72,7 +72,7 @@ def _decode_again(body: bytes, kind: type[T], error: type[InvalidField], found: 
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as problem:
         if "`raw`" in str(problem):  # only a decoder knows msgspec.Raw, so another field is invalid
-            raise invalid_field(found, whole, kind, error) from None
+            raise invalid_field(first_error, whole, kind, error) from None
         raise invalid_field(problem, given, kind, error) from None
 
 
@@ -86,11 +86,11 @@ def invalid_field(
     problem: msgspec.ValidationError, given: Any, kind: Any, error: type[InvalidField] = InvalidField
 ) -> InvalidField:
     """Return the error for ``problem``, which msgspec raised when it decoded ``given`` as ``kind``."""
-    found = describe_issue(problem, given, kind)
-    if found.hint:
-        return UnknownField(found.field, None, found.hint)
-    value = MASK if is_secret(found.field) and found.value is not None else without_secrets(found.value)
-    return error(found.field or "body", value, found.allowed)
+    issue = describe_issue(problem, given, kind)
+    if issue.hint:
+        return UnknownField(issue.field, None, issue.hint)
+    value = MASK if is_secret(issue.field) and issue.value is not None else without_secrets(issue.value)
+    return error(issue.field or "body", value, issue.allowed)
 
 
 def _heights(brackets: int) -> list[int]:

@@ -129,14 +129,14 @@ class DeliveriesApi(ApiFamily):
     @read("ListDestinations", f"{BASE}/destinations", DestinationList, query=ITEMS, own=True)
     async def list_destinations(self, call: Call) -> DestinationList:
         page = page_of(call, list(self._named(call.project)), "maxitems", maximum=MAX_LIMIT)
-        items = [self._destination(*one) for one in page.items]
+        items = [self._destination(*entry) for entry in page.items]
         return DestinationList(destinations=items, count=page.count, next_marker=page.next_marker)
 
     @read("ListDeliveries", f"{BASE}/deliveries", DeliveryList, query=(*PAGE, "after"), own=True)
     async def list_deliveries(self, call: Call) -> DeliveryList:
         offset, limit = bounds(call, "limit", maximum=MAX_LIMIT, default=100)
-        found, count = await self._redrive.given_up(call.project, offset, limit)
-        items = [self.item(pending) for pending in found]
+        deliveries, count = await self._redrive.given_up(call.project, offset, limit)
+        items = [self.item(pending) for pending in deliveries]
         pending, further = await self._redrive.pending(call.project, call.number("after", 0), limit)
         return DeliveryList(
             deliveries=items,
@@ -218,17 +218,17 @@ class DeliveriesApi(ApiFamily):
 
     def _named(self, project: str) -> Iterator[tuple[Function, str, DestinationSpec]]:
         for function, settings in self._catalog.settings_in(project):
-            for condition, one in (("success", settings.on_success), ("failure", settings.on_failure)):
-                if one is not None:
-                    yield function, condition, one
+            for condition, spec in (("success", settings.on_success), ("failure", settings.on_failure)):
+                if spec is not None:
+                    yield function, condition, spec
 
-    def _destination(self, function: Function, condition: str, one: DestinationSpec) -> DestinationItem:
-        status = self._destinations.destination_status(one)
+    def _destination(self, function: Function, condition: str, spec: DestinationSpec) -> DestinationItem:
+        status = self._destinations.destination_status(spec)
         return DestinationItem(
             func_urn=str(function.urn(self._region)),
             condition=condition,
-            destination=one.destination,
-            param=one.param,
+            destination=spec.destination,
+            param=spec.param,
             state=status.state,
             problem=status.problem,
             since=zoned_time(status.since) if status.since else "",

@@ -89,10 +89,10 @@ class DependenciesApi(ApiFamily):
         The query selects one of both kinds by ``dependency_type=private`` or ``public``, or by ``ispublic``.
         """
         kind = call.text("dependency_type") or {"true": "public", "false": "private"}.get(call.text("ispublic"), "")
-        found = self._dependencies.list(
+        dependencies = self._dependencies.list(
             call.project, name_part=call.text("name"), runtime=call.text("runtime"), kind=kind
         )
-        return _page(call, found, self._whole)
+        return _page(call, dependencies, self._whole)
 
     @read("ListDependencyVersion", f"{_DEPENDENCY}/version", DependencyList, query=(*ITEMS, "limit"))
     async def list_versions(self, call: Call) -> DependencyList:
@@ -100,8 +100,8 @@ class DependenciesApi(ApiFamily):
 
     @read("ShowDependencyVersion", _VERSION, DependencyReply)
     async def show(self, call: Call) -> DependencyReply:
-        found = self._dependencies.show(call.project, call.part("depend_id"), call.part("version"))
-        return self._version(found)
+        dependency = self._dependencies.show(call.project, call.part("depend_id"), call.part("version"))
+        return self._version(dependency)
 
     @operation("DeleteDependencyVersion", "DELETE", _VERSION, status=204)
     async def delete(self, call: Call) -> None:
@@ -188,11 +188,11 @@ def dependency_reply(dependency: Dependency, *, shared: bool = False) -> Depende
     )
 
 
-def _page(call: Call, found: Sequence[Dependency], shown: Callable[[Dependency], DependencyReply]) -> DependencyList:
-    """Return the page of ``found`` that the query selects.
+def _page(call: Call, entries: Sequence[Dependency], shown: Callable[[Dependency], DependencyReply]) -> DependencyList:
+    """Return the page of ``entries`` that the query selects.
 
     The query parameters ``limit`` and ``maxitems`` both set the largest number of entries.
     """
-    page = page_of(call, found, "limit", "maxitems")
+    page = page_of(call, entries, "limit", "maxitems")
     dependencies = [shown(dependency) for dependency in page.items]
     return DependencyList(dependencies=dependencies, count=page.count, next_marker=page.next_marker)

@@ -113,8 +113,8 @@ def error_reply(error: e.FunctiondError) -> Reply:
 
 def status_and_code(error: e.FunctiondError) -> tuple[int, str]:
     """Return the HTTP status and the FSS code of an error."""
-    if (found := trigger_status(error)) is not None:
-        return found
+    if (known := trigger_status(error)) is not None:
+        return known
     code = _code_of(type(error))
     if isinstance(error, e.InvalidField) and code == general_code(400):
         code = _FIELDS.get(error.field.partition(".")[0].partition("[")[0], code)

@@ -54,7 +54,10 @@ def function_reply(function: Function, region: str, code: FuncCode | UnsetType =
         pre_stop_timeout=UNSET if function.pre_stop_timeout is None else function.pre_stop_timeout,
         enable_dynamic_memory=function.dynamic_memory,
         strategy_config=Strategy(concurrency=function.max_instances, concurrent_num=function.concurrent_num),
-        dependencies=[dependency_reply(one, shared=one.project != function.project) for one in function.dependencies],
+        dependencies=[
+            dependency_reply(dependency, shared=dependency.project != function.project)
+            for dependency in function.dependencies
+        ],
         depend_list=[dependency.dep_id for dependency in function.dependencies],
         log_group_id=_detail(function, "log_config", "group_id"),
         log_stream_id=_detail(function, "log_config", "stream_id"),

@@ -367,7 +367,7 @@ def mounts_shown(given: MountConfig) -> dict[str, Any]:
 
 
 def _number(name: str, *given: int | UnsetType) -> int:
-    number = next((one for one in given if isinstance(one, int)), _ANY)
+    number = next((value for value in given if isinstance(value, int)), _ANY)
     if not number:
         raise InvalidField(f"mount_config.mount_user.{name}", number, "must be -1 (any), or from 1 to 65534")
     return number

@@ -80,8 +80,8 @@ class Functions(ApiFamily):
 
     @read("ListFunctions", FUNCTIONS, FunctionList, query=(*ITEMS, "package_name", "func_name"))
     async def list_all(self, call: Call) -> Reply:
-        found = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
-        page = page_of(call, found, "maxitems")
+        matching = self._catalog.list(call.project, package=call.text("package_name"), name_part=call.text("func_name"))
+        page = page_of(call, matching, "maxitems")
         failed = self._usage.sums("errors")
         functions = (self._listed(function, failed.get(function.function_id, 0)) for function in page.items)
         return await list_reply("functions", functions, count=page.count, next_marker=page.next_marker)
@@ -193,7 +193,7 @@ class Functions(ApiFamily):
 
     def _with_reserved(self, function: Function) -> FunctionReply:
         held = self._reservations.find(function.project, function.urn(self._region))
-        count, idle = sum(one.count for one in held), any(one.reservation.idle_mode for one in held)
+        count, idle = sum(reserved.count for reserved in held), any(reserved.reservation.idle_mode for reserved in held)
         return replace(self._reply(function), reserved_instance_count=count, reserved_instance_idle_mode=idle)
 
     def _listed(self, function: Function, failures: int) -> FunctionReply:

@@ -151,7 +151,10 @@ class InvocationActionsApi(ApiFamily):
         if body.failed:
             return await self._step(urn, body)
         mark = self._identity.next_key(self._clock.now())  # larger than all keys before
-        done = [self._redriven(one, await self._redrive.invoke(urn, one), mark) for one in body.request_ids]
+        done = [
+            self._redriven(request_id, await self._redrive.invoke(urn, request_id), mark)
+            for request_id in body.request_ids
+        ]
         return RedrivenInvocations(redriven=done)
 
     async def _step(self, urn: FunctionUrn, body: RedriveInvocationsBody) -> RedrivenInvocations:
@@ -174,7 +177,7 @@ class InvocationActionsApi(ApiFamily):
         step = await self._redrive.invoke_failed(urn, chosen, below=below, limit=body.limit, counted=body.counted)
         return RedrivenInvocations(
             redriven=[self._redriven(old, new, mark) for old, new in step.sent],
-            refused=[RefusedInvocation(request_id=one, error_message=why) for one, why in step.refused],
+            refused=[RefusedInvocation(request_id=request_id, error_message=why) for request_id, why in step.refused],
             count=UNSET if step.count is None else step.count,
             next_marker="" if step.below is None else self._identity.request_id(step.below),
         )

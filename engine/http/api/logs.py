@@ -157,7 +157,7 @@ async def log_of(archive: Pool, record: Record, attempt: int | None = None) -> b
     running = archive.running_log(record.key, attempt)
     if running is not None:
         return running
-    stored = {one.attempt: one.log for one in record.attempts}
+    stored = {past.attempt: past.log for past in record.attempts}
     last = max(stored, default=record.attempt or 1)
     number = last if attempt is None else attempt
     tail = record.log if number == last else stored.get(number, b"")
@@ -174,7 +174,7 @@ def attempt_of(call: Call, record: Record) -> int | None:
     text = call.text("attempt")
     if not text:
         return None
-    known = {one.attempt for one in record.attempts} or {1}
+    known = {attempt.attempt for attempt in record.attempts} or {1}
     if record.state is State.RUNNING:
         known.add(record.attempt)
     if text not in map(str, known):

@@ -210,8 +210,10 @@ class MetricsApi(ApiFamily):
 def _series(stretches: Sequence[Stretch], reserved: int, elastic: int) -> FunctionSeries:
     def values(value: Callable[[Tally], float]) -> list[SlaValue]:
         return [
-            SlaValue(timestamp=int(one.begin * 1000), value=NO_DATA if one.tally is None else value(one.tally))
-            for one in stretches
+            SlaValue(
+                timestamp=int(stretch.begin * 1000), value=NO_DATA if stretch.tally is None else value(stretch.tally)
+            )
+            for stretch in stretches
         ]
 
     minutes = stretches[0].minutes

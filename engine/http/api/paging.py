@@ -45,17 +45,17 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
 
 
 def page_of(
-    call: Call, found: Sequence[T], *names: str, maximum: int = MAX_ITEMS, default: int | None = None
+    call: Call, entries: Sequence[T], *names: str, maximum: int = MAX_ITEMS, default: int | None = None
 ) -> Page[T]:
-    """Return the page of ``found`` that the query selects.
+    """Return the page of ``entries`` that the query selects.
 
     ``names`` are the query parameters that may hold the limit. The first of them with a value other than 0 counts.
     Raises BadQuery if a parameter is not a whole number.
     """
     offset, limit = bounds(call, *names, maximum=maximum, default=default)
-    items = found[offset : offset + limit]
+    items = entries[offset : offset + limit]
     info = PageInfo(next_marker=offset + len(items), previous_marker=max(0, offset - limit), current_count=len(items))
-    return Page(items=items, count=len(found), info=info)
+    return Page(items=items, count=len(entries), info=info)
 
 
 def bounds(call: Call, *names: str, maximum: int, default: int | None = None) -> tuple[int, int]:
@@ -78,7 +78,7 @@ def read_place(text: str, field: str = "marker") -> Place:
     """Return the place in a text. Raise InvalidField, which names ``field``, if the text is none."""
     if text in ("", "0"):
         return FIRST
-    found = _PLACE.fullmatch(text)
-    if found is None or int(found[3]) > LAST_KEY:
+    match = _PLACE.fullmatch(text)
+    if match is None or int(match[3]) > LAST_KEY:
         raise InvalidField(field, text, f"must be the next_{field} of the previous step, or empty")
-    return int(found[1]), float(found[2]), int(found[3])
+    return int(match[1]), float(match[2]), int(match[3])

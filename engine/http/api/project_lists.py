@@ -132,17 +132,17 @@ class ProjectListsApi(ApiFamily):
     async def show_quotas(self, call: Call) -> Quotas:
         project = call.project
         functions = {function.function_id for function in self._catalog.list(project)}
-        reserved = sum(one.count for one in self._reservations.find(project))
+        reserved = sum(held.count for held in self._reservations.find(project))
         on_demand = max(0, self._instances(functions) - reserved)
         code = self._catalog.quota
-        found = [
+        quotas = [
             Quota(type="fgs_func_num", quota=MAX_FUNCTIONS, used=len(functions)),
             Quota(type="fgs_func_code_size", quota=code.limit // MB, used=-(-code.used(project) // MB), unit="MB"),
             Quota(type="fgs_func_occurs", quota=MAX_PER_PROJECT, used=reserved),
             Quota(type="fgs_on_demand_instance_limit", quota=INSTANCES[1], used=on_demand),
             Quota(type="fgs_workflow_num", quota=0, used=0),
         ]
-        return Quotas(quotas=QuotaList(resources=found))
+        return Quotas(quotas=QuotaList(resources=quotas))
 
 
 async def problems_of_runtimes(check: CheckRuntime) -> dict[str, str]:

@@ -191,13 +191,13 @@ class InvocationRecords(ApiFamily):
 
     async def _page(self, call: Call, selection: Selection, *, empty: bool) -> InvocationList:
         """Return the page of a list behind the place in the query. Fast at any place, and it may have fewer items."""
-        start, found, count = read_place(call.text("after"), "after"), Found(records=(), read=0), Count(rows=0)
+        start, page, count = read_place(call.text("after"), "after"), Found(records=(), read=0), Count(rows=0)
         if not empty:
-            found = await self._records.search(selection, None if start == FIRST else start, selection.limit)
+            page = await self._records.search(selection, None if start == FIRST else start, selection.limit)
             count = await self._records.count(selection, MAX_COUNT)
         form, paused = number_form(call.headers), self._controls.of(selection.function_id).paused
-        items = [_item(record, form, paused=paused) for record in found.records]
-        after = show_place(found.last if found.more else None)
+        items = [_item(record, form, paused=paused) for record in page.records]
+        after = show_place(page.last if page.more else None)
         return InvocationList(invocations=items, count=count.rows, next_marker=form(len(items)), next_after=after)
 
     def _selection(self, call: Call, ids: list[str], allowed: frozenset[State]) -> Selection:
@@ -258,14 +258,14 @@ class InvocationRecords(ApiFamily):
     async def explain(self, call: Call) -> ExplanationReply:
         function = self._catalog.find(call.urn)
         record = await record_of(self._records, self._identity, function, call.part("request_id"))
-        found = await self._explainer.explain(record)
+        explanation = await self._explainer.explain(record)
         return ExplanationReply(
             request_id=record.request_id,
             status=record.state,
             due_time=exact_time(record.due_at),
-            ahead=UNSET if found.ahead is None else found.ahead,
-            ahead_is_more=found.ahead == MOST_AHEAD,
-            reasons=list(found.reasons),
+            ahead=UNSET if explanation.ahead is None else explanation.ahead,
+            ahead_is_more=explanation.ahead == MOST_AHEAD,
+            reasons=list(explanation.reasons),
         )
 
     @operation("CancelAsyncInvocation", "POST", f"{FUNCTION}/cancel", CancelBody, roles=INVOKE)

@@ -73,9 +73,9 @@ class ReservedApi(ApiFamily):
 
     @read("ListFunctionReservedInstances", f"{FUNCTIONS}/reservedinstances", ReservedCounts, query=(*PAGE, "urn"))
     async def list_counts(self, call: Call) -> ReservedCounts:
-        found = self._reservations.find(call.project, self._queried_urn(call, "urn"))
-        page = page_of(call, found, "limit", maximum=MAX_LIMIT, default=400)
-        counts = [ReservedCount(func_urn=self._urn(one), count=one.count) for one in page.items]
+        reservations = self._reservations.find(call.project, self._queried_urn(call, "urn"))
+        page = page_of(call, reservations, "limit", maximum=MAX_LIMIT, default=400)
+        counts = [ReservedCount(func_urn=self._urn(reserved), count=reserved.count) for reserved in page.items]
         return ReservedCounts(reservedinstances=counts, page_info=page.info, count=page.count)
 
     @read(
@@ -85,9 +85,9 @@ class ReservedApi(ApiFamily):
         query=(*PAGE, "function_urn"),
     )
     async def list_configs(self, call: Call) -> ReservedConfigs:
-        found = self._reservations.find(call.project, self._queried_urn(call, "function_urn"))
-        page = page_of(call, found, "limit", maximum=MAX_LIMIT, default=100)
-        configs = [self._config(one) for one in page.items]
+        reservations = self._reservations.find(call.project, self._queried_urn(call, "function_urn"))
+        page = page_of(call, reservations, "limit", maximum=MAX_LIMIT, default=100)
+        configs = [self._config(reserved) for reserved in page.items]
         return ReservedConfigs(reserved_instances=configs, page_info=page.info, count=page.count)
 
     def _queried_urn(self, call: Call, name: str) -> FunctionUrn | None:
@@ -99,15 +99,15 @@ class ReservedApi(ApiFamily):
         urn = own_urn(text, call.project, self._region) if text else None
         return replace(urn, qualified=False) if urn is not None and urn.qualifier == LATEST else urn
 
-    def _urn(self, one: Reserved) -> str:
-        return f"{one.function.urn(self._region).function}:{one.qualifier}"
+    def _urn(self, reserved: Reserved) -> str:
+        return f"{reserved.function.urn(self._region).function}:{reserved.qualifier}"
 
-    def _config(self, one: Reserved) -> ReservedConfig:
+    def _config(self, reserved: Reserved) -> ReservedConfig:
         return ReservedConfig(
-            function_urn=self._urn(one),
-            qualifier_type="alias" if one.qualifier.startswith("!") else "version",
-            qualifier_name=one.qualifier.removeprefix("!"),
-            min_count=one.reservation.count,
-            idle_mode=one.reservation.idle_mode,
-            tactics_config=one.reservation.tactics,
+            function_urn=self._urn(reserved),
+            qualifier_type="alias" if reserved.qualifier.startswith("!") else "version",
+            qualifier_name=reserved.qualifier.removeprefix("!"),
+            min_count=reserved.reservation.count,
+            idle_mode=reserved.reservation.idle_mode,
+            tactics_config=reserved.reservation.tactics,
         )

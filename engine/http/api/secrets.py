@@ -38,18 +38,18 @@ def without_secrets(value: Any) -> Any:
     Values of fields with secret names are masked, and other texts are cut after ``TEXT`` characters.
     """
     if isinstance(value, dict):
-        return {name: MASK if is_secret(name) else without_secrets(one) for name, one in value.items()}
+        return {name: MASK if is_secret(name) else without_secrets(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [without_secrets(one) for one in value]
+        return [without_secrets(item) for item in value]
     return f"{value[:TEXT]}..." if isinstance(value, str) and len(value) > TEXT else value
 
 
 def without_credentials(value: Any) -> Any:
     """Return a copy of a JSON value without environment variables and credentials."""
     if isinstance(value, dict):
-        return {name: _field(name, one) for name, one in value.items()}
+        return {name: _field(name, item) for name, item in value.items()}
     if isinstance(value, list):
-        return [without_credentials(one) for one in value]
+        return [without_credentials(item) for item in value]
     return _URL.sub(_only_host, value) if isinstance(value, str) else value
 
 
@@ -73,8 +73,8 @@ def _field(name: str, value: Any) -> Any:
     return without_credentials(value)
 
 
-def _only_host(found: re.Match[str]) -> str:
-    scheme, host, rest = found.groups()
+def _only_host(match: re.Match[str]) -> str:
+    scheme, host, rest = match.groups()
     if not _HOST.fullmatch(host):
         return f"{scheme}{MASK}"
     return f"{scheme}{host}/{MASK}" if rest and rest != "/" else f"{scheme}{host}{rest or ''}"

@@ -132,9 +132,9 @@ class TagsApi(ApiFamily):
         project, action = _project(call), call.choice("action")
         body = await call.read()
         offset, limit = whole_number("offset", str(body.offset), 0), whole_number("limit", str(body.limit), MAX_TAGGED)
-        found = self._tags.find(project, _filter(body))
-        page = found[offset : offset + min(limit, MAX_TAGGED)] if action == "filter" else ()
-        return TaggedResources(resources=[self._resource(one) for one in page], total_count=len(found))
+        functions = self._tags.find(project, _filter(body))
+        page = functions[offset : offset + min(limit, MAX_TAGGED)] if action == "filter" else ()
+        return TaggedResources(resources=[self._resource(function) for function in page], total_count=len(functions))
 
     def _function(self, call: Call) -> Function:
         project, id = _project(call), call.part("resource_id")

@@ -180,7 +180,7 @@ class TriggersApi(ApiFamily):
 
     def _state(self, trigger: BoundTrigger) -> TriggerState:
         source, due = self._sources.state(trigger.id), self._plugins.due_times(trigger)
-        times: Data = {"due": [one.isoformat() for one in due], "zone": str(due[0].tzinfo) if due else ""}
+        times: Data = {"due": [moment.isoformat() for moment in due], "zone": str(due[0].tzinfo) if due else ""}
         if source is None:  # the engine is starting or stopping
             return TriggerState(state=STOPPED, problem="", since="", failures=0, accepted=0, refused=0, **times)
         times |= {"since": zoned_time(source.since), "next_try": zoned_time(source.next_try) if source.next_try else ""}
@@ -202,7 +202,7 @@ class TriggersApi(ApiFamily):
     async def list_samples(self, call: Call) -> list[SampleEvent]:
         """List an event of each trigger kind that has a sample, for tests of functions."""
         samples = ((kind, self._triggers.example(kind)) for kind in self._triggers.kinds)
-        return [SampleEvent(trigger_type_code=kind, event=Raw(one)) for kind, one in samples if one]
+        return [SampleEvent(trigger_type_code=kind, event=Raw(event)) for kind, event in samples if event]
 
     @read("ShowFeatures", f"{BASE}/feature", dict[str, Any], own=True, lacks="optional features")
     async def show_features(self, call: Call) -> dict[str, Any]:

@@ -77,16 +77,16 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 def bar_chart(id: str, title: str, summary: str, axis: TimeAxis, series: Sequence[Series]) -> Chart:
     """Draw one bar for each period, in which the series lie on each other."""
-    sums = [sum(one.values[at] or 0 for one in series) for at in range(len(axis.begins))]
+    sums = [sum(row.values[at] or 0 for row in series) for at in range(len(axis.begins))]
     top, parts = _scale(max(sums, default=0))
     bars: list[Bar] = []
     for at in range(len(axis.begins)):
         below = 0.0
-        for one in series:
-            if value := one.values[at]:
+        for row in series:
+            if value := row.values[at]:
                 height = HEIGHT * value / top
                 y = HEIGHT - below - height
-                bars.append(Bar(kind=one.kind, x=at * STEP + GAP / 2, y=y, width=STEP - GAP, height=height))
+                bars.append(Bar(kind=row.kind, x=at * STEP + GAP / 2, y=y, width=STEP - GAP, height=height))
                 below += height
     return _chart(id, title, summary, axis, series, [top * part / parts for part in range(parts, -1, -1)], bars=bars)
 
@@ -95,18 +95,18 @@ def line_chart(
     id: str, title: str, summary: str, axis: TimeAxis, series: Sequence[Series], *, area: bool = False
 ) -> Chart:
     """Draw a stepped line for each series, with a gap where its value is not known."""
-    top, parts = _scale(max((value for one in series for value in one.values if value is not None), default=0))
+    top, parts = _scale(max((value for row in series for value in row.values if value is not None), default=0))
 
     def height(value: float) -> float:
         return HEIGHT * value / top
 
-    lines = [_line(one, height, area=area) for one in series]
+    lines = [_line(row, height, area=area) for row in series]
     return _chart(id, title, summary, axis, series, [top * part / parts for part in range(parts, -1, -1)], lines=lines)
 
 
 def duration_chart(id: str, title: str, summary: str, axis: TimeAxis, series: Sequence[Series]) -> Chart:
     """Draw a stepped line of durations for each series, on a logarithmic scale with one tick for each power of ten."""
-    known = [value for one in series for value in one.values if value is not None and 0 < value < math.inf]
+    known = [value for row in series for value in row.values if value is not None and 0 < value < math.inf]
     highest = math.ceil(math.log10(max(known, default=1.0)) - 1e-9)
     lowest = min(math.floor(math.log10(min(known, default=0.001)) + 1e-9), highest - 2)
 
@@ -116,7 +116,7 @@ def duration_chart(id: str, title: str, summary: str, axis: TimeAxis, series: Se
         power = highest if math.isinf(value) else math.log10(value)
         return HEIGHT * (power - lowest) / (highest - lowest)
 
-    lines = [_line(one, height) for one in series]
+    lines = [_line(row, height) for row in series]
     ticks = [10.0**power for power in range(highest, lowest - 1, -1)]
     return _chart(id, title, summary, axis, series, ticks, lines=lines, show=words.span)
 
@@ -140,7 +140,7 @@ def _chart(
         width=len(axis.begins) * STEP,
         ticks=[show(value) for value in ticks],
         times=axis.labels,
-        legend=[(one.kind, one.name) for one in series] if len(series) > 1 else [],
+        legend=[(row.kind, row.name) for row in series] if len(series) > 1 else [],
         bars=bars,
         lines=lines,
         slots=[
@@ -150,7 +150,7 @@ def _chart(
 
 
 def _values(series: Sequence[Series], at: int, show: Format) -> str:
-    known = [(one.values[at], one.name) for one in series]
+    known = [(row.values[at], row.name) for row in series]
     texts = [f"{show(value)} {name.lower()}" for value, name in known if value is not None]
     return ", ".join(texts) or "nothing"
 
@@ -173,12 +173,12 @@ def _scale(most: float) -> tuple[float, int]:
     if most <= 4:
         top = max(2, math.ceil(most))
         return float(top), top
-    found: list[tuple[float, int]] = []
+    scales: list[tuple[float, int]] = []
     for parts in (4, 5, 3):
         power = 10.0 ** math.floor(math.log10(most / parts))
         steps = (mantissa * power for mantissa in _MANTISSAS)
-        found += [(step * parts, parts) for step in steps if step * parts >= most and step == int(step)]
-    return min(found, key=lambda one: one[0])
+        scales += [(step * parts, parts) for step in steps if step * parts >= most and step == int(step)]
+    return min(scales, key=lambda scale: scale[0])
 
 
 def _clock(moment: float) -> str:
@@ -228,7 +228,7 @@ class FigureTable(Struct, frozen=True, kw_only=True):
 def range_of(call: Call) -> TimeRange:
     """Return the range that the query parameter ``range`` names, by default the first. Raises BadQuery."""
     name = call.text("range") or RANGES[0].name
-    for one in RANGES:
-        if one.name == name:
-            return one
-    raise BadQuery("range", name, f"must be one of {', '.join(one.name for one in RANGES)}")
+    for time_range in RANGES:
+        if time_range.name == name:
+            return time_range
+    raise BadQuery("range", name, f"must be one of {', '.join(time_range.name for time_range in RANGES)}")

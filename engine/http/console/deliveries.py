@@ -93,16 +93,16 @@ class Destinations:
     def rows(self, call: Call, counts: DeliveryCounts, function: Function | None) -> list[DestinationRow]:
         """Return the destinations in settings and of deliveries, failing ones first; those of ``function`` only."""
         used = self._used(call.project, function)
-        found = [
+        rows = [
             self._row(call, spec, used.get(spec, []), counts) for spec in {*used, *counts.pending, *counts.given_up}
         ]
-        return sorted(found, key=lambda row: (_WORST_FIRST.index(row.status.state), -row.given_up, row.kind, row.param))
+        return sorted(rows, key=lambda row: (_WORST_FIRST.index(row.status.state), -row.given_up, row.kind, row.param))
 
     def is_replaced(self, pending: PendingDelivery) -> bool:
         """Return whether the settings of the function send such outcomes to other destinations only."""
-        versions = [one.version for one in self._catalog.versions(pending.function_id)]
-        found = [self._catalog.destination_of(pending.function_id, one, pending.condition) for one in versions]
-        return any(found) and pending.destination not in found
+        versions = [version.version for version in self._catalog.versions(pending.function_id)]
+        specs = [self._catalog.destination_of(pending.function_id, version, pending.condition) for version in versions]
+        return any(specs) and pending.destination not in specs
 
     def functions(self, project: str) -> list[str]:
         """Return the short names of the project's functions with destinations, at most ``SUGGESTED``."""
@@ -135,13 +135,13 @@ class Destinations:
             return NONE, str(error)
 
     async def _destination(self, call: Call, key: str) -> DestinationSpec:
-        found = self._find(call.project, key, NONE)
-        if found is None:
+        spec = self._find(call.project, key, NONE)
+        if spec is None:
             counts, _ = await self.counts(DeliveryScope(project=call.project))
-            found = self._find(call.project, key, counts)
-        if found is None:
+            spec = self._find(call.project, key, counts)
+        if spec is None:
             raise NotFound("no settings and no delivery have this destination any more")
-        return found
+        return spec
 
     def _find(self, project: str, key: str, counts: DeliveryCounts) -> DestinationSpec | None:
         """Return the destination with the key; None if neither settings nor counted deliveries have it."""
@@ -234,7 +234,7 @@ class DeliveriesPage(PageFamily):
         if not numbers:
             return await self._show(call, errors={"": "Select deliveries first."})
         try:
-            ids = [whole_number("delivery", one, 0, InvalidField) for one in numbers]
+            ids = [whole_number("delivery", text, 0, InvalidField) for text in numbers]
             body: dict[str, Any] = {"delivery_ids": ids, "pending": "pending" in form}
             if action == "redirect":
                 body["redirect"] = True
@@ -257,7 +257,7 @@ class DeliveriesPage(PageFamily):
         exact = await self._deliveries.given_up(chosen.scope)
         counts, unknown = await self._destinations.counts(chosen.scope, LOOKS) if exact is None else (NONE, "")
         sample, _ = await self._deliveries.page(chosen.scope, after=0, limit=SAMPLE)
-        spec, items = chosen.scope.destination, (delivery_shown(call, self._items.item(one)) for one in sample)
+        spec, items = chosen.scope.destination, (delivery_shown(call, self._items.item(pending)) for pending in sample)
         return await self._show_step(
             call,
             verb,
@@ -275,7 +275,7 @@ class DeliveriesPage(PageFamily):
             chosen=chosen,
             kind=spec.destination if spec else "",
             param=param_text(spec.param) if spec else "",
-            sample=[(one, param_text(one.param)) for one in items],
+            sample=[(item, param_text(item.param)) for item in items],
         )
 
     @post("ConsoleRedriveDeliveries", f"{DELIVERIES}/redrive", verb="redrive")
@@ -293,9 +293,9 @@ class DeliveriesPage(PageFamily):
         except FunctiondError as error:
             errors = error_of_whole(error)
             return await self._show_step(call, verb, progress=progress, ended=False, errors=errors)
-        found = reply.read(dict[str, Any])
-        after = found.pop("next_after")
-        [ids] = found.values()
+        result = reply.read(dict[str, Any])
+        after = result.pop("next_after")
+        [ids] = result.values()
         progress = replace(progress, done=progress.done + len(ids), after=after)
         return await self._show_step(call, verb, progress=progress, ended=not after, errors={})
 
@@ -309,7 +309,7 @@ class DeliveriesPage(PageFamily):
         counts, unknown = await self._destinations.counts(chosen.scope)
         every = self._destinations.rows(call, counts, chosen.function)
         whole = bool(call.text("all"))
-        rows = [one for one in every if (whole or not one.is_calm) and chosen.key in ("", one.key)]
+        rows = [row for row in every if (whole or not row.is_calm) and chosen.key in ("", row.key)]
         return await self._pages.show(
             call,
             "deliveries.html",
@@ -322,7 +322,9 @@ class DeliveriesPage(PageFamily):
             destinations=rows[:DESTINATIONS],
             hidden=0 if chosen.key else len(every) - len(rows),
             more=max(0, len(rows) - DESTINATIONS),
-            lists=[await self._list(call, chosen.scope, counts, limit, given_up=one) for one in (True, False)],
+            lists=[
+                await self._list(call, chosen.scope, counts, limit, given_up=given_up) for given_up in (True, False)
+            ],
             limit=limit if call.text("limit") else 0,
         )
 
@@ -334,13 +336,13 @@ class DeliveriesPage(PageFamily):
         name = "given_up_after" if given_up else "after"
         after = call.number(name, 0)
         found, further = await self._deliveries.page(scope, after=after, limit=limit)
-        items = (delivery_shown(call, self._items.item(one)) for one in found)
+        items = (delivery_shown(call, self._items.item(pending)) for pending in found)
         exact = None if counts.complete else await self._deliveries.given_up(scope)
         counted = sum((counts.given_up if given_up else counts.pending).values())
         return {
             "given_up": given_up,
-            "items": [(one, param_text(one.param)) for one in items],
-            "replaced": {one.delivery_id for one in found if self._destinations.is_replaced(one)},
+            "items": [(item, param_text(item.param)) for item in items],
+            "replaced": {pending.delivery_id for pending in found if self._destinations.is_replaced(pending)},
             "count": counted if exact is None else max(counted, exact.rows),
             "complete": counts.complete or (exact is not None and not exact.more),
             "name": name,

@@ -74,14 +74,14 @@ def _files() -> Mapping[str, Traversable]:
     The README of the engine has the page name in ``ARCHITECTURE``.
     """
     package = files("engine")
-    found = {one.name.removesuffix(".md"): one for one in (package / "docs").iterdir() if one.name.endswith(".md")}
-    return {**found, ARCHITECTURE: package / "README.md"}
+    pages = {file.name.removesuffix(".md"): file for file in (package / "docs").iterdir() if file.name.endswith(".md")}
+    return {**pages, ARCHITECTURE: package / "README.md"}
 
 
 @cache
 def _images() -> Mapping[str, Traversable]:
     """Return the images of the pages by file name."""
-    return {one.name: one for one in (files("engine") / "docs").iterdir() if one.name.endswith(".png")}
+    return {path.name: path for path in (files("engine") / "docs").iterdir() if path.name.endswith(".png")}
 
 
 @cache
@@ -118,6 +118,6 @@ def _redirect(token: Token) -> None:
     if token.type == "image" and str(token.attrGet("src")) in _images():
         token.attrSet("src", f"{DOCS}{token.attrGet('src')}")
     href = str(token.attrGet("href") or "")
-    if token.type == "link_open" and (found := _LINK.fullmatch(href)):
-        page = _OUTSIDE.get(found[1], found[1].removesuffix(".md"))
-        token.attrSet("href", f"{DOCS}{'' if page == INDEX else page}{found[2] or ''}")
+    if token.type == "link_open" and (match := _LINK.fullmatch(href)):
+        page = _OUTSIDE.get(match[1], match[1].removesuffix(".md"))
+        token.attrSet("href", f"{DOCS}{'' if page == INDEX else page}{match[2] or ''}")

@@ -92,10 +92,10 @@ def _decoded(body: bytes) -> list[tuple[str, str]]:
 
 def struct_of(form: Form, kind: type[T]) -> T:
     """Return the struct whose fields a form has, as ``hidden_fields`` writes them. False is left out there."""
-    found = {name: form.raw(name) for name in kind.__struct_fields__ if name in form}
+    values = {name: form.raw(name) for name in kind.__struct_fields__ if name in form}
     flags = {name: False for name in kind.__struct_fields__ if kind.__annotations__[name] == "bool"}
     try:
-        return msgspec.convert({**flags, **found}, kind, strict=False)
+        return msgspec.convert({**flags, **values}, kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"the form is invalid: {error}") from None
 

@@ -94,8 +94,8 @@ def projects_for(call: Call, catalog: Catalog) -> Sequence[str]:
     """
     if call.principal is not None:
         return [call.principal.project]
-    found = {function.project for function in catalog.all()} | ({call.project} if call.project else set())
-    return sorted(found or {DEFAULT}, key=lambda project: (project != DEFAULT, project))
+    projects = {function.project for function in catalog.all()} | ({call.project} if call.project else set())
+    return sorted(projects or {DEFAULT}, key=lambda project: (project != DEFAULT, project))
 
 
 class Reader(Struct, frozen=True, kw_only=True):

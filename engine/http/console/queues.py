@@ -73,13 +73,13 @@ class QueueRows:
 
     def functions(self, project: str, *, busy: bool) -> Sequence[Function]:
         """Return the functions of a project by name; with ``busy``, those that are paused, or have work."""
-        found = sorted(self._catalog.list(project), key=name_of)
-        return [one for one in found if self._is_busy(one.function_id)] if busy else found
+        listed = sorted(self._catalog.list(project), key=name_of)
+        return [function for function in listed if self._is_busy(function.function_id)] if busy else listed
 
     async def rows(self, functions: Sequence[Function]) -> list[QueueRow]:
-        kinds = await self._records.queued([one.function_id for one in functions], MOST)
+        kinds = await self._records.queued([function.function_id for function in functions], MOST)
         running = Counter(run.function_id for run in self._runs() if run.mode is Mode.ASYNC)
-        return [self._row(one, kinds.get(one.function_id, Queued()), running) for one in functions]
+        return [self._row(function, kinds.get(function.function_id, Queued()), running) for function in functions]
 
     def _is_busy(self, function_id: int) -> bool:
         return bool(

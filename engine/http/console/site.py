@@ -37,10 +37,10 @@ class Console(PageFamily):
 
     def __init__(self, pages: Pages, tokens: FormTokens, sign_in: SignIn, families: Iterable[PageFamily]) -> None:
         self._pages, self._tokens, self._sign_in = pages, tokens, sign_in
-        found = [each for family in (self, sign_in, *families) for each in family.handlers()]
-        self._served = [ServedOperation(declared, self._checked(declared, handler)) for declared, handler in found]
-        shown = {declared.path for declared, _ in found if declared.method == "GET"}
-        self._targets = [compile_path(declared.path)[0] for declared, _ in found if declared.path not in shown]
+        handlers = [each for family in (self, sign_in, *families) for each in family.handlers()]
+        self._served = [ServedOperation(declared, self._checked(declared, handler)) for declared, handler in handlers]
+        shown = {declared.path for declared, _ in handlers if declared.method == "GET"}
+        self._targets = [compile_path(declared.path)[0] for declared, _ in handlers if declared.path not in shown]
         self._paths = [compile_path(path)[0] for path in shown - {_OTHER}]
 
     def served(self) -> list[ServedOperation]:

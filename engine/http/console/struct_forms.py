@@ -77,7 +77,7 @@ class Field(Struct, frozen=True, kw_only=True):
     @property
     def options(self) -> list[tuple[str, str]]:
         """Choices as pairs of the text that forms send and the label."""
-        return [(one.text, one.label) for one in self.choices]
+        return [(choice.text, choice.label) for choice in self.choices]
 
 
 @cache
@@ -123,8 +123,8 @@ def label_of(key: str) -> str:
 
 
 def _fields(described: inspect.StructType, prefix: str) -> tuple[Field, ...]:
-    found = [_field(one, prefix) for one in described.fields if not _is_left_out(one)]
-    return tuple(sorted(found, key=lambda field: not field.required))
+    fields = [_field(field, prefix) for field in described.fields if not _is_left_out(field)]
+    return tuple(sorted(fields, key=lambda field: not field.required))
 
 
 def _is_left_out(field: inspect.Field) -> bool:
@@ -148,7 +148,7 @@ def _field(field: inspect.Field, prefix: str) -> Field:
         control="secret" if extra.get("secret") else extra.get("control") or _control(kind),
         help=extra.get("help", ""),
         unit=extra.get("unit", ""),
-        example="\n".join(as_text(one) for one in schema.get("examples", ())[:1]),
+        example="\n".join(as_text(example) for example in schema.get("examples", ())[:1]),
         required=field.required,
         default=default,
         initial=initial,
@@ -175,8 +175,8 @@ def _unwrapped(kind: inspect.Type) -> tuple[inspect.Type, Mapping[str, Any], Map
         return inner, {**schema, **(kind.extra_json_schema or {})}, {**extra, **(kind.extra or {})}
     if isinstance(kind, inspect.UnionType):
         # A literal beside another type, such as "true" beside true, is the spelling that forms use.
-        others = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
-        return _unwrapped(next((one for one in others if isinstance(one, inspect.LiteralType)), others[0]))
+        others = [other for other in kind.types if not isinstance(other, inspect.NoneType)]
+        return _unwrapped(next((other for other in others if isinstance(other, inspect.LiteralType)), others[0]))
     return kind, {}, {}
 
 
@@ -212,14 +212,14 @@ def shown_values(fields: Iterable[Field], data: Mapping[str, Any] | None) -> dic
 
     Secrets are never shown: their text is ``MASK`` if they are set, and empty otherwise.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for field in fields:
         if field.control == "group":
             inner = None if data is None else data.get(field.key) or {}
-            found |= shown_values(field.fields, inner)
+            values |= shown_values(field.fields, inner)
         else:
-            found[field.name] = _text(field, field.initial if data is None else data.get(field.key, field.default))
-    return found
+            values[field.name] = _text(field, field.initial if data is None else data.get(field.key, field.default))
+    return values
 
 
 def typed_values(fields: Iterable[Field], form: Form, old: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -227,13 +227,13 @@ def typed_values(fields: Iterable[Field], form: Form, old: Mapping[str, Any] | N
 
     Secrets, and fields that the form does not have, are those of the old object.
     """
-    found = shown_values(fields, old or {})
+    values = shown_values(fields, old or {})
     for field in flat(fields):
         if field.control == "flag":
-            found[field.name] = as_text(field.name in form)
+            values[field.name] = as_text(field.name in form)
         elif field.control != "secret" and field.name in form:
-            found[field.name] = form.raw(field.name)
-    return found
+            values[field.name] = form.raw(field.name)
+    return values
 
 
 def changed_values(fields: Iterable[Field], typed: Mapping[str, str], shown: Mapping[str, str]) -> Data:
@@ -292,7 +292,7 @@ def errors_beside(fields: Iterable[Field], errors: Mapping[str, str]) -> dict[st
     placed: dict[str, str] = {}
     for name, message in errors.items():
         field = (
-            name if name in names else next((one for one in names if name.startswith((f"{one}[", f"{one}."))), WHOLE)
+            name if name in names else next((key for key in names if name.startswith((f"{key}[", f"{key}."))), WHOLE)
         )
         text = f"{name}: {message}" if field == WHOLE != name else message
         placed[field] = f"{placed[field]} {text}" if field in placed else text
@@ -317,8 +317,8 @@ def _read(field: Field, form: Form, before: Mapping[str, Any]) -> Any:
     """Return the value of a field; UNSET if its object should not have it."""
     if field.control == "group":
         inner = before.get(field.key)
-        found = read_struct(field.fields, form, inner if isinstance(inner, dict) else None)
-        return found if found or field.required or field.key in before else UNSET
+        struct = read_struct(field.fields, form, inner if isinstance(inner, dict) else None)
+        return struct if struct or field.required or field.key in before else UNSET
     if field.control == "secret":
         return _secret(field, form, before)
     if field.control == "flag":
@@ -346,7 +346,7 @@ def parsed(field: Field, typed: str) -> Any:
     if field.control == "flag":
         return text == "true"
     if field.control == "choice":
-        return next((one.value for one in field.choices if one.text == text), text)
+        return next((choice.value for choice in field.choices if choice.text == text), text)
     if field.control == "lines":
         return [line.strip() for line in text.split("\n") if line.strip()]
     if field.control == "number":

@@ -49,21 +49,21 @@ class Problem(Struct, frozen=True, kw_only=True):
 def check_start(db: sqlite3.Connection) -> str:
     """Return why the engine cannot run on this database, or an empty text. Runs outside a transaction."""
     for table in CATALOG:
-        found = _result(db, f"PRAGMA integrity_check({table})")
-        if found != "ok":
-            return f"the table {table} is damaged ({found})"
+        result = _result(db, f"PRAGMA integrity_check({table})")
+        if result != "ok":
+            return f"the table {table} is damaged ({result})"
     for table, column in GROWING.items():
-        found = _result(db, f"SELECT 'ok', max({column}) FROM {table}")
-        if found != "ok":
-            return f"the newest page of the table {table} is damaged ({found})"
+        result = _result(db, f"SELECT 'ok', max({column}) FROM {table}")
+        if result != "ok":
+            return f"the newest page of the table {table} is damaged ({result})"
     return earlier_damage(db)
 
 
 def earlier_damage(db: sqlite3.Connection) -> str:
     """Return what an earlier engine has noted about damaged pages, or an empty text."""
-    found = db.execute(f"SELECT name || ' was set aside' FROM ({SET_ASIDE})").fetchall()
-    found += db.execute("SELECT name || ': ' || problem FROM damage ORDER BY name, from_key LIMIT 1").fetchall()
-    return f"an earlier engine found damaged pages ({found[0][0]})" if found else ""
+    notes = db.execute(f"SELECT name || ' was set aside' FROM ({SET_ASIDE})").fetchall()
+    notes += db.execute("SELECT name || ': ' || problem FROM damage ORDER BY name, from_key LIMIT 1").fetchall()
+    return f"an earlier engine found damaged pages ({notes[0][0]})" if notes else ""
 
 
 def _result(db: sqlite3.Connection, sql: str) -> str:
@@ -114,8 +114,8 @@ def _guarded(check: Check, database: sqlite3.Connection) -> Iterator[Problem]:
 
 def _pages(database: sqlite3.Connection) -> Iterator[Problem]:
     names = {f"Tree {root}": name for root, name in database.execute("SELECT rootpage, name FROM sqlite_schema")}
-    for [found] in database.execute("PRAGMA integrity_check"):
-        for line in found.splitlines():
+    for [text] in database.execute("PRAGMA integrity_check"):
+        for line in text.splitlines():
             unused = line.endswith("never used")  # pages of an index that an earlier engine created anew
             if line != "ok" and not unused and not line.startswith("*** in database"):
                 named = re.sub(r"^Tree \d+", lambda tree: names.get(tree[0], tree[0]), line)

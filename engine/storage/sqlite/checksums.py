@@ -75,7 +75,7 @@ def add_sums(db: sqlite3.Connection) -> None:
     """Let a connection store the checksum of each row that it writes."""
     db.create_function("row_sum", -1, row_sum, deterministic=True)
     for table, (key, others) in _TABLES.items():
-        new, columns = (", ".join(f"new.{one}" for one in text.split(", ")) for text in (key, f"{key}, {others}"))
+        new, columns = (", ".join(f"new.{column}" for column in text.split(", ")) for text in (key, f"{key}, {others}"))
         for event in ("INSERT", f"UPDATE OF {key}, {others}"):
             db.execute(
                 f"CREATE TEMP TRIGGER {table}_{event[:6]} AFTER {event} ON main.{table} BEGIN"

@@ -43,7 +43,7 @@ class SQLiteCursors:
             request.value, held = request.value if request.error is None else ([""] * len(requests), frozenset())
             stored, others = divide(requests, request.value)
             if held:
-                stored = [replace(one, held=True) if one.key in held else one for one in stored]
+                stored = [replace(new, held=True) if new.key in held else new for new in stored]
             if then is not None:
                 then(stored, others)
             answer(future, request)

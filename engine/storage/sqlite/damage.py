@@ -89,12 +89,12 @@ class Damage:
     async def ended(self) -> None:
         await self._ended.wait()
 
-    def mark(self, found: str) -> str:
+    def mark(self, damage: str) -> str:
         """Store the reason for which the engine stops and no later one starts, and return it. Blocks the thread.
 
-        ``found`` is the result of ``find_page``.
+        ``damage`` is the result of ``find_page``.
         """
-        problem = f"{found or 'a page of the journal is damaged'} ({self._problem}); {recover(self._folder)}"
+        problem = f"{damage or 'a page of the journal is damaged'} ({self._problem}); {recover(self._folder)}"
         self.refusal = problem
         try:
             with (self._folder / MARK).open("wb") as file:
@@ -122,9 +122,9 @@ def find_page(db: sqlite3.Connection, seconds: float = SEARCH) -> str:
     until = monotonic() + seconds
     db.set_progress_handler(lambda: monotonic() > until, 10_000)
     try:
-        [found] = db.execute("PRAGMA quick_check(1)").fetchone()
-        if not (tree := re.search(r"Tree (\d+) page (\d+)", found)):
-            return "" if found == "ok" else f"the journal is damaged: {found.splitlines()[-1]}"
+        [result] = db.execute("PRAGMA quick_check(1)").fetchone()
+        if not (tree := re.search(r"Tree (\d+) page (\d+)", result)):
+            return "" if result == "ok" else f"the journal is damaged: {result.splitlines()[-1]}"
         table = db.execute("SELECT name FROM sqlite_schema WHERE rootpage = ?", (tree[1],)).fetchone()
     except sqlite3.DatabaseError:
         return ""

@@ -107,8 +107,8 @@ class SQLiteStorage:
 
     async def damaged(self) -> str:
         await self._damage.ended()
-        found = await self._readers.call(find_page)
-        return await anyio.to_thread.run_sync(self._damage.mark, found)
+        damage = await self._readers.call(find_page)
+        return await anyio.to_thread.run_sync(self._damage.mark, damage)
 
     def statistics(self) -> StorageStatistics:
         damage = self._damage
@@ -259,8 +259,8 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
 
 def scripts() -> list[tuple[int, Traversable]]:
     """Return the migrations with their numbers, in their order."""
-    found = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
-    return [(int(script.name[:4]), script) for script in found if script.name.endswith(".sql")]
+    entries = sorted((f for f in files("engine.storage.sqlite").joinpath("migrations").iterdir()), key=lambda f: f.name)
+    return [(int(script.name[:4]), script) for script in entries if script.name.endswith(".sql")]
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:

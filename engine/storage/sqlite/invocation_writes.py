@@ -96,7 +96,7 @@ def insert_all(db: WritingConnection, invocations: Sequence[Invocation]) -> froz
             if key in used or db.execute(_UNENDED, key).fetchone() is not None:
                 held.add(invocation.key)
             used.add(key)
-    db.run_rows(row for one in invocations for row in append_rows(one, held=one.key in held))
+    db.run_rows(row for invocation in invocations for row in append_rows(invocation, held=invocation.key in held))
     return frozenset(held)
 
 

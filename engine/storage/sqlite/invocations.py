@@ -136,7 +136,7 @@ class SQLiteJournal:
             db.executemany("UPDATE invocation SET state = ? WHERE key = ? AND state = 2", rows)
 
         await self._writer.call(write)
-        self.states.announce(one.function_id for one in invocations)
+        self.states.announce(invocation.function_id for invocation in invocations)
 
     async def recover(self) -> Recovery:
         return await self._writer.call(self._recover)
@@ -188,9 +188,9 @@ class SQLiteJournal:
         return None if earlier is None else self._identity.request_id(earlier)
 
     def _end_all(self, db: WritingConnection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
-        found = end_all(db, keys, end)
-        self.states.insert_ends(db, [key for key, _ in found], end.state, end.outcome)
-        return found
+        ended = end_all(db, keys, end)
+        self.states.insert_ends(db, [key for key, _ in ended], end.state, end.outcome)
+        return ended
 
     def _recover(self, db: sqlite3.Connection) -> Recovery:
         rows = db.execute(

@@ -194,8 +194,8 @@ def mark_problem(path: Path, mark: int) -> str:
     header, size = _log(path)
     if not mark or (size > HEADER and (int.from_bytes(header[16:20], "big") - mark) & 0xFFFFFFFF in (0, 1)):
         return ""
-    found = "another one than" if size > HEADER else "missing or empty, but has commits"
-    return f"journal.db-wal is {found} that journal.db needs"
+    state = "another one than" if size > HEADER else "missing or empty, but has commits"
+    return f"journal.db-wal is {state} that journal.db needs"
 
 
 def log_problem(path: Path) -> str:

@@ -94,8 +94,11 @@ def packages_in(folder: Path) -> Mapping[str, CodePackage]:
         dependencies = [msgspec.json.decode(body, type=Dependency) for body in others]
     except (sqlite3.Error, msgspec.MsgspecError) as error:
         raise DataDirectoryUnusable(str(folder), f"its functions cannot be read: {error}") from error
-    found = [one.code for one in functions]
-    found += [one.code for one in [*dependencies, *(used for one in functions for used in one.dependencies)]]
-    if bad := next((code.sha256 for code in found if code.sha256 and not code.sha256.isalnum()), None):
+    packages = [function.code for function in functions]
+    packages += [
+        dependency.code
+        for dependency in [*dependencies, *(used for function in functions for used in function.dependencies)]
+    ]
+    if bad := next((code.sha256 for code in packages if code.sha256 and not code.sha256.isalnum()), None):
         raise DataDirectoryUnusable(str(folder), f"its functions name the code package {bad!r}, which is no SHA-256")
-    return {code.sha256: code for code in found if code.sha256}
+    return {code.sha256: code for code in packages if code.sha256}

@@ -94,10 +94,10 @@ class SQLiteOutbox:
             return [], 0
         sql, values = page(chosen)
         rows, reached = await self._scan(sql, after, (*values, limit + 1))
-        found = [_to_pending(*row) for row in rows]
-        if len(found) > limit:
-            return found[:limit], found[limit - 1].delivery_id
-        return found, reached
+        deliveries = [_to_pending(*row) for row in rows]
+        if len(deliveries) > limit:
+            return deliveries[:limit], deliveries[limit - 1].delivery_id
+        return deliveries, reached
 
     async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
         if not functions:
@@ -165,16 +165,16 @@ def _pending(
 ) -> tuple[Sequence[PendingDelivery], float | None]:
     destinations = list(_destinations(db))
     each = min(each, max(1, rows // max(1, len(destinations))))
-    found: list[PendingDelivery] = []
+    deliveries: list[PendingDelivery] = []
     for destination in destinations:
         page = db.execute(
             f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_destination"
             f" WHERE destination = ? AND param = ? AND due <= ?{readable} ORDER BY due LIMIT ?",
             (*destination, now, each),
         )
-        found += [_to_pending(*row) for row in page]
+        deliveries += [_to_pending(*row) for row in page]
     later = db.execute(f"SELECT min(due) FROM owed WHERE due > ?{readable}", (now,)).fetchone()[0]
-    return sorted(found, key=lambda pending: pending.due_at), later
+    return sorted(deliveries, key=lambda pending: pending.due_at), later
 
 
 def _pending_isolated(
@@ -187,8 +187,8 @@ def _pending_isolated(
     )
     listed = left_out.keys(db, sql, (rows + 1,))
     ids = [delivery_id for delivery_id, due in listed[:rows] if due <= now]
-    found = left_out.rows(db, f"SELECT {_COLUMNS} FROM owed WHERE owed_id = ?", ids)
-    return [_to_pending(*row) for row in found], listed[len(ids)][1] if len(ids) < len(listed) else None
+    owed = left_out.rows(db, f"SELECT {_COLUMNS} FROM owed WHERE owed_id = ?", ids)
+    return [_to_pending(*row) for row in owed], listed[len(ids)][1] if len(ids) < len(listed) else None
 
 
 def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
@@ -229,9 +229,9 @@ def _revive(
     if present is not None:
         versions = _VERSIONS.format(marks(len(functions)), marks(len(ids)))
         rows = db.execute(versions, (*functions, *ids)).fetchall()
-        found = [(one.destination, one.param, row[0]) for row in rows if (one := present(*row[1:]))]
-        db.executemany("UPDATE owed SET destination = ?, param = ? WHERE owed_id = ?", found)
-        ids = [delivery_id for _, _, delivery_id in found]
+        destinations = [(spec.destination, spec.param, row[0]) for row in rows if (spec := present(*row[1:]))]
+        db.executemany("UPDATE owed SET destination = ?, param = ? WHERE owed_id = ?", destinations)
+        ids = [delivery_id for _, _, delivery_id in destinations]
     rows = db.execute(revival(len(functions), len(ids)), (now, now, *functions, *ids)).fetchall()
     return sorted((_to_pending(*row) for row in rows), key=lambda pending: pending.delivery_id)
 

@@ -98,9 +98,9 @@ class Purge:
             next_due=None if due == math.inf else due,
         )
 
-    def _scan_by_age(self, db: sqlite3.Connection, found: list[_Row], scan: Scan, now: float, age: float) -> None:
+    def _scan_by_age(self, db: sqlite3.Connection, page: list[_Row], scan: Scan, now: float, age: float) -> None:
         cutoff, ahead = now - age, key_at(now + AHEAD)
-        for key, ended, size, pending, attempt in found:
+        for key, ended, size, pending, attempt in page:
             if key > key_at(cutoff) and not self._looks_ahead:
                 if key <= ahead:  # all later rows up to the clock were accepted after the cutoff, and ended after it
                     scan.oldest = min(scan.oldest, accepted_at(key))
@@ -138,13 +138,13 @@ class Purge:
 
 
 def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[_Row]:
-    found: list[_Row] = db.execute(_NEXT, (scan.reached, STEP_ROWS)).fetchall()
-    scan.complete = len(found) < STEP_ROWS
-    return found
+    rows: list[_Row] = db.execute(_NEXT, (scan.reached, STEP_ROWS)).fetchall()
+    scan.complete = len(rows) < STEP_ROWS
+    return rows
 
 
-def _scan_by_caps(found: list[_Row], scan: Scan, rows: int, size: int) -> None:
-    for key, ended, row_size, pending, attempt in found:
+def _scan_by_caps(page: list[_Row], scan: Scan, rows: int, size: int) -> None:
+    for key, ended, row_size, pending, attempt in page:
         if scan.kept_rows <= rows and scan.kept_size <= size:
             scan.complete = False  # the next step prunes by age
             return

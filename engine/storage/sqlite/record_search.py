@@ -117,24 +117,24 @@ class Search:
                 last = _place(chunk.part, chunk.by, matching[room - 1][:2]) if room else last
                 break
             last = chunk.last or last
-        found = tuple(to_record(row, identity) for row in (reversed(rows) if back else rows))
+        listed = tuple(to_record(row, identity) for row in (reversed(rows) if back else rows))
         first, last = (last, first) if back else (first, last)
-        return Found(records=found, read=read, first=first, last=last, more=more)
+        return Found(records=listed, read=read, first=first, last=last, more=more)
 
     def page(self, identity: Identity) -> tuple[list[Record], int]:
         """Return records and their whole number, as ``Records.list`` does, without a limit of time."""
-        found, total, skip, selection = list[Record](), 0, self._selection.offset, self._selection
+        records, total, skip, selection = list[Record](), 0, self._selection.offset, self._selection
         for number in sorted(self._parts):
             part = self._statement(number, None, False)
             rows, values = f"FROM invocation {part.rows}{part.conditions}", (*part.values, *part.filters)
-            count = room = selection.limit - len(found)
+            count = room = selection.limit - len(records)
             if selection.counted:
                 [count] = self._db.execute(f"SELECT count(*) {rows}", values).fetchone()
             if room > 0 and count > skip:
                 sql = f"SELECT {LISTED} {rows} ORDER BY {part.order} LIMIT ? OFFSET ?"
-                found += [to_record(row, identity) for row in self._db.execute(sql, (*values, room, skip))]
+                records += [to_record(row, identity) for row in self._db.execute(sql, (*values, room, skip))]
             skip, total = max(0, skip - count), total + count
-        return found, total
+        return records, total
 
     def count(self, most: int) -> Count:
         rows = 0
@@ -179,8 +179,8 @@ class Search:
         last = self._db.execute(f"{places} LIMIT 1 OFFSET ?", (*statement.values, size - 1)).fetchone()
         count = size
         if last is None:
-            found = self._db.execute(places, statement.values).fetchall()
-            count, last = len(found), found[-1] if found else None
+            rows = self._db.execute(places, statement.values).fetchall()
+            count, last = len(rows), rows[-1] if rows else None
         return _Chunk(
             part=number,
             by=by,

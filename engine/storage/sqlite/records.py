@@ -76,11 +76,11 @@ class SQLiteRecords:
 
     async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
         def read(db: sqlite3.Connection) -> Sequence[Record]:
-            found: list[Record] = []
+            records: list[Record] = []
             for states, back in ((frozenset({State.RUNNING}), True), (ENDED, False)):
                 search = Search(db, Selection(function_id=function_id, states=states))
-                found += search.records(None, most, back, self._identity).records
-            return [replace(one, log=_log(db, one.key)) if one.state.final else one for one in found]
+                records += search.records(None, most, back, self._identity).records
+            return [replace(record, log=_log(db, record.key)) if record.state.final else record for record in records]
 
         return await self._readers.call(read)
 
@@ -175,13 +175,15 @@ def _read_standing(db: sqlite3.Connection, key: int, most: int) -> Standing:
 def _read_queued(db: sqlite3.Connection, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
     """Return what waits of each function."""
     next_due: dict[int, float] = dict(db.execute(_NEXT, (most,)).fetchall())
-    found = {}
-    for one in functions:
-        [ready] = db.execute(_READY, (one, most)).fetchone()
-        [held] = db.execute(_HELD, (one, most)).fetchone()
-        first, first_due = db.execute(_FIRST, (one,)).fetchone() or (None, 0.0)
-        found[one] = Queued(ready=ready, held=held, first=first, first_due=first_due, next_due=next_due.get(one))
-    return found
+    queued = {}
+    for function_id in functions:
+        [ready] = db.execute(_READY, (function_id, most)).fetchone()
+        [held] = db.execute(_HELD, (function_id, most)).fetchone()
+        first, first_due = db.execute(_FIRST, (function_id,)).fetchone() or (None, 0.0)
+        queued[function_id] = Queued(
+            ready=ready, held=held, first=first, first_due=first_due, next_due=next_due.get(function_id)
+        )
+    return queued
 
 
 def _waiting_sql(selection: Selection, part: int) -> tuple[str, list[Any]]:

@@ -136,7 +136,7 @@ _COMPLETE = (
     " WHERE state >= 3",
 )
 _WITH_FUNCTION = "function, function_version, async_settings, invocation, idempotency, owed, status_target, seen"
-_LAST_FUNCTION = " UNION ALL ".join(f"SELECT max(function_id) FROM {one}" for one in _WITH_FUNCTION.split(", "))
+_LAST_FUNCTION = " UNION ALL ".join(f"SELECT max(function_id) FROM {table}" for table in _WITH_FUNCTION.split(", "))
 _HELD = "SELECT DISTINCT function_id, ordering_key FROM invocation WHERE state = -1 AND ordering_key IS NOT NULL"
 
 
@@ -179,13 +179,13 @@ class DamagedJournal:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
             _create(model)
             numbered = "type = 'table' AND sql NOT LIKE '%WITHOUT ROWID'"
-            found = model.execute(f"SELECT name, rootpage, {numbered} FROM sqlite_schema WHERE rootpage > 0").fetchall()
+            rows = model.execute(f"SELECT name, rootpage, {numbered} FROM sqlite_schema WHERE rootpage > 0").fetchall()
             columns = "SELECT name, type, [notnull], dflt_value, pk FROM pragma_table_info(?)"
-            self._columns = {name: model.execute(columns, (name,)).fetchall() for name, *_ in found}
-        self._numbered = {name for name, _, numbered in found if numbered}
+            self._columns = {name: model.execute(columns, (name,)).fetchall() for name, *_ in rows}
+        self._numbered = {name for name, _, numbered in rows if numbered}
         with file_errors(self._path):
             self._pages = Pages(self._path, on_progress)
-        self._roots = self._find_roots({name: root for name, root, _ in found})
+        self._roots = self._find_roots({name: root for name, root, _ in rows})
         self._meta = [row for row in self._rows("meta") if row[0] != "log" and not _OLDER.fullmatch(row[0])]
         self._number = self._find_number(request_id)
         self.identity = Identity(self._number)
@@ -269,7 +269,7 @@ class DamagedJournal:
         for value, (_, kind, required, *_) in zip(row, columns, strict=False):
             if required if value is None else not isinstance(value, _TYPES[kind]):
                 return False
-        return len(row) <= len(columns) and all(not one[2] or one[3] is not None for one in columns[len(row) :])
+        return len(row) <= len(columns) and all(not info[2] or info[3] is not None for info in columns[len(row) :])
 
     # --- fresh journal --------------------------------------------------------------------------------------
 
@@ -311,7 +311,7 @@ class DamagedJournal:
         """Find rows that are named by an index, or by rows of other tables, and are lost."""
         for name, (state, columns) in _INDEXES.items():
             names = (*columns, "state")[: len(columns) + (state is not None)]
-            changes = ", ".join(f"{one} = excluded.{one}" for one in names if one != "key")
+            changes = ", ".join(f"{column} = excluded.{column}" for column in names if column != "key")
             sql = (
                 f"INSERT INTO seen ({', '.join(names)}) SELECT {marks(len(names))} WHERE NOT EXISTS (SELECT 1 FROM"
                 f" invocation WHERE key = ?{len(columns)}) ON CONFLICT (key) DO UPDATE SET {changes}"

@@ -57,7 +57,7 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
     damage = payload_problem(row[0], size, payload, stored)
     if damage:
         payload = bytes(size)  # as long as the payload was, so that the sums of the backlog stay right
-    found = Invocation(  # at most 15 arguments, see ``InvocationFactory.make``
+    invocation = Invocation(  # at most 15 arguments, see ``InvocationFactory.make``
         key=row[0],
         request_id=identity.request_id(row[0]),
         function_id=row[1],
@@ -76,16 +76,18 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
         payload=payload,
     )
     if trace or cause:
-        found = replace(found, trace=trace or "", cause=cause or 0)
+        invocation = replace(invocation, trace=trace or "", cause=cause or 0)
     if row[14] or row[15] or damage:
-        return replace(found, start_crashes=row[14], ordering_key=row[15] or "", damage=damage)
-    return found
+        return replace(invocation, start_crashes=row[14], ordering_key=row[15] or "", damage=damage)
+    return invocation
 
 
 def to_crashed(row: tuple[Any, ...], identity: Identity) -> Invocation:
     """Return the invocation of a running row that is followed by ``begun``, with the crash added to its counts."""
-    found, begun = to_invocation(row, identity), row[-1]
-    return replace(found, crash_count=found.crash_count + begun, start_crashes=found.start_crashes + 1 - begun)
+    invocation, begun = to_invocation(row, identity), row[-1]
+    return replace(
+        invocation, crash_count=invocation.crash_count + begun, start_crashes=invocation.start_crashes + 1 - begun
+    )
 
 
 def to_record(row: tuple[Any, ...], identity: Identity, **large: Any) -> Record:

@@ -88,9 +88,9 @@ class StatusRows:
     def insert_accepted(self, db: sqlite3.Connection, invocations: Iterable[Invocation]) -> None:
         """Add the first entries of invocations that the same transaction stores."""
         rows = [
-            (target, READY, one.accepted_on_clock, 0, "", one.key)
-            for one in (invocations if self.targets else ())
-            if (target := self.targets.get((one.function_id, one.version))) is not None and self._admit()
+            (target, READY, invocation.accepted_on_clock, 0, "", invocation.key)
+            for invocation in (invocations if self.targets else ())
+            if (target := self.targets.get((invocation.function_id, invocation.version))) is not None and self._admit()
         ]
         self.waiting += len(rows)
         if rows:
@@ -105,9 +105,9 @@ class StatusRows:
 
     def insert_released(self, db: sqlite3.Connection, invocations: Iterable[Invocation]) -> None:
         """Add entries about running invocations that the same transaction then returns to WAIT."""
-        for one in invocations:
-            if self.targets and (one.function_id, one.version) in self.targets:
-                self._copy(db, f"key = ? AND state = {RUNNING}", (READY, self._now(), 0, "", one.key))
+        for invocation in invocations:
+            if self.targets and (invocation.function_id, invocation.version) in self.targets:
+                self._copy(db, f"key = ? AND state = {RUNNING}", (READY, self._now(), 0, "", invocation.key))
 
     def insert_revived(self, db: sqlite3.Connection) -> None:
         """Add entries about running invocations that the same transaction then returns to WAIT after a crash."""
@@ -148,14 +148,16 @@ class SQLiteStatusLog:
         rows, self._rows.waiting = await self._writer.call(load)
         self._targets = {target_id: msgspec.json.decode(body, type=StatusTarget) for target_id, _, body in rows}
         followed = {target_id: self._targets[target_id] for target_id, enabled, _ in rows if enabled}
-        self._rows.targets = {(one.function_id, one.version): target_id for target_id, one in followed.items()}
-        return {one.function_id for one in followed.values()}
+        self._rows.targets = {(target.function_id, target.version): target_id for target_id, target in followed.items()}
+        return {target.function_id for target in followed.values()}
 
     async def follow(self, function_id: int, targets: Sequence[StatusTarget]) -> None:
-        known = {self._targets[one] for (owner, _), one in self._rows.targets.items() if owner == function_id}
+        known = {
+            self._targets[target_id] for (owner, _), target_id in self._rows.targets.items() if owner == function_id
+        }
         if known == {*targets}:
             return
-        rows = [(one.function_id, one.version, msgspec.json.encode(one).decode()) for one in targets]
+        rows = [(target.function_id, target.version, msgspec.json.encode(target).decode()) for target in targets]
 
         def write(db: sqlite3.Connection) -> list[tuple[int, str]]:
             db.execute("UPDATE status_target SET enabled = 0 WHERE function_id = ? AND enabled = 1", (function_id,))
@@ -163,13 +165,15 @@ class SQLiteStatusLog:
             followed = "SELECT target_id, body FROM status_target WHERE function_id = ? AND enabled = 1"
             return db.execute(followed, (function_id,)).fetchall()
 
-        found = {
+        stored = {
             target_id: msgspec.json.decode(body, type=StatusTarget)
             for target_id, body in await self._writer.call(write)
         }
-        self._targets.update(found)
+        self._targets.update(stored)
         others = {key: target_id for key, target_id in self._rows.targets.items() if key[0] != function_id}
-        self._rows.targets = others | {(one.function_id, one.version): target_id for target_id, one in found.items()}
+        self._rows.targets = others | {
+            (target.function_id, target.version): target_id for target_id, target in stored.items()
+        }
 
     async def read(self, rows: int) -> Sequence[StatusEntry]:
         def read(db: sqlite3.Connection) -> str:
@@ -177,10 +181,10 @@ class SQLiteStatusLog:
             return str(text)
 
         self._rows.announced = False  # before the read, which does not see entries that are submitted during it
-        found = msgspec.json.decode(await self._writer.call(read), type=list[_Stored])
-        if not found:
+        entries = msgspec.json.decode(await self._writer.call(read), type=list[_Stored])
+        if not entries:
             self._rows.waiting = 0  # also counts entries whose write was refused
-        ids = {key: self._identity.request_id(key) for _, _, key, *_ in found}
+        ids = {key: self._identity.request_id(key) for _, _, key, *_ in entries}
         return [
             StatusEntry(
                 entry_id=entry_id,
@@ -191,7 +195,7 @@ class SQLiteStatusLog:
                 code=code,
                 message=message,
             )
-            for entry_id, target_id, key, state, at, code, message in found
+            for entry_id, target_id, key, state, at, code, message in entries
         ]
 
     async def hand_over(self, until: int, plugin: str, table: str, put: Mapping[str, bytes]) -> None:

@@ -78,27 +78,33 @@ class Frames:
         The rest of a failed commit, which a shorter one overwrote, has no such pair. The damage may be in the salts of
         the bad frame, so that frame counts whatever they are.
         """
-        commits = [one for one in map(self.frame, range(bad.number + 1, self.count + 1)) if one.salts == self.salts]
-        commits = [one for one in commits if one.size]
+        commits = [
+            frame for frame in map(self.frame, range(bad.number + 1, self.count + 1)) if frame.salts == self.salts
+        ]
+        commits = [commit for commit in commits if commit.size]
         page, size = self.written_header(bad)
         # The upper bits of some words of a page hardly change one half of the checksum, so the number of pages must be
         # possible, too: a database grows by pages that are written.
         ended = page == bad.page and size > 0
         if bad.size or (commits and ended and 0 <= commits[0].size - size <= commits[0].number - bad.number):
             commits.insert(0, bad)
-        for one, later in pairwise(commits):
-            sums = (one.sum, self.next_sum(self.sum_before(one.number), one.number)) if one is bad else (one.sum,)
-            if any(self._is_chain(start, one.number + 1, later.number) for start in sums):
+        for earlier, later in pairwise(commits):
+            sums = (
+                (earlier.sum, self.next_sum(self.sum_before(earlier.number), earlier.number))
+                if earlier is bad
+                else (earlier.sum,)
+            )
+            if any(self._is_chain(start, earlier.number + 1, later.number) for start in sums):
                 return later
         return None
 
-    def written_header(self, one: Frame) -> tuple[int, int]:
+    def written_header(self, frame: Frame) -> tuple[int, int]:
         """Return the number of its page, and the size, with which a frame was written, by its checksum and content.
 
         The checksum is computed backwards from its end to the beginning of the page.
         """
-        before, (low, high) = self.sum_before(one.number), one.sum
-        numbers = self._numbers(self.content(one.number))
+        before, (low, high) = self.sum_before(frame.number), frame.sum
+        numbers = self._numbers(self.content(frame.number))
         for position in range(len(numbers) - 2, -2, -2):
             high = (high - numbers[position + 1] - low) & _WORD
             low = (low - numbers[position] - high) & _WORD
@@ -177,12 +183,12 @@ class LogPages:
         written, lost, last_commit, damaged_behind, most = dict[int, int | None](), 0, first - 1, 0, 0
         before = log.sum_before(first)
         for number in range(first, log.count + 1):
-            one, after = log.frame(number), log.next_sum(before, number)
-            before, page, size, usable = one.sum, one.page, one.size, True
+            frame, after = log.frame(number), log.next_sum(before, number)
+            before, page, size, usable = frame.sum, frame.page, frame.size, True
             trusted = number == 1 and log.guessed  # the checksum before it is in the damaged header
-            if one.salts != log.salts or (after != one.sum and not trusted):
+            if frame.salts != log.salts or (after != frame.sum and not trusted):
                 if damaged_behind <= last_commit:
-                    later = log.later_commit(one)
+                    later = log.later_commit(frame)
                     if later is None:
                         break  # a torn end: these transactions were never confirmed
                     self.problem = self.problem or (
@@ -190,7 +196,7 @@ class LogPages:
                         " later would be lost"
                     )
                     damaged_behind, most = last_commit + 1, max(self.count, later.size) + log.count
-                header = log.written_header(one)
+                header = log.written_header(frame)
                 if 0 < header[0] <= most and header[1] <= most:
                     page, size = header
                 elif number < log.count and log.next_sum(after, number + 1) == log.frame(number + 1).sum:

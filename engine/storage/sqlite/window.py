@@ -49,14 +49,14 @@ class SQLiteWindow:
     async def promote(self, now: float, rows: int, size: int) -> tuple[tuple[Invocation, ...], float | None]:
         def promote(db: sqlite3.Connection) -> tuple[tuple[Invocation, ...], float | None]:
             due, _ = self._page(db, _DELAYED, DELAYED, (now, rows), size)
-            db.executemany(_PROMOTE, [(one.key,) for one in due])
+            db.executemany(_PROMOTE, [(invocation.key,) for invocation in due])
             return due, next_due(db, self._left_out.condition)
 
         def promote_isolated(db: sqlite3.Connection) -> tuple[tuple[Invocation, ...], float | None]:
             due, _ = self._page(db, _DELAYED, DELAYED, (now, rows), size, isolated=True)
-            changed = {*self._left_out.change(db, _PROMOTE, [one.key for one in due])}
+            changed = {*self._left_out.change(db, _PROMOTE, [invocation.key for invocation in due])}
             later = self._left_out.keys(db, _NEXT_DUE.format(self._left_out.condition), ())
-            return tuple(one for one in due if one.key in changed), float(later[0][0]) if later else None
+            return tuple(row for row in due if row.key in changed), float(later[0][0]) if later else None
 
         return await self._writer.call(promote, promote_isolated)
 

@@ -54,7 +54,7 @@ _SIMPLE = ("max_async_retry_attempts", AGE, "enable_async_status_log", *LOG)
 #: Fields of replies that requests do not have.
 _REPLY_ONLY = ("func_urn", "created_time", "last_modified")
 _RULE = fields_of(RetryRule, PREFIX)
-_COLUMNS = (*(one.key for one in _RULE), "old")
+_COLUMNS = (*(field.key for field in _RULE), "old")
 EMPTY: Row = dict.fromkeys(_COLUMNS, "")
 
 #: Errors of functions, by their codes.
@@ -73,7 +73,7 @@ _ERRORS = {
 }
 _CODES = (
     Choice(value=0, label="Any"),
-    *(Choice(value=int(one), label=f"{one} {text}") for one, text in _ERRORS.items()),
+    *(Choice(value=int(code), label=f"{code} {text}") for code, text in _ERRORS.items()),
 )
 _RETRIES = (
     Choice(value="", label="Choose…"),
@@ -109,14 +109,14 @@ class DestinationForms:
         """Return the texts of the kind and of the fields of all kinds, by name. Other kinds have initial values."""
         chosen = self._spelled(stored["destination"]) if stored else ""
         values = {kind_field(condition): chosen}
-        for one in self.kinds(condition, stored):
-            values |= shown_values(one.fields, _param(stored) if stored and one.kind == chosen else None)
+        for kind in self.kinds(condition, stored):
+            values |= shown_values(kind.fields, _param(stored) if stored and kind.kind == chosen else None)
         return values
 
     def typed(self, condition: str, form: Form, stored: Mapping[str, Any] | None) -> dict[str, str]:
         values = {**self.shown(condition, stored), kind_field(condition): form.text(kind_field(condition))}
-        for one in self.kinds(condition, stored):
-            values |= typed_values(one.fields, form)
+        for kind in self.kinds(condition, stored):
+            values |= typed_values(kind.fields, form)
         return values
 
     def body(self, condition: str, form: Form, stored: Mapping[str, Any] | None) -> dict[str, str] | None:
@@ -172,7 +172,7 @@ class DestinationForms:
 
     def _spelled(self, kind: str) -> str:
         """Return a kind as the registry spells it: requests may use another case."""
-        return next((one for one in self._registry.destinations if one.upper() == kind.upper()), kind)
+        return next((name for name in self._registry.destinations if name.upper() == kind.upper()), kind)
 
 
 def kind_field(condition: str) -> str:
@@ -199,12 +199,12 @@ def _param(stored: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def rule_fields(defaults: RetrySettings) -> Mapping[str, Field]:
     """Return the fields of a rule by their names. The engine's delays, which ``defaults`` has, are their examples."""
-    found = {one.key: one for one in _RULE}
+    fields = {field.key: field for field in _RULE}
     for key in ("base", "factor", "longest", "jitter"):
-        found[key] = replace(found[key], example=f"{getattr(defaults, key):g}")
-    found["code"] = replace(found["code"], control="choice", choices=_CODES)
-    found["max_retries"] = replace(found["max_retries"], control="choice", choices=_RETRIES)
-    return found
+        fields[key] = replace(fields[key], example=f"{getattr(defaults, key):g}")
+    fields["code"] = replace(fields["code"], control="choice", choices=_CODES)
+    fields["max_retries"] = replace(fields["max_retries"], control="choice", choices=_RETRIES)
+    return fields
 
 
 def rows_of(rules: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -271,7 +271,7 @@ class Shown(Struct, frozen=True, kw_only=True):
     @property
     def kinds(self) -> dict[str, str]:
         """Kinds of the destinations by condition."""
-        return {one: self.values[kind_field(one)] for one in CONDITIONS}
+        return {condition: self.values[kind_field(condition)] for condition in CONDITIONS}
 
 
 class AsyncSettingsForm:
@@ -281,15 +281,17 @@ class AsyncSettingsForm:
     def shown(self, settings: Settings | None) -> Shown:
         """Return the form of stored settings; None: there are none."""
         fields = _fields()
-        values = dict.fromkeys((one.name for one in fields), "") if settings is None else shown_values(fields, settings)
-        for one in CONDITIONS:
-            values |= self._destinations.shown(one, stored(settings, one))
+        values = (
+            dict.fromkeys((field.name for field in fields), "") if settings is None else shown_values(fields, settings)
+        )
+        for condition in CONDITIONS:
+            values |= self._destinations.shown(condition, stored(settings, condition))
         return Shown(values=values, rules=rows_of((settings or {}).get(RULES, ())))
 
     def typed(self, form: Form, settings: Settings | None) -> Shown:
         values = typed_values(_fields(), form)
-        for one in CONDITIONS:
-            values |= self._destinations.typed(one, form, stored(settings, one))
+        for condition in CONDITIONS:
+            values |= self._destinations.typed(condition, form, stored(settings, condition))
         return Shown(values=values, rules=rows_in(form))
 
     def body(self, form: Form, settings: Settings | None) -> dict[str, Any]:
@@ -297,22 +299,24 @@ class AsyncSettingsForm:
         given = settings or {}
         kept = {key: value for key, value in given.items() if key not in (*_REPLY_ONLY, CONFIG, RULES)}
         body = {AGE: EVENT_AGES[1], **read_struct(_fields(), form, kept)}
-        destinations = {one: self._destinations.body(one, form, stored(settings, one)) for one in CONDITIONS}
-        body[CONFIG] = {name: one for name, one in destinations.items() if one is not None}
+        destinations = {
+            condition: self._destinations.body(condition, form, stored(settings, condition)) for condition in CONDITIONS
+        }
+        body[CONFIG] = {name: destination for name, destination in destinations.items() if destination is not None}
         body[RULES] = rules_of(rows_in(form), given.get(RULES, ()))
         return body
 
     def errors(self, error: FunctiondError, shown: Shown) -> dict[str, str]:
         """Return the message of an error by the name of its field in the form."""
-        found: dict[str, str] = {}
+        messages: dict[str, str] = {}
         for field, message in errors_of(error).items():
             name = self._destinations.field_of(field, shown.kinds)
             known = name in self._names(shown)
-            found[name if known else WHOLE] = message if known else str(error)
-        return found
+            messages[name if known else WHOLE] = message if known else str(error)
+        return messages
 
     def _names(self, shown: Shown) -> set[str]:
-        names = {one.name for one in (*_fields(), *self._destinations.fields(shown.kinds))} | {RULES, CONFIG}
+        names = {field.name for field in (*_fields(), *self._destinations.fields(shown.kinds))} | {RULES, CONFIG}
         names |= {kind_field(condition) for condition in CONDITIONS}
         for number, row in enumerate(shown.rules):
             names |= {f"{RULES}[{number}]", *(f"{RULES}[{number}].{key}" for key in row)}
@@ -326,25 +330,25 @@ def is_unchanged(body: Mapping[str, Any], settings: Settings | None, shown: Show
         return nothing and body == {AGE: EVENT_AGES[1], CONFIG: {}, RULES: []}
     before = {key: value for key, value in settings.items() if key not in _REPLY_ONLY}
     try:
-        after, stored = (msgspec.convert(one, AsyncSettingsBody) for one in (body, {RULES: [], **before}))
+        after, stored = (msgspec.convert(data, AsyncSettingsBody) for data in (body, {RULES: [], **before}))
     except (msgspec.ValidationError, InvalidField):
         return False
     return after == stored
 
 
 def stored(settings: Settings | None, condition: str) -> Mapping[str, Any] | None:
-    found: Mapping[str, Any] | None = (settings or {}).get(CONFIG, {}).get(condition)
-    return found
+    destination: Mapping[str, Any] | None = (settings or {}).get(CONFIG, {}).get(condition)
+    return destination
 
 
 def simple_fields(project: str) -> dict[str, Field]:
     """Return the fields besides rules and destinations, by name. The log's examples are those of the project."""
     target = status_log_target(project)
     examples = {f"log_{name}": getattr(target, name) for name in LogTarget.__struct_fields__}
-    return {one.name: replace(one, example=examples.get(one.name, one.example)) for one in _fields()}
+    return {field.name: replace(field, example=examples.get(field.name, field.example)) for field in _fields()}
 
 
 def _fields() -> list[Field]:
-    found = {one.key: one for one in fields_of(AsyncSettingsBody)}
-    found[AGE] = replace(found[AGE], default=EVENT_AGES[1])
-    return [found[key] for key in _SIMPLE]
+    fields = {field.key: field for field in fields_of(AsyncSettingsBody)}
+    fields[AGE] = replace(fields[AGE], default=EVENT_AGES[1])
+    return [fields[key] for key in _SIMPLE]

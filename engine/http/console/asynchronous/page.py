@@ -116,11 +116,11 @@ class AsyncSettingsPage(PageFamily):
             settings=settings,
             fields=simple_fields(version.project),
             log_fields=LOG,
-            log_open=any(shown.values[one] for one in LOG),
+            log_open=any(shown.values[name] for name in LOG),
             shown=shown,
             rule_fields=rule_fields(self._defaults),
             most_rules=MAX_RULES,
-            kinds={one: self._kinds.kinds(one, stored(settings, one)) for one in CONDITIONS},
+            kinds={condition: self._kinds.kinds(condition, stored(settings, condition)) for condition in CONDITIONS},
             target=status_log_target_of(version.project, settings or {}),
             defaults=self._defaults,
             errors=self._kinds.unknown(stored_now, version.project) if errors is None else errors,
@@ -131,15 +131,15 @@ class AsyncSettingsPage(PageFamily):
     def _version(self, call: Call) -> Function:
         """Return the version that the query names: ``qualifier`` is a version, ``alias`` an alias of it."""
         name, latest = call.text("alias"), self._frame.version_of(call)
-        alias = next((one for one in self._catalog.aliases(latest.function_id) if one.name == name), None)
-        found = self._catalog.resolve(latest.function_id, alias.version) if alias is not None else None
-        return found or latest
+        alias = next((alias for alias in self._catalog.aliases(latest.function_id) if alias.name == name), None)
+        named = self._catalog.resolve(latest.function_id, alias.version) if alias is not None else None
+        return named or latest
 
     def _versions(self, version: Function) -> list[tuple[str, bool]]:
         """Return the versions of the function, ``latest`` first, each with whether it has settings."""
-        latest, *published = (one.version for one in self._catalog.versions(version.function_id))
+        latest, *published = (function.version for function in self._catalog.versions(version.function_id))
         function_id = version.function_id
-        return [(one, self._catalog.settings_of(function_id, one) is not None) for one in (latest, *published[::-1])]
+        return [(name, self._catalog.settings_of(function_id, name) is not None) for name in (latest, *published[::-1])]
 
     async def _settings(self, call: Call, version: Function) -> Settings | None:
         """Return the stored settings as the API shows them to the reader; None: the version has none."""
@@ -202,7 +202,7 @@ class StatusLinesPage(PageFamily):
             viewed=version,
             target=target,
             enabled=settings is not None and settings.status_log,
-            lines=[line for one in found.logs if (line := _read(one.content))],
+            lines=[line for log in found.logs if (line := _read(log.content))],
             before=before,
             next_before="" if found.isQueryComplete else found.next_line_num,
             problem=problem,

@@ -37,8 +37,8 @@ class BasicsForm(FieldsForm):
         }
         log, stored = project_log_target(function.project), self.stored(function)
         return (
-            *(replace(one, **changes.get(one.key, {})) for one in fields_of(PatchBody) if one.key in stored),
-            *(replace(one, example=getattr(log, one.key), required=False) for one in fields_of(LogTarget)),
+            *(replace(field, **changes.get(field.key, {})) for field in fields_of(PatchBody) if field.key in stored),
+            *(replace(field, example=getattr(log, field.key), required=False) for field in fields_of(LogTarget)),
         )
 
     def stored(self, function: Function) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ class BasicsPage(SettingsPage[Values]):
         return {
             "viewed": function,
             "urn": self._frame.urn_of(function),
-            "settings": {one.name: one for one in self._form.fields(function)},
+            "settings": {field.name: field for field in self._form.fields(function)},
             "values": value_shown(call, dict(typed or shown)),
             "seen": digest_of(shown),
             "warning": warning_of(function.runtime),

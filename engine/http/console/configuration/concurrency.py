@@ -95,8 +95,8 @@ class ControlsForm(FieldsForm):
     def fields(self, function: Function) -> Sequence[Field]:
         """Return the fields of all controls except those of the pause, which has a form of its own."""
         initial = to_builtins(Controls())
-        fields = (one for one in fields_of(ControlsBody) if not one.key.startswith("pause"))
-        return [replace(one, initial=initial[one.key]) for one in fields]
+        fields = (field for field in fields_of(ControlsBody) if not field.key.startswith("pause"))
+        return [replace(field, initial=initial[field.key]) for field in fields]
 
     def stored(self, function: Function) -> Mapping[str, Any]:
         stored: Mapping[str, Any] = to_builtins(self._controls.of(function.function_id))
@@ -125,8 +125,8 @@ class ConcurrencyPage(SettingsPage[Values]):
         try:
             await self._frame.send(call, "POST", function, "/pause", {"reason": reason})
         except FunctiondError as error:
-            found = errors_beside(error, ("reason",))
-            errors = {"pause_reason" if name else WHOLE: text for name, text in found.items()}
+            beside = errors_beside(error, ("reason",))
+            errors = {"pause_reason" if name else WHOLE: text for name, text in beside.items()}
             return await self._show(call, function, {"pause_reason": reason}, errors)
         return self._done(function, "Paused. Requests are accepted and wait.")
 
@@ -137,8 +137,8 @@ class ConcurrencyPage(SettingsPage[Values]):
         return self._done(function, "Resumed.")
 
     def data(self, call: Call, function: Function, typed: Values | None) -> Mapping[str, Any]:
-        shown = {name: one.shown(function) for name, one in self._fields.items()}
-        fields = {one.name: one for one in (*fields_of(ControlsBody), *fields_of(Share))}
+        shown = {name: field.shown(function) for name, field in self._fields.items()}
+        fields = {field.name: field for field in (*fields_of(ControlsBody), *fields_of(Share))}
         reason = self._controls.of(function.function_id).pause_reason
         return {
             "settings": fields,

@@ -46,8 +46,8 @@ def errors_beside(error: FunctiondError, names: Iterable[str]) -> Mapping[str, s
 
     An error of a field that is not among ``names`` belongs to the whole form. Raises an AccessDenied again.
     """
-    found = {name.rpartition(".")[2].partition("[")[0]: text for name, text in errors_of(error).items()}
-    return found if set(found) <= {*names, WHOLE} else {WHOLE: str(error)}
+    errors = {name.rpartition(".")[2].partition("[")[0]: text for name, text in errors_of(error).items()}
+    return errors if set(errors) <= {*names, WHOLE} else {WHOLE: str(error)}
 
 
 class Update(Struct, frozen=True, kw_only=True):
@@ -151,9 +151,9 @@ class SettingsPage(PageFamily, ABC, Generic[T]):
         done = ""
         try:
             updates = settings.updates(function, typed)
-            for one in updates:
-                await self._frame.api.send(call, one.method, one.target, one.body)
-                done += one.done
+            for update in updates:
+                await self._frame.api.send(call, update.method, update.target, update.body)
+                done += update.done
         except FunctiondError as error:
             typed, errors = settings.explain(typed, error)
             return await self._show(call, function, typed, {name: done + text for name, text in errors.items()})

@@ -54,14 +54,14 @@ def form_of(qualifier: str, reservation: Reservation) -> ReservationForm:
         count=str(reservation.count),
         crons=[
             {
-                "cron": one.cron,
-                "count": str(one.count),
-                "name": one_line(one.name),
-                "start": _time_text(one.start_time),
-                "end": _time_text(one.expired_time),
+                "cron": config.cron,
+                "count": str(config.count),
+                "name": one_line(config.name),
+                "start": _time_text(config.start_time),
+                "end": _time_text(config.expired_time),
                 "error": "",
             }
-            for one in reservation.tactics.cron_configs
+            for config in reservation.tactics.cron_configs
         ],
     )
 
@@ -77,7 +77,7 @@ def read_form(form: Form, qualifier: str = "") -> ReservationForm:
 
 def body_of(typed: ReservationForm, stored: Reservation | None) -> dict[str, Any]:
     """Return the body of a request that stores the reservation, with the stored values that the form does not have."""
-    tactics: dict[str, Any] = {"cron_configs": [_cron(one) for one in typed.crons]}
+    tactics: dict[str, Any] = {"cron_configs": [_cron(cron) for cron in typed.crons]}
     if stored is None:
         return {"count": number_of(typed.count), "tactics_config": tactics}
     tactics["metric_configs"] = to_builtins(stored.tactics.metric_configs)
@@ -86,11 +86,11 @@ def body_of(typed: ReservationForm, stored: Reservation | None) -> dict[str, Any
 
 def with_errors(typed: ReservationForm, error: FunctiondError) -> tuple[ReservationForm, Mapping[str, str]]:
     """Return the form with the error at the row of the schedule that it names, and errors by field."""
-    found = _INDEX.search(error.field) if isinstance(error, InvalidField) else None
-    if found is None or not isinstance(error, InvalidField) or int(found[1]) >= len(typed.crons):
+    match = _INDEX.search(error.field) if isinstance(error, InvalidField) else None
+    if match is None or not isinstance(error, InvalidField) or int(match[1]) >= len(typed.crons):
         return typed, errors_beside(error, ("count",))
-    text = f"{_LABELS.get(found[2], found[2])}: {error.allowed}"
-    rows = [{**row, "error": text} if number == int(found[1]) else row for number, row in enumerate(typed.crons)]
+    text = f"{_LABELS.get(match[2], match[2])}: {error.allowed}"
+    rows = [{**row, "error": text} if number == int(match[1]) else row for number, row in enumerate(typed.crons)]
     return replace(typed, crons=rows), {"crons": text}
 
 
@@ -174,7 +174,7 @@ class ReservedPages(PageFamily):
             call,
             "functions/reserved.html",
             tab=TAB,
-            reservations=[value_shown(call, _listed(one)) for one in self._all(function)],
+            reservations=[value_shown(call, _listed(reserved)) for reserved in self._all(function)],
             most=MAX_PER_PROJECT,
             errors=errors or {},
         )
@@ -203,28 +203,30 @@ class ReservedPages(PageFamily):
     def _fields(self, function: Function) -> Mapping[str, Field]:
         versions = self._catalog.versions(function.function_id)
         aliases = self._catalog.aliases(function.function_id)
-        choices = [Choice(value=one.version, label=one.version) for one in versions]
-        choices += [Choice(value=f"!{one.name}", label=f"{one.name} (alias of {one.version})") for one in aliases]
+        choices = [Choice(value=version.version, label=version.version) for version in versions]
+        choices += [
+            Choice(value=f"!{alias.name}", label=f"{alias.name} (alias of {alias.version})") for alias in aliases
+        ]
         qualifier = Field(
             name="qualifier", key="qualifier", label="Version or alias", control="choice", choices=tuple(choices)
         )
         return {"qualifier": qualifier, "count": fields_of(ReservedBody)[0]}
 
     def _all(self, function: Function) -> Sequence[Reserved]:
-        found = self._reservations.find(function.project)
-        return [one for one in found if one.function.function_id == function.function_id]
+        reservations = self._reservations.find(function.project)
+        return [reserved for reserved in reservations if reserved.function.function_id == function.function_id]
 
     def _found(self, function: Function, qualifier: str) -> Reserved | None:
-        return next((one for one in self._all(function) if one.qualifier == qualifier), None)
+        return next((reserved for reserved in self._all(function) if reserved.qualifier == qualifier), None)
 
 
-def _listed(one: Reserved) -> dict[str, Any]:
+def _listed(reserved: Reserved) -> dict[str, Any]:
     return {
-        "qualifier": one.qualifier,
-        "version": one.function.version,
-        "now": one.count,
-        "base": one.reservation.count,
-        "crons": to_builtins(one.reservation.tactics.cron_configs),
+        "qualifier": reserved.qualifier,
+        "version": reserved.function.version,
+        "now": reserved.count,
+        "base": reserved.reservation.count,
+        "crons": to_builtins(reserved.reservation.tactics.cron_configs),
     }
 
 

@@ -46,9 +46,9 @@ def rows_of(table: Mapping[str, str]) -> list[Row]:
 def rows_in(form: Form, prefix: str = "") -> list[Row]:
     """Return the rows of a form. Empty new rows are left out, and those that the field ``remove`` names."""
     typed = form.rows(prefix, ("key", "value", "old"))
-    found = [Row(key=one["key"].strip(), value=one["value"], old=one["old"].strip()) for one in typed]
+    rows = [Row(key=row["key"].strip(), value=row["value"], old=row["old"].strip()) for row in typed]
     removed = {"", *form.all(f"{prefix}remove")}
-    return [row for row in found if row.old not in removed or (not row.old and (row.key or row.value))]
+    return [row for row in rows if row.old not in removed or (not row.old and (row.key or row.value))]
 
 
 def with_errors(rows: Iterable[Row]) -> list[Row]:
@@ -120,8 +120,8 @@ class EnvironmentForm(SettingsForm[Variables]):
             return typed, errors_beside(error, (ROWS, *PREFIX))
         rows = {
             name: [
-                replace(one, error=error.allowed) if (name, one.key) == (error.field, error.value) else one
-                for one in some
+                replace(row, error=error.allowed) if (name, row.key) == (error.field, error.value) else row
+                for row in some
             ]
             for name, some in typed.rows.items()
         }
@@ -183,7 +183,7 @@ class TagsForm(SettingsForm[Sequence[Row]]):
         gone = [{"key": key} for key in old if key not in new]
         added = [{"key": key, "value": value} for key, value in new.items() if old.get(key) != value]
         path = f"/v2/{function.project}/functions/{quote(self._frame.urn_of(function), safe='')}/tags"
-        removed = f"Removed {', '.join(one['key'] for one in gone)}, and saved nothing else; save again. "
+        removed = f"Removed {', '.join(tag['key'] for tag in gone)}, and saved nothing else; save again. "
         changes = (("DELETE", "delete", gone, removed), ("POST", "create", added, ""))
         return [
             Update(method=method, target=f"{path}/{action}", body={"tags": tags}, done=done)

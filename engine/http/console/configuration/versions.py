@@ -41,7 +41,7 @@ _SHARE = ("version", "percent")
 _RULE = ("version", "type", "param", "op", "value")
 _CHOSEN = ("type", "op")  #: fields that have a value in an empty row, too
 NAMES = ("name", "version", "description")
-_FIELDS = {one.key: one for one in fields_of(CreateAliasBody)}
+_FIELDS = {field.key: field for field in fields_of(CreateAliasBody)}
 _PARTS = {"param": "name", "op": "comparison", "rule_type": "part of the request"}  #: of a rule, as the page has them
 
 
@@ -52,7 +52,7 @@ class VersionsPage(PageFamily):
     @post("ConsolePublishVersion", f"{CONFIGURATION}/versions")
     async def publish(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
-        values = {one.name: form.text(one.name) for one in _PUBLISH}
+        values = {field.name: form.text(field.name) for field in _PUBLISH}
         try:
             reply = await self._frame.send(call, "POST", function, "/versions", values)
         except FunctiondError as error:
@@ -101,7 +101,7 @@ class AliasForm(Struct, frozen=True, kw_only=True):
 
 
 def form_of(alias: Alias) -> AliasForm:
-    kinds = {one.combine_type for one in alias.strategies.values()}
+    kinds = {strategy.combine_type for strategy in alias.strategies.values()}
     return AliasForm(
         name=alias.name,
         version=alias.version,
@@ -141,7 +141,7 @@ def body_of(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
     return {
         "version": typed.version,
         "description": stored.description if stored and described else typed.description,
-        "additional_version_weights": {one["version"]: number_of(one["percent"]) for one in typed.shares},
+        "additional_version_weights": {share["version"]: number_of(share["percent"]) for share in typed.shares},
         "additional_version_strategy": strategies,
     }
 
@@ -149,11 +149,11 @@ def body_of(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
 def errors_in(typed: AliasForm) -> dict[str, str]:
     """Return errors of rows, by ``shares`` and ``rules``: rows without a version, and versions with two shares."""
     kinds = {"shares": typed.shares, "rules": typed.rules}
-    found = {name: NO_VERSION for name, rows in kinds.items() if any(not one["version"] for one in rows)}
-    versions = [one["version"] for one in typed.shares]
-    if twice := next((one for one in versions if one and versions.count(one) > 1), ""):
-        found["shares"] = f"{twice} is given twice; remove one"
-    return found
+    errors = {name: NO_VERSION for name, rows in kinds.items() if any(not row["version"] for row in rows)}
+    versions = [share["version"] for share in typed.shares]
+    if twice := next((version for version in versions if version and versions.count(version) > 1), ""):
+        errors["shares"] = f"{twice} is given twice; remove one"
+    return errors
 
 
 def _same_rules(one: AliasForm, other: AliasForm) -> bool:
@@ -162,14 +162,14 @@ def _same_rules(one: AliasForm, other: AliasForm) -> bool:
 
 def _strategies(typed: AliasForm, stored: Alias | None) -> dict[str, Any]:
     before: Mapping[str, Strategy] = stored.strategies if stored else {}
-    found: dict[str, Any] = {}
-    for one in typed.rules:
-        version = one["version"]
+    strategies: dict[str, Any] = {}
+    for row in typed.rules:
+        version = row["version"]
         combine = before.get(version, Strategy()).combine_type if typed.combine == STORED else typed.combine
-        strategy = found.setdefault(version, {"combine_type": combine, "rules": []})
-        rule = {"rule_type": one["type"], "param": one["param"], "op": one["op"], "value": one["value"]}
+        strategy = strategies.setdefault(version, {"combine_type": combine, "rules": []})
+        rule = {"rule_type": row["type"], "param": row["param"], "op": row["op"], "value": row["value"]}
         strategy["rules"].append(rule)
-    return found
+    return strategies
 
 
 def _rows(form: Form, prefix: str, names: tuple[str, ...]) -> list[dict[str, str]]:
@@ -235,15 +235,15 @@ class AliasPages(PageFamily):
         alias: Alias | None,
         errors: Mapping[str, str] | None = None,
     ) -> Reply:
-        versions = [one.version for one in self._catalog.versions(function.function_id)]
-        choices = tuple(Choice(value=one, label=one) for one in versions)
+        versions = [version.version for version in self._catalog.versions(function.function_id)]
+        choices = tuple(Choice(value=version, label=version) for version in versions)
         return await self._frame.show(
             call,
             "functions/alias.html",
             tab=TAB,
             alias=alias,
             values=value_shown(call, to_builtins(values)),
-            choices=[("", "Choose…"), *((one, one) for one in versions)],
+            choices=[("", "Choose…"), *((version, version) for version in versions)],
             settings={**_FIELDS, "version": replace(_FIELDS["version"], control="choice", choices=choices)},
             combinations=[("and", "All rules match"), ("or", "Any rule matches")]
             + ([(STORED, "As stored")] if alias is not None and form_of(alias).combine == STORED else []),

@@ -193,11 +193,11 @@ class CodePage(PageFamily):
 
     def _choices(self, function: Function) -> list[tuple[Dependency, bool]]:
         """Return the dependencies that a function may use, each with whether it does, those in use first."""
-        used = {one.id for one in function.dependencies}
+        used = {dependency.id for dependency in function.dependencies}
         others = self._dependencies.list(function.project, runtime=function.runtime)
         return [
-            *((one, True) for one in function.dependencies),
-            *((one, False) for one in others if one.id not in used),
+            *((dependency, True) for dependency in function.dependencies),
+            *((other, False) for other in others if other.id not in used),
         ]
 
 
@@ -213,7 +213,7 @@ async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
 
 def _first(files: PackageFiles, version: Function) -> str:
     """Return the path of the file that the handler names, else of the only file; empty if there is neither."""
-    paths = [one.path for one in files.files]
+    paths = [file.path for file in files.files]
     try:
         handler = inline_file(version.handler, version.runtime)[0]
     except InvalidField:
@@ -225,8 +225,8 @@ def _beside(field: str, error: FunctiondError) -> dict[str, str]:
     """Return the message of an error beside the field of the code."""
     if isinstance(error, CodeChanged):
         return {field: _CHANGED}
-    found: dict[str, Any] = dict(errors_of(error))
-    return {field: found.get("func_code") or str(error)}
+    errors: dict[str, Any] = dict(errors_of(error))
+    return {field: errors.get("func_code") or str(error)}
 
 
 def with_text(fields: Mapping[str, Any], code: str) -> dict[str, Any]:

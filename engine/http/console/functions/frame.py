@@ -87,9 +87,11 @@ class FunctionFrame:
     def qualifiers(self, call: Call) -> list[tuple[str, str]]:
         """Return the versions and aliases among which a page lets its reader choose, with their names on the page."""
         function_id = self.function_of(call).function_id
-        versions = [one.version for one in reversed(self._catalog.versions(function_id)[1:])]
-        aliases = [(f"!{one.name}", f"{one.name} → {one.version}") for one in self._catalog.aliases(function_id)]
-        return [("", "latest"), *aliases, *((one, one) for one in versions)]
+        versions = [version.version for version in reversed(self._catalog.versions(function_id)[1:])]
+        aliases = [
+            (f"!{alias.name}", f"{alias.name} → {alias.version}") for alias in self._catalog.aliases(function_id)
+        ]
+        return [("", "latest"), *aliases, *((version, version) for version in versions)]
 
     def api_path(self, function: Function, rest: str = "", *, qualifier: str = "") -> str:
         """Return the percent-encoded path of a function in the API, with ``rest`` after it.

@@ -107,11 +107,14 @@ class FunctionsPage(PageFamily):
     async def show(self, call: Call) -> Reply:
         name = call.text("name").strip()
         failures, failing = self._usage.sums("errors"), bool(call.text("failing"))
-        found = self._catalog.list(call.project, name_part=name)
-        found = [one for one in found if failures.get(one.function_id)] if failing else found
-        page = page_of(call, found, "limit", maximum=ROWS)
+        functions = self._catalog.list(call.project, name_part=name)
+        functions = [function for function in functions if failures.get(function.function_id)] if failing else functions
+        page = page_of(call, functions, "limit", maximum=ROWS)
         triggers = Counter(trigger.function_id for trigger in self._triggers.in_project(call.project))
-        rows = [self._row(one, triggers[one.function_id], failures.get(one.function_id, 0)) for one in page.items]
+        rows = [
+            self._row(function, triggers[function.function_id], failures.get(function.function_id, 0))
+            for function in page.items
+        ]
         shown: dict[str, Any] = {"page": page, "rows": rows, "limit": ROWS, "searched": name, "failing": failing}
         return await self._pages.show(call, "functions.html", **shown)
 
@@ -164,14 +167,14 @@ class CreationPage(PageFamily):
         self, call: Call, typed: Mapping[str, str] = DEFAULTS, errors: Mapping[str, str] | None = None
     ) -> Reply:
         choices = await self._choices()
-        chosen = next((one for one in choices if one.name == typed["runtime"]), choices[0])
+        chosen = next((choice for choice in choices if choice.name == typed["runtime"]), choices[0])
         return await self._pages.show(
             call,
             "functions/create.html",
             typed={"func_name": "", "description": "", "code": chosen.code, **typed},
             errors=defaultdict(str, errors or {}),
-            runtimes=[one for one in choices if not one.problem],
-            refused=_by_problem(one for one in choices if one.problem),
+            runtimes=[choice for choice in choices if not choice.problem],
+            refused=_by_problem(choice for choice in choices if choice.problem),
             memory=[(str(size), f"{size:,} MB") for size in MEMORY_SIZES],
             timeouts=TIMEOUTS,
             inline_limit=INLINE_LIMIT,
@@ -198,8 +201,8 @@ def _default_handler(runtime: str) -> str:
 
 def _by_problem(choices: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for one in choices:
-        found.setdefault(one.problem, []).append(one.label)
+    for choice in choices:
+        found.setdefault(choice.problem, []).append(choice.label)
     return found
 
 
@@ -226,15 +229,15 @@ def _body(form: Form) -> Any:
 def _is_template(code: str) -> bool:
     """Return whether the code is an unchanged template, for which the operation stores that of handler and runtime."""
     templates = (default_code("inline", _default_handler(name), name).decode() for name in OFFERED)
-    return not code.strip() or any(code.strip() == one.strip() for one in templates)
+    return not code.strip() or any(code.strip() == template.strip() for template in templates)
 
 
 def _errors(error: FunctiondError, source: str) -> dict[str, str]:
-    found = {_BESIDE.get(name, name): message for name, message in errors_of(error).items()}
-    if source == "zip" and "code" in found:
-        found["file"] = found.pop("code")
+    errors = {_BESIDE.get(name, name): message for name, message in errors_of(error).items()}
+    if source == "zip" and "code" in errors:
+        errors["file"] = errors.pop("code")
     known = {"func_name", "description", "code", "file", WHOLE, *DEFAULTS}
-    return {name if name in known else WHOLE: message for name, message in found.items()}
+    return {name if name in known else WHOLE: message for name, message in errors.items()}
 
 
 class RemovalPage(PageFamily):
@@ -255,7 +258,9 @@ class RemovalPage(PageFamily):
     @get("ConsoleFunctionRemoval", f"{FUNCTION}/delete", ADMIN)
     async def _show(self, call: Call, typed: str = "", errors: Mapping[str, str] | None = None) -> Reply:
         function_id = self._frame.function_of(call).function_id
-        triggers = [one for one in self._triggers.in_project(call.project) if one.function_id == function_id]
+        triggers = [
+            trigger for trigger in self._triggers.in_project(call.project) if trigger.function_id == function_id
+        ]
         return await self._frame.show(
             call,
             "functions/delete.html",

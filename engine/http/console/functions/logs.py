@@ -84,7 +84,7 @@ class FunctionLogs(PageFamily):
             "functions/logs.html",
             tab="logs",
             live=False,
-            lines=[one for one in lines if _matches(one, text, only_errors)],
+            lines=[line for line in lines if _matches(line, text, only_errors)],
             limits={"lines": LINES, "newest": NEWEST},
             request_id=request_id,
             text=text,
@@ -133,7 +133,7 @@ class FunctionLogs(PageFamily):
         lines = await self._last(function, request_id)
         known = Counter(lines)
         new, position = tail.take(max(before, tail.start), tail.end - before)
-        lines += (one for one in _chosen(new, request_id) if not _forget(known, one))
+        lines += (line for line in _chosen(new, request_id) if not _forget(known, line))
         return position, lines[-LINES:]
 
     async def _pass_on(self, call: Call, write: Write, tail: LogTail, position: int, request_id: str) -> None:
@@ -173,8 +173,8 @@ class FunctionLogs(PageFamily):
 
 def _last_lines(logs: Iterable[tuple[str, bytes]]) -> list[LogLine]:
     """Return the last lines of logs, each with a request id."""
-    found = [line for request_id, log in logs for line in shown_lines(decode(log), request_id)]
-    return sorted(found, key=lambda one: one.time)[-LINES:]
+    lines = [line for request_id, log in logs for line in shown_lines(decode(log), request_id)]
+    return sorted(lines, key=lambda line: line.time)[-LINES:]
 
 
 def _forget(known: Counter[LogLine], line: LogLine) -> bool:

@@ -107,7 +107,7 @@ class FunctionTotals(Struct, frozen=True, kw_only=True):
 
 class FunctionCharts:
     def __init__(self, series: FunctionSeries, chosen: TimeRange) -> None:
-        self._begins = [one.timestamp / 1000 for one in series.count]
+        self._begins = [value.timestamp / 1000 for value in series.count]
         minutes = max(1, round((self._begins[1] - self._begins[0]) / 60)) if len(self._begins) > 1 else 1
         self._axis = TimeAxis(begins=self._begins, minutes=minutes, labels=chosen.ticks)
         self._count, self._errors, self._refused = map(_values, (series.count, series.fail_count, series.reject_count))
@@ -199,7 +199,7 @@ class FunctionCharts:
 
 
 def _values(series: Sequence[SlaValue]) -> Values:
-    return [None if one.value < 0 else one.value for one in series]
+    return [None if value.value < 0 else value.value for value in series]
 
 
 def _seconds(series: Sequence[SlaValue]) -> Values:

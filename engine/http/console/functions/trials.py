@@ -104,7 +104,7 @@ class TrialPage(PageFamily):
     async def save(self, call: Call, form: Form) -> Reply:
         """Save the event under the name that was typed. An event of this name is replaced."""
         function, name = self._frame.function_of(call), form.text("name")
-        old = next((one for one in self._events.list(self._urn(call)) if one.name == name), None)
+        old = next((stored for stored in self._events.list(self._urn(call)) if stored.name == name), None)
         try:
             content = base64.b64encode(event_of(form)).decode()
             body = {"name": name, "content": content}
@@ -151,7 +151,7 @@ class TrialPage(PageFamily):
             errors=defaultdict(str, {name if name in known else WHOLE: text for name, text in beside.items()}),
             run=run,
             saved=saved,
-            opened=next((one for one in saved if typed["from"] == f"event:{one.id}"), None),
+            opened=next((stored for stored in saved if typed["from"] == f"event:{stored.id}"), None),
             samples=[kind for kind in self._triggers.kinds if self._triggers.example(kind) is not None],
             qualifiers=self._frame.qualifiers(call),
             invokes=may(call, "InvokeFunction"),
@@ -209,8 +209,8 @@ def event_of(form: Form) -> bytes:
 
 def _position(event: bytes, problem: str) -> str:
     """Return what is wrong with JSON, with the line and the column."""
-    found = _BYTE.search(problem)
-    end = int(found[1]) if found else len(event)
+    match = _BYTE.search(problem)
+    end = int(match[1]) if match else len(event)
     line = event.count(b"\n", 0, end) + 1
     column = len(event[event.rfind(b"\n", 0, end) + 1 : end].decode("utf-8", "replace")) + 1
     reason = _BYTE.sub("", problem).removeprefix("JSON is malformed: ")
@@ -252,8 +252,8 @@ def _own_lines(log: str) -> str:
     """Return a log without the lines that the platform puts around it."""
     head, _, rest = log.partition("\n")
     rest = rest if head.startswith("Start invoke request ") else log
-    before, found, _ = rest.rpartition("Finish invoke request ")
-    return (before if found else rest).rstrip("\n")
+    before, mark, _ = rest.rpartition("Finish invoke request ")
+    return (before if mark else rest).rstrip("\n")
 
 
 def trial_stream(feed: LogFeed, function: Function, run: Run) -> Stream:

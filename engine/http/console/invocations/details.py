@@ -101,7 +101,7 @@ class InvocationDetails:
 
     async def deliveries(self, call: Call, record: Record) -> Sequence[DeliveryItem]:
         """Return the deliveries of its outcome that are pending or given up."""
-        return [delivery_shown(call, self._item(one)) for one in await self._redrive.deliveries_of(record)]
+        return [delivery_shown(call, self._item(pending)) for pending in await self._redrive.deliveries_of(record)]
 
     async def runs(self, call: Call, record: Record) -> Sequence[Run]:
         """Return the attempts of an invocation, newest first. The query may select one of them by ``attempt``."""
@@ -122,17 +122,17 @@ class InvocationDetails:
         causes = {record.cause: "Repeats" if record.source == SOURCE else CAUSE} if record.cause else {}
         if readable and (key := self._identity.key_of(_cause(record.payload))) is not None:
             causes.setdefault(key, CAUSE)
-        found = []
+        relations = []
         for key, relation in causes.items():
             request_id = self._identity.request_id(key)
             earlier = await self._find(request_id, call.project)
             state = None if earlier is None else earlier.state
-            found.append(Related(relation=relation, request_id=request_id, state=state))
+            relations.append(Related(relation=relation, request_id=request_id, state=state))
         for later in await self._records.caused_by(record.key, CAUSED):
             if self._catalog.project_of(later.function_id) == call.project:
                 relation = "Repeated by" if later.source == SOURCE else "Its outcome is the event of"
-                found.append(Related(relation=relation, request_id=later.request_id, state=later.state))
-        return found
+                relations.append(Related(relation=relation, request_id=later.request_id, state=later.state))
+        return relations
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -144,17 +144,17 @@ class InvocationDetails:
     def _attempts(self, record: Record) -> list[Run]:
         runs = [
             Run(
-                attempt=one.attempt,
-                state="FAIL" if one.code else "SUCCESS",
-                started_at=one.started_at,
-                ended_at=one.ended_at,
-                code=one.code,
-                message=one.message,
-                decision="" if one.decision is None else one.decision.text,
-                progress=None if one.progress is None else (one.progress, one.note),
-                instance=one.instance,
+                attempt=attempt.attempt,
+                state="FAIL" if attempt.code else "SUCCESS",
+                started_at=attempt.started_at,
+                ended_at=attempt.ended_at,
+                code=attempt.code,
+                message=attempt.message,
+                decision="" if attempt.decision is None else attempt.decision.text,
+                progress=None if attempt.progress is None else (attempt.progress, attempt.note),
+                instance=attempt.instance,
             )
-            for one in record.attempts
+            for attempt in record.attempts
         ]
         ended = record.started_at is not None and record.ended_at is not None
         if record.started_at is not None and (record.state is State.RUNNING or (ended and not runs)):
@@ -227,7 +227,7 @@ def pretty(content: bytes) -> str:
 def headers_of(event: bytes) -> Sequence[Header]:
     """Return the HTTP headers in the event of a gateway; nothing for other events."""
     try:
-        found = msgspec.json.decode(event[:SHOWN], type=_Request)
+        request = msgspec.json.decode(event[:SHOWN], type=_Request)
     except (msgspec.DecodeError, RecursionError):
         return ()
-    return [Header(name, value) for name, value in sorted(found.headers.items())]
+    return [Header(name, value) for name, value in sorted(request.headers.items())]

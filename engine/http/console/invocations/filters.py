@@ -58,8 +58,8 @@ class InvocationFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def fields(self) -> Mapping[str, str]:
         """Return the fields that filter, by name."""
-        found: dict[str, str] = msgspec.to_builtins(self)
-        return found
+        values: dict[str, str] = msgspec.to_builtins(self)
+        return values
 
     def query(self, **changes: object) -> str:
         """Return the filter as a query, with changed or further fields. Empty ones are left out."""
@@ -162,11 +162,11 @@ class Filters:
         """Return the smallest key, and the key below which all are, of request ids that begin with ``prefix``."""
         if not prefix:
             return 0, None
-        found = self._identity.range_of(prefix)
-        if found is None:
+        keys = self._identity.range_of(prefix)
+        if keys is None:
             allowed = "must be a request id of this engine, or its beginning, such as 01a21a4f-a46e"
             raise BadQuery("request", prefix, allowed)
-        return found[0], None if found[1] >= LAST_KEY else found[1] + 1
+        return keys[0], None if keys[1] >= LAST_KEY else keys[1] + 1
 
 
 class TriggerLink(Struct, frozen=True, kw_only=True):
@@ -185,12 +185,13 @@ class InvocationTriggers:
         The trigger ``chosen`` is among them, even if it was deleted.
         """
         labels = {
-            one.id: _label(one, of_all=not function_id) for one in islice(self._those(project, function_id), OFFERED)
+            trigger.id: _label(trigger, of_all=not function_id)
+            for trigger in islice(self._those(project, function_id), OFFERED)
         }
         if chosen and chosen not in labels:
             link = self._link(project, chosen)
             labels[chosen] = link.name or f"{chosen} (deleted)"
-        return sorted(labels.items(), key=lambda one: one[1])
+        return sorted(labels.items(), key=lambda option: option[1])
 
     def of(self, project: str, record: Record) -> TriggerLink | None:
         """Return the trigger that made an invocation; None if none did."""
@@ -199,7 +200,7 @@ class InvocationTriggers:
     def _those(self, project: str, function_id: int) -> Iterator[BoundTrigger]:
         if function_id:
             return iter(self._triggers.of_function(function_id))
-        return (one for one in self._triggers.all() if one.project == project)
+        return (trigger for trigger in self._triggers.all() if trigger.project == project)
 
     def _link(self, project: str, trigger_id: str) -> TriggerLink:
         try:

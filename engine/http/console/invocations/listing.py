@@ -47,7 +47,7 @@ class InvocationLists(PageFamily):
 
     @get("ConsoleInvocations", f"{PROJECT}/invocations")
     async def show_project(self, call: Call) -> Reply:
-        functions = {one.function_id: one for one in self._catalog.list(call.project)}
+        functions = {function.function_id: function for function in self._catalog.list(call.project)}
         chosen = filter_of(call.text)
         data = await self._data(call, chosen, functions)
         return await self._pages.show(call, "invocations.html", tab="", filter=chosen, **data)
@@ -66,7 +66,7 @@ class InvocationLists(PageFamily):
         self, call: Call, typed: InvocationFilter, functions: Mapping[int, Function], name: str = ""
     ) -> dict[str, Any]:
         """Return the data of a page, with ``live`` and ``http_status``. ``name`` is the function of the path."""
-        found, count, errors, status = _NOTHING, Count(rows=0), dict[str, str](), 200
+        page, count, errors, status = _NOTHING, Count(rows=0), dict[str, str](), 200
         function_id = next(iter(functions)) if name else 0
         chosen = replace(typed, function=name) if name else typed
         back, start = _start(call)
@@ -75,30 +75,30 @@ class InvocationLists(PageFamily):
             selection = self._filters.selection(chosen, call.project, frozenset(functions))
             function_id = selection.function_id
             if functions:
-                found = await self._records.search(selection, start, rows, back=back)
+                page = await self._records.search(selection, start, rows, back=back)
                 count = await self._records.count(selection, COUNTED)
         except (InvalidField, NotFound) as error:
             errors, status = _refusal(error)
-        unfinished = found.more and len(found.records) < rows
+        unfinished = page.more and len(page.records) < rows
         return {
             "live": not errors and start is None and not unfinished,
             "http_status": status,
             "functions": functions,
             "errors": errors,
-            "found": found,
+            "found": page,
             "count": count,
             "most": COUNTED,
             "states": list(State),
             "spans": [(key, text) for key, (text, _) in SPANS.items()],
-            "sources": [(one, one) for one in sorted({*self._sources, *filter(None, [typed.source])})],
+            "sources": [(source, source) for source in sorted({*self._sources, *filter(None, [typed.source])})],
             "triggers": self._triggers.options(call.project, function_id, typed.trigger),
             "many": {} if errors else self._many(call, chosen),
             "unfinished": unfinished,
             "back": back,
-            "read": call.number("read", 0) + found.read,
-            "matching": call.number("found", 0) + len(found.records),
-            "reached": _time_of(found.first if back else found.last),
-            **_links(call, typed, found, start, back, unfinished),
+            "read": call.number("read", 0) + page.read,
+            "matching": call.number("found", 0) + len(page.records),
+            "reached": _time_of(page.first if back else page.last),
+            **_links(call, typed, page, start, back, unfinished),
         }
 
     def _many(self, call: Call, chosen: InvocationFilter) -> Mapping[str, str]:
@@ -125,16 +125,16 @@ def _start(call: Call) -> tuple[bool, Place | None]:
 
 
 def _links(
-    call: Call, typed: InvocationFilter, found: Found, start: Place | None, back: bool, unfinished: bool
+    call: Call, typed: InvocationFilter, page: Found, start: Place | None, back: bool, unfinished: bool
 ) -> dict[str, str]:
     """Return the queries of the links to other pages; empty where there is none."""
     limit = {"limit": call.text("limit")}
-    before: dict[str, object] = {**limit, "before": show_place(found.first or start)}
-    after: dict[str, object] = {**limit, "after": show_place(found.last or start)}
+    before: dict[str, object] = {**limit, "before": show_place(page.first or start)}
+    after: dict[str, object] = {**limit, "after": show_place(page.last or start)}
     if unfinished:
-        seen = {"read": call.number("read", 0) + found.read, "found": call.number("found", 0) + len(found.records)}
+        seen = {"read": call.number("read", 0) + page.read, "found": call.number("found", 0) + len(page.records)}
         (before if back else after).update(seen)
-    has_newer, has_older = (found.more, True) if back else (start is not None, found.more)
+    has_newer, has_older = (page.more, True) if back else (start is not None, page.more)
     return {
         "newest": typed.query(**limit) if start is not None else "",
         "newer": typed.query(**before) if has_newer else "",

@@ -77,7 +77,7 @@ class ManyInvocations(PageFamily):
         chosen = self._filters.settled(listed)
         counts = dict[str, Count]()
         sample: Sequence[Record] = ()
-        for state in (one for one in State if one in states_of(kind, chosen.status)):
+        for state in (state for state in State if state in states_of(kind, chosen.status)):
             selection = self._selection(call, kind, replace(chosen, status=state.value))
             if not selection.functions and not chosen.function:
                 break  # a project without functions
@@ -173,7 +173,7 @@ class ManyInvocations(PageFamily):
 
     def _names(self, project: str) -> Mapping[int, str]:
         """Return the short names of a project's functions by their ids."""
-        return {one.function_id: name_of(one) for one in self._catalog.list(project)}
+        return {function.function_id: name_of(function) for function in self._catalog.list(project)}
 
     def _functions(self, call: Call, chosen: InvocationFilter, progress: Progress) -> Iterator[str]:
         """Yield the names of the functions that are left, in their order."""
@@ -187,8 +187,8 @@ class ManyInvocations(PageFamily):
     async def _act(self, call: Call, kind: Kind, chosen: InvocationFilter, progress: Progress) -> Progress:
         """Make a step of one function, unless it has no invocation that matches."""
         if progress.function != chosen.function:
-            found = await self._records.search(self._selection(call, kind, chosen), None, 1)
-            if not found.records and not found.more:
+            page = await self._records.search(self._selection(call, kind, chosen), None, 1)
+            if not page.records and not page.more:
                 return replace(progress, function=chosen.function, marker="")
             progress = replace(progress, marker="")
         after = await (self._cancel if kind == "cancel" else self._redrive)(call, chosen, progress)
@@ -213,11 +213,11 @@ class ManyInvocations(PageFamily):
         reply = await self._frame.api.send(call, "POST", target, {**self._filters.api_body(chosen), **body})
         step = reply.read(RedrivenInvocations)
         refused = [] if step.refused is UNSET else step.refused
-        texts = (f"{one.request_id} {one.error_message}"[:LONGEST_REFUSAL] for one in refused)
+        texts = (f"{refusal.request_id} {refusal.error_message}"[:LONGEST_REFUSAL] for refusal in refused)
         return replace(
             progress,
             marker="" if step.next_marker is UNSET else step.next_marker,
-            done=progress.done + sum(one.repeated is UNSET for one in step.redriven),
+            done=progress.done + sum(invocation.repeated is UNSET for invocation in step.redriven),
             refused=progress.refused + len(refused),
             refusals=(*progress.refusals, *texts)[:REFUSALS],
         )

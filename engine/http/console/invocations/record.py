@@ -117,7 +117,7 @@ class InvocationPage(PageFamily):
         return await self._pages.show(
             call,
             "invocation.html",
-            live=not errors and (not record.state.final or any(one.next_try for one in deliveries)),
+            live=not errors and (not record.state.final or any(delivery.next_try for delivery in deliveries)),
             errors=errors or {},
             progress=self._details.progress(record),
             explanation=None if record.state.final else await self._explanation(call, record),

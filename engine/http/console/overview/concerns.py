@@ -143,7 +143,7 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
                 for function_id, tally in self.usage.totals(now - RECENT, now).items()
                 if tally.errors and (function := self._function(function_id, project)) is not None
             ),
-            key=lambda one: -one[1].errors,
+            key=lambda pair: -pair[1].errors,
         )
         for function, tally in failing[:NAMED]:
             yield Concern(
@@ -157,12 +157,12 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
             yield from _more(rest, "functions fail", f"{list_of(project, 'functions')}?failing=1")
 
     def _failing_triggers(self, call: Call, project: str) -> Iterator[Concern]:
-        found = [
+        failing = [
             (trigger, state)
             for trigger in self.triggers.in_project(project)
             if (state := self.sources.state(trigger.id)) is not None and (state.state == FAILING or state.problem)
         ]
-        for trigger, state in found[:NAMED]:
+        for trigger, state in failing[:NAMED]:
             function = self._function(trigger.function_id, project)
             name = name_of(function) if function else trigger.function
             fails = "fails" if state.state == FAILING else "has a problem"
@@ -175,39 +175,41 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
                 action="Open the triggers",
                 urgent=state.state == FAILING,
             )
-        yield from _more(len(found) - NAMED, "triggers have problems", list_of(project, "triggers"))
+        yield from _more(len(failing) - NAMED, "triggers have problems", list_of(project, "triggers"))
 
     def _failing_destinations(self, call: Call, project: str) -> Iterator[Concern]:
-        found = {
-            one: (function, status)
+        failing = {
+            spec: (function, status)
             for function, settings in self.catalog.settings_in(project)
-            for one in (settings.on_success, settings.on_failure)
-            if one is not None and (status := self.destinations.destination_status(one)).failures
+            for spec in (settings.on_success, settings.on_failure)
+            if spec is not None and (status := self.destinations.destination_status(spec)).failures
         }
-        for one, (function, status) in list(found.items())[:NAMED]:
+        for spec, (function, status) in list(failing.items())[:NAMED]:
             yield Concern(
-                title=f"{one.destination} destination of {name_of(function)} fails",
+                title=f"{spec.destination} destination of {name_of(function)} fails",
                 text=f"{status.failures} failed tries in a row. {_shown(call, status.problem)}",
                 link=list_of(project, "deliveries"),
                 action="Open the deliveries",
                 urgent=True,
             )
-        yield from _more(len(found) - NAMED, "destinations fail", list_of(project, "deliveries"))
+        yield from _more(len(failing) - NAMED, "destinations fail", list_of(project, "deliveries"))
 
     def _expired(self, project: str) -> Iterator[Concern]:
         counts = self.usage.sums("expired", self.clock.now() - DAY)
-        found = [function for one in counts if (function := self._function(one, project)) is not None]
-        for function in found[:NAMED]:
+        functions = [
+            function for function_id in counts if (function := self._function(function_id, project)) is not None
+        ]
+        for function in functions[:NAMED]:
             yield Concern(
                 title=f"{name_of(function)} has discarded work",
                 text=f"{words.number(counts[function.function_id])} invocations of the last day were too old to start.",
                 link=path_of(function, "/invocations?status=DISCARD"),
                 action="Open them",
             )
-        yield from _more(len(found) - NAMED, "functions have discarded work", list_of(project, "functions"))
+        yield from _more(len(functions) - NAMED, "functions have discarded work", list_of(project, "functions"))
 
     def _paused(self, project: str) -> Iterator[Concern]:
-        paused = [one for one in self.controls.paused() if one.project == project]
+        paused = [function for function in self.controls.paused() if function.project == project]
         for function in paused[:NAMED]:
             waiting = self.backlog.of(function.function_id)[0]
             reason = self.controls.of(function.function_id).pause_reason
@@ -230,7 +232,7 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
             and not self.controls.of(function_id).paused
             and (function := self._function(function_id, project)) is not None
         )
-        age, function = max(waits, key=lambda one: one[0], default=(0.0, None))
+        age, function = max(waits, key=lambda wait: wait[0], default=(0.0, None))
         if function is not None and age > OLD:
             waiting = self.backlog.of(function.function_id)[0]
             yield Concern(

@@ -62,10 +62,10 @@ class OverviewPage(PageFamily):
     async def show(self, call: Call) -> Reply:
         chosen = range_of(call)
         figures = list(self._figures())
-        single = {one.name: one.samples[0][1] for one in figures if not one.labels}
-        times = {name: found for name, found in single.items() if isinstance(found, Distribution)}
-        value = {name: found for name, found in single.items() if not isinstance(found, Distribution)}
-        values = {one.name: _nonzero(one) for one in figures if one.labels}
+        single = {figure.name: figure.samples[0][1] for figure in figures if not figure.labels}
+        times = {name: figure for name, figure in single.items() if isinstance(figure, Distribution)}
+        value = {name: figure for name, figure in single.items() if not isinstance(figure, Distribution)}
+        values = {figure.name: _nonzero(figure) for figure in figures if figure.labels}
         concerns = list(engine_concerns(self._health, value, values["held"]))
         for project in projects_for(call, self._catalog)[:PROJECTS]:
             concerns += await self._concerns.of(call, project)
@@ -74,7 +74,7 @@ class OverviewPage(PageFamily):
             call,
             "overview.html",
             ready=not self._health.ready(),
-            concerns=sorted(concerns, key=lambda one: not one.urgent),
+            concerns=sorted(concerns, key=lambda concern: not concern.urgent),
             shown=SHOWN,
             about=self._health.about(""),
             value=value,
@@ -89,8 +89,8 @@ class OverviewPage(PageFamily):
 
 def _nonzero(figure: Family) -> Mapping[str, float]:
     """Return the nonzero values of a metric by the value of its label, the largest first."""
-    found = {label: value for [label], value in figure.samples if value and not isinstance(value, Distribution)}
-    return dict(sorted(found.items(), key=lambda one: -one[1]))
+    values = {label: value for [label], value in figure.samples if value and not isinstance(value, Distribution)}
+    return dict(sorted(values.items(), key=lambda item: -item[1]))
 
 
 class EngineCharts:
@@ -99,11 +99,13 @@ class EngineCharts:
     def __init__(self, usage: Usage, chosen: TimeRange) -> None:
         self._waiting_now = usage.waiting
         self._periods = usage.periods(chosen.minutes, chosen.size)
-        self._samples = [one.sample or Sample() for one in self._periods]
-        self._axis = TimeAxis(begins=[one.begin for one in self._periods], minutes=chosen.size, labels=chosen.ticks)
+        self._samples = [period.sample or Sample() for period in self._periods]
+        self._axis = TimeAxis(
+            begins=[period.begin for period in self._periods], minutes=chosen.size, labels=chosen.ticks
+        )
         self._sum = Sample()
-        for one in self._samples:
-            self._sum.add(one)
+        for sample in self._samples:
+            self._sum.add(sample)
 
     def charts(self) -> Sequence[Chart]:
         return [self._accepted(), self._ended(), self._waiting(), self._waits()]
@@ -120,7 +122,7 @@ class EngineCharts:
             "Half started within",
             "99 %",
         )
-        rows = [(one.begin, _cells(one)) for one in reversed(self._periods) if one.sample is not None]
+        rows = [(period.begin, _cells(period)) for period in reversed(self._periods) if period.sample is not None]
         return FigureTable(minutes=self._axis.minutes, names=names, rows=rows)
 
     def _accepted(self) -> Chart:
@@ -130,9 +132,9 @@ class EngineCharts:
             f" {words.number(total.refused)} refused"
         )
         series = [
-            self._series("Asynchronous", "accepted", lambda one: one.accepted),
-            self._series("Synchronous", "called", lambda one: one.called),
-            self._series("Refused", "refused", lambda one: one.refused),
+            self._series("Asynchronous", "accepted", lambda sample: sample.accepted),
+            self._series("Synchronous", "called", lambda sample: sample.called),
+            self._series("Refused", "refused", lambda sample: sample.refused),
         ]
         return bar_chart("accepted", "Accepted", summary, self._axis, series)
 
@@ -143,14 +145,14 @@ class EngineCharts:
             f" {words.number(total.discarded)} were discarded"
         )
         series = [
-            self._series("Succeeded", "success", lambda one: one.succeeded),
-            self._series("Failed", "fail", lambda one: one.failed),
-            self._series("Discarded", "discard", lambda one: one.discarded),
+            self._series("Succeeded", "success", lambda sample: sample.succeeded),
+            self._series("Failed", "fail", lambda sample: sample.failed),
+            self._series("Discarded", "discard", lambda sample: sample.discarded),
         ]
         return bar_chart("ended", "Ended", summary, self._axis, series)
 
     def _waiting(self) -> Chart:
-        values = [one.waiting for one in self._periods]
+        values = [period.waiting for period in self._periods]
         most = max((value for value in values if value is not None), default=0)
         summary = f"{words.number(self._waiting_now)} now, {words.number(most)} at most"
         series = [Series(name="At most", kind="waiting", values=values)]
@@ -162,13 +164,13 @@ class EngineCharts:
         if half is not None and most is not None:
             summary = f"Half of the attempts started {_within(half)} of their due time, 99 % {_within(most)}"
         series = [
-            self._series("Half within", "half", lambda one: _quantile(one, 0.5)),
-            self._series("99 % within", "nearly-all", lambda one: _quantile(one, 0.99)),
+            self._series("Half within", "half", lambda sample: _quantile(sample, 0.5)),
+            self._series("99 % within", "nearly-all", lambda sample: _quantile(sample, 0.99)),
         ]
         return duration_chart("waits", "Time until the start", summary, self._axis, series)
 
     def _series(self, name: str, kind: str, value: Callable[[Sample], float | None]) -> Series:
-        return Series(name=name, kind=kind, values=[value(one) for one in self._samples])
+        return Series(name=name, kind=kind, values=[value(sample) for sample in self._samples])
 
 
 def _quantile(sample: Sample, share: float) -> float | None:
@@ -180,7 +182,7 @@ def _within(seconds: float) -> str:
 
 
 def _cells(period: Period) -> Sequence[str]:
-    one = period.sample or Sample()
-    counts = (one.accepted, one.called, one.refused, one.succeeded, one.failed, one.discarded, period.waiting or 0)
-    waits = (_quantile(one, 0.5), _quantile(one, 0.99))
+    row = period.sample or Sample()
+    counts = (row.accepted, row.called, row.refused, row.succeeded, row.failed, row.discarded, period.waiting or 0)
+    waits = (_quantile(row, 0.5), _quantile(row, 0.99))
     return [*map(words.number, counts), *("" if value is None else words.span(value) for value in waits)]

@@ -34,8 +34,8 @@ def read_cookie(headers: Headers, name: str) -> str:
     Cookies of other programs on the same host are ignored, whatever their form.
     """
     for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"):
-        found, equals, value = pair.strip().partition("=")
-        if equals and found == name:
+        key, equals, value = pair.strip().partition("=")
+        if equals and key == name:
             return value
     return ""
 

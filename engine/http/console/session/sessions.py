@@ -77,7 +77,7 @@ class Sessions:
         bodies = await self._stored()
         rows = {key: row for key, body in bodies if (row := _decode(body)) is not None}
         self._ended = {key for key, _ in bodies} - rows.keys()
-        for key, row in sorted(rows.items(), key=lambda one: one[1].ends_at):
+        for key, row in sorted(rows.items(), key=lambda item: item[1].ends_at):
             self._sessions[key] = self._session(row)
             known = principals is not None and principals.named(row.credential) is not None
             if not (known and self._is_live(self._sessions[key])):
@@ -88,10 +88,10 @@ class Sessions:
         await self._write({})
 
     async def _stored(self) -> list[tuple[str, bytes]]:
-        found: list[tuple[str, bytes]] = []
-        while page := await self._store.scan(_SESSIONS, after=found[-1][0] if found else ""):
-            found += page
-        return found
+        rows: list[tuple[str, bytes]] = []
+        while page := await self._store.scan(_SESSIONS, after=rows[-1][0] if rows else ""):
+            rows += page
+        return rows
 
     async def open(self, principal: Principal) -> str:
         """Open a session for a principal, and return its id.
@@ -138,7 +138,7 @@ class Sessions:
 
     async def retain(self, principals: Principals) -> None:
         """End the sessions of all credentials that do not exist any more."""
-        for key in [key for key, one in self._sessions.items() if principals.named(one.row.credential) is None]:
+        for key in [key for key, session in self._sessions.items() if principals.named(session.row.credential) is None]:
             self._drop(key)
         await self._write({})
 
@@ -150,9 +150,9 @@ class Sessions:
 
     def _make_room(self, credential: str) -> None:
         """End sessions that are over, then the oldest until one more is within the limits."""
-        for key in [key for key, one in self._sessions.items() if not self._is_live(one)]:
+        for key in [key for key, session in self._sessions.items() if not self._is_live(session)]:
             self._drop(key)
-        own = [key for key, one in self._sessions.items() if one.row.credential == credential]
+        own = [key for key, session in self._sessions.items() if session.row.credential == credential]
         for key in own[: max(0, len(own) - OF_ONE + 1)]:
             self._drop(key)
         if len(self._sessions) >= MOST:

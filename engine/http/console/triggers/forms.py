@@ -163,9 +163,9 @@ def trigger_path(trigger: BoundTrigger) -> str:
 
 def qualifiers_of(catalog: Catalog, function: Function) -> list[tuple[str, str]]:
     """Return the versions and aliases that triggers of a function may call, with their labels."""
-    versions = [one.version for one in catalog.versions(function.function_id)[1:]]
+    versions = [version.version for version in catalog.versions(function.function_id)[1:]]
     return [
         (LATEST, LATEST),
-        *((f"!{one.name}", f"alias {one.name}") for one in catalog.aliases(function.function_id)),
-        *((one, f"version {one}") for one in reversed(versions)),
+        *((f"!{alias.name}", f"alias {alias.name}") for alias in catalog.aliases(function.function_id)),
+        *((version, f"version {version}") for version in reversed(versions)),
     ]

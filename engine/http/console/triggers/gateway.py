@@ -66,7 +66,7 @@ class GatewayPages(PageFamily):
         trigger = self._trigger(call)
         fields, old = fields_of_kind(trigger.plugin), trigger.given
         steps, values = _steps(fields), typed_values(fields, form, old)
-        number = next((one.number for one in steps if str(one.number) == form.text("step")), 1)
+        number = next((step.number for step in steps if str(step.number) == form.text("step")), 1)
         if form.text("go") == "back":
             return await self._show_step(call, trigger, max(number - 1, 1), values, {})
         if form.text("generation") != str(trigger.stored.generation):
@@ -87,7 +87,7 @@ class GatewayPages(PageFamily):
             await self._api.send(call, "PUT", trigger_path(trigger), {"event_data": data})
         except FunctiondError as error:
             errors, steps = errors_in_form(trigger.kind, fields, error), _steps(fields)
-            wrong = (one.number for one in steps if any(field.name in errors for field in flat(one.fields)))
+            wrong = (step.number for step in steps if any(field.name in errors for field in flat(step.fields)))
             values = typed_values(fields, form, old)
             return await self._show_step(call, trigger, next(wrong, len(steps)), values, errors)
         return see_other(page_of_trigger(trigger), "Saved. The next request uses these settings.")
@@ -105,7 +105,11 @@ class GatewayPages(PageFamily):
         steps = _steps(fields_of_kind(trigger.plugin))
         others = [field for step in steps if step.number != number for field in flat(step.fields)]
         # A flag that is not set is left out, as a browser leaves out an unchecked box.
-        hidden = {one.name: values[one.name] for one in others if one.control != "flag" or values[one.name] == "true"}
+        hidden = {
+            other.name: values[other.name]
+            for other in others
+            if other.control != "flag" or values[other.name] == "true"
+        }
         return await self._pages.show(
             call,
             "triggers/gateway_edit.html",
@@ -155,5 +159,5 @@ def _errors_until(trigger: BoundTrigger, steps: tuple[Step, ...], form: Form) ->
 def _texts(fields: tuple[Field, ...], data: Mapping[str, Any]) -> dict[str, str]:
     """Return the value of each field as the page shows it, by its name."""
     values, yes_or_no = shown_values(fields, data), {"true": "Yes", "false": "No"}
-    labels = {one.name: yes_or_no if one.control == "flag" else dict(one.options) for one in flat(fields)}
+    labels = {field.name: yes_or_no if field.control == "flag" else dict(field.options) for field in flat(fields)}
     return {name: labels[name].get(value, value) for name, value in values.items()}

@@ -59,11 +59,11 @@ class TriggersPage(PageFamily):
     @get("ConsoleTriggers", f"{PROJECT}/triggers")
     async def show(self, call: Call) -> Reply:
         name = call.text("function")
-        found = self._triggers.in_project(call.project)
+        triggers = self._triggers.in_project(call.project)
         if name:
             function = self._catalog.find(own_urn(name, call.project, self._region))
-            found = [trigger for trigger in found if trigger.function_id == function.function_id]
-        page = page_of(call, found, "limit", maximum=ROWS)
+            triggers = [trigger for trigger in triggers if trigger.function_id == function.function_id]
+        page = page_of(call, triggers, "limit", maximum=ROWS)
         services = self._sources.statistics().services
         return await self._pages.show(
             call,
@@ -73,9 +73,9 @@ class TriggersPage(PageFamily):
             limit=ROWS,
             rows=[self._rows.row(call, trigger) for trigger in page.items],
             services={
-                table: service_shown(call, one)
-                for table, one in services.items()
-                if one.state != RUNNING or one.problem
+                table: service_shown(call, service)
+                for table, service in services.items()
+                if service.state != RUNNING or service.problem
             },
         )
 
@@ -101,7 +101,7 @@ class TriggersPage(PageFamily):
             call,
             "triggers/function.html",
             function=name,
-            functions=[name_of(one) for one in functions],
+            functions=[name_of(function) for function in functions],
             errors=errors,
         )
 
@@ -122,7 +122,9 @@ class FunctionTriggersPages(PageFamily):
         """Show the kinds to choose from, or the form of the kind that the query names."""
         self._frame.function_of(call)
         if not call.text("kind"):
-            kinds = [self._offer(one, plugin) for one in self._triggers.kinds if (plugin := self._triggers.plugin(one))]
+            kinds = [
+                self._offer(kind, plugin) for kind in self._triggers.kinds if (plugin := self._triggers.plugin(kind))
+            ]
             return await self._frame.show(call, "functions/trigger_kinds.html", tab=TAB, live=False, kinds=kinds)
         kind, plugin = self._kind(call.text("kind"))
         values = shown_values(fields_of_kind(plugin), None)
@@ -190,7 +192,7 @@ class FunctionTriggersPages(PageFamily):
         plugin = self._triggers.plugin(code)
         if plugin is None:
             raise UnknownTriggerType(code, self._triggers.kinds)
-        return next(one for one in plugin.kinds if one.upper() == code.upper()), plugin
+        return next(kind for kind in plugin.kinds if kind.upper() == code.upper()), plugin
 
     @get("ConsoleTrigger", _TRIGGER)
     async def show_trigger(self, call: Call) -> Reply:
