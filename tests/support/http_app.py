@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self
 
 import anyio
 import anyio.lowlevel
@@ -19,73 +19,34 @@ import anyio.to_thread
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from engine.app.api_wiring import build_families
+from engine.app.parts import EngineParts
 from engine.asgi.listener import listen
 from engine.asgi.wire import App
-from engine.code.store import NO_CODE, CodeStore
+from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry, load_plugins
+from engine.config.settings import load_settings
 from engine.errors import FunctiondError
-from engine.executors.pool import Pool
-from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
-from engine.functions.controls import FunctionControls
-from engine.functions.function_rules import FunctionRules, listed
-from engine.functions.versions import Versions
-from engine.http.api.async_settings import AsyncSettingsApi
-from engine.http.api.backups import BackupsApi
-from engine.http.api.controls import ControlsApi
-from engine.http.api.deliveries import DeliveriesApi
-from engine.http.api.dependencies import DependenciesApi
-from engine.http.api.events import EventsApi
-from engine.http.api.functions import Functions
-from engine.http.api.health import ClockApi, HealthApi, HealthChecks
-from engine.http.api.invocation_actions import InvocationActionsApi
+from engine.http.api.health import HealthChecks
 from engine.http.api.invocations import Invocations
-from engine.http.api.logs import LogsApi
-from engine.http.api.metrics import MetricsApi
-from engine.http.api.packages import PackagesApi
-from engine.http.api.project_lists import ProjectListsApi
-from engine.http.api.records import InvocationRecords
-from engine.http.api.reserved_instances import ReservedApi
-from engine.http.api.routing import ApiFamily
-from engine.http.api.tags import TagsApi
-from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
-from engine.http.api.triggers import TriggersApi
-from engine.http.api.versions import AliasesApi, VersionsApi
 from engine.http.audit import audited
 from engine.http.auth import Authenticator
-from engine.http.openapi import Document
-from engine.http.operations import OPERATIONS
 from engine.http.server import HttpServer
 from engine.logs.feed import LogBoard
-from engine.maintenance.backup import Backups
-from engine.maintenance.clock_guard import ClockGuard
-from engine.metrics.loop_lag import LoopLag
-from engine.metrics.usage import Usage
-from engine.model import DestinationSpec, Function, Invocation, Outcome, PendingDelivery, Record, Request, State
-from engine.model.clock import SystemClock
+from engine.model import Function, Invocation, Outcome, Record, Request, State
+from engine.model.clock import Clock, SystemClock
 from engine.model.identity import Identity
 from engine.model.signal import Signal
-from engine.pipeline.cancellation import Cancellation, CancelStep
-from engine.pipeline.circuit_breaker import DeliveryStatus, DestinationStatus
-from engine.pipeline.delivery import DeliveryWorker
-from engine.pipeline.dispatcher import Dispatcher
-from engine.pipeline.explanation import Explainer, Explanation, Reason
-from engine.pipeline.failed_deliveries import FailedDeliveries
-from engine.pipeline.intake import Intake
+from engine.pipeline.cancellation import CancelStep
 from engine.pipeline.redrive import Redrive
-from engine.pipeline.status_log import StatusLogWorker
 from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selection, Standing
 from engine.protocols.audit import AuditTrail
-from engine.resources.dependencies import DependencyRepository
-from engine.resources.facade import ResourceOptions, Resources
+from engine.resources.facade import Resources
 from engine.runtimes.interpreters import InterpreterInfo, Interpreters
-from engine.scheduling.backlog import Backlog, DiskGuard, Limits
-from engine.triggers.plugin_contexts import PluginContexts
-from engine.triggers.routes import ListenOptions
-from engine.triggers.sources import Sources
-from tests.doubles import MemoryCatalogStore, MemoryStorage
+from engine.scheduling.backlog import Limits
+from tests.doubles import MemoryStorage
 from tests.doubles.executor import NoInstances
-from tests.doubles.store import MemoryResourceStore
 from tests.doubles.writes import MemoryWrites
 
 NO_ROOM = Limits(rows=0, size=0, function_rows=0, function_size=0, sync_rows=0, sync_size=0)
@@ -129,11 +90,14 @@ class Chunks(tuple[bytes, ...]):
     """Body that is sent in chunks."""
 
 
-class Engine:
-    """Double of intake, dispatcher and records. Accepted invocations wait until ``finish`` ends them."""
+class Engine(NoInstances):
+    """Double of intake, dispatcher, records and pool. Accepted invocations wait until ``finish`` ends them."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog, self.identity, self.clock = catalog, Identity(node=7), SystemClock()
+    catalog: Catalog
+
+    def __init__(self, identity: Identity, clock: Clock) -> None:
+        super().__init__()
+        self.identity, self.clock = identity, clock
         self.requests: list[Request] = []
         self.rows: dict[int, Record] = {}
         self.outcome = Outcome(result=b'"done"', log=b"said\n", started_at=1.0, ended_at=1.5, memory_used=1 << 20)
@@ -143,7 +107,14 @@ class Engine:
         self.waited = anyio.Event()
         self.reported: dict[int, tuple[float, str]] = {}  #: progress, by key
         self.logs: dict[str, bytes] = {}  #: complete logs by request id
+        self.attempt_ended = Signal[[Function, Invocation, Outcome]]()
+        self.closed = Signal[[]]()
+        self.check_runtime = Interpreters().check
         self._ends: dict[int, anyio.Event] = {}
+
+    @property
+    def cancellation(self) -> Self:
+        return self
 
     async def accept(self, request: Request) -> str:
         function = self._admit(request)
@@ -204,9 +175,6 @@ class Engine:
         place = (after[0] + 1, 0.5, 7)
         return CancelStep(keys=tuple(self.rows)[:limit], reached=place if len(self.cancel_steps) < 3 else None)
 
-    async def explain(self, record: Record) -> Explanation:
-        return Explanation(record=record, ahead=self.ahead, reasons=(Reason(reason="order", text="others first"),))
-
     async def ended(self, key: int, timeout: float) -> None:  # noqa: ASYNC109  (the seam says so)
         self.waited.set()
         with anyio.move_on_after(timeout):
@@ -224,7 +192,14 @@ class Engine:
     async def instance_log(self, function_id: int) -> bytes:
         return self.logs.get("", b"")
 
+    def alive(self, functions: Iterable[int]) -> int:
+        return 0
+
+    async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
+        return []
+
     incomplete = False
+    files: Any = None  #: of logs, which nothing here deletes
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
         found = [row for row in self.rows.values() if _matches(row, selection)]
@@ -251,7 +226,7 @@ class Engine:
         return Scan(keys=(), reached=None)
 
     async def standing(self, key: int, most: int) -> Standing:
-        return Standing()
+        return Standing(ahead=self.ahead)
 
     async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
         return {}
@@ -261,10 +236,6 @@ class Engine:
 
     async def purge(self, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
         return Purged(request_ids=(), more=False, next_due=None)
-
-
-async def _no_interpreters(runtime: str) -> list[InterpreterInfo]:
-    return []
 
 
 async def _metrics(project: str | None) -> bytes:
@@ -293,118 +264,43 @@ class Answer(NamedTuple):
         return json.loads(self.raw)
 
 
-class NoDeliveries:
-    """Double of deliveries: none is pending, no destination fails."""
-
-    def probe(self, destinations: Iterable[DestinationSpec]) -> None: ...
-
-    def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
-        return DeliveryStatus()
-
-    def destination_status(self, destination: DestinationSpec) -> DestinationStatus:
-        return DestinationStatus()
-
-
-class NoSources:
-    """Double of the sources of triggers: none has started."""
-
-    def state(self, trigger_id: str) -> None:
-        return None
-
-    async def settled(self, trigger_id: str) -> None: ...
-
-
 class Api(Struct, kw_only=True):
-    """API over doubles of its engine, and a client of it."""
+    """API of an engine whose intake, dispatcher, records and instances are a double, and a client of it."""
 
-    catalog: Catalog
-    codes: CodeStore
-    resources: Resources
-    store: MemoryCatalogStore
-    kept: MemoryResourceStore
-    writes: MemoryWrites  #: of both stores
+    parts: EngineParts
     engine: Engine
-    audit: AuditTrail = field(default_factory=AuditTrail)
-    board: LogBoard = field(default_factory=LogBoard)
-    attempt_ended: Signal[[Function, Invocation, Outcome]] = field(default_factory=Signal)
+    storage: MemoryStorage
+    writes: MemoryWrites  #: of the storage
     health: dict[str, Any] = field(default_factory=dict)
     port: int = 0
-    kept_deliveries: MemoryStorage = field(default_factory=MemoryStorage)
 
-    def app(self, *, engine: Engine | None = None, authenticator: Authenticator | None = None) -> App:
-        """Return the application. ``engine`` replaces the double of intake, dispatcher and records."""
-        engine = engine or self.engine
-        intake = cast("Intake", engine)
-        invocations = Invocations(intake, self.catalog, REGION, async_limit=256 << 10, sync_limit=6 << 20)
-        families = audited(self.families(engine), self.audit, engine.clock)
-        return HttpServer(invocations, families, REGION, authenticator=authenticator)
+    @property
+    def catalog(self) -> Catalog:
+        return self.parts.catalog
 
-    def plugins(self, storage: MemoryStorage) -> PluginContexts:
-        return PluginContexts(
-            _registry(),
-            storage.store,
-            self.engine.clock,
-            region=REGION,
-            callers=cast(Any, None),  # nothing listens
-            audit=cast(Any, None),
-            logs=cast(Any, None),
-            listening=ListenOptions(lag=LoopLag()),
-        )
+    @property
+    def codes(self) -> CodeStore:
+        return self.parts.codes
 
-    def families(self, engine: Engine) -> list[ApiFamily]:
-        storage = MemoryStorage()
-        clock_guard = ClockGuard(
-            clock=engine.clock, records=storage.records, store=storage.store("clock"), tolerance=1.0
-        )
-        catalog, resources, clock, identity = self.catalog, self.resources, engine.clock, engine.identity
-        bound_to, reservations = resources.triggers.bound_to, resources.reservations
-        usage = Usage(clock, Backlog(NO_ROOM), catalog.project_of)
-        versions = Versions(catalog, self.store, self.codes, clock, identity, bound_to)
+    @property
+    def resources(self) -> Resources:
+        return self.parts.resources
+
+    @property
+    def audit(self) -> AuditTrail:
+        return self.parts.audit
+
+    @property
+    def board(self) -> LogBoard:
+        return self.parts.logs
+
+    def app(self, *, intake: Any = None, authenticator: Authenticator | None = None) -> App:
+        """Return the application. ``intake`` replaces that of single requests."""
         health = HealthChecks(alive=lambda: self.health, ready=lambda: self.health, metrics=_metrics)
-        storage = MemoryStorage()
-        data = self.codes.folder(NO_CODE)
-        backups = Backups(data, storage.copy_to, below=data.parent, keep_free=0, clock=clock, version="")
-        guard = DiskGuard(self.codes.folder(NO_CODE), 0, clock)
-        states = StatusLogWorker(storage.status_log, catalog, self.board, guard, REGION)
-        intake, dispatcher, pool = cast("Intake", engine), cast("Dispatcher", engine), cast("Pool", engine)
-        cancellation, explainer = cast("Cancellation", engine), cast("Explainer", engine)
-        deliveries = cast("DeliveryWorker", NoDeliveries())
-        redrive = Redrive(
-            outbox=self.kept_deliveries.outbox,
-            records=engine,
-            intake=intake,
-            catalog=catalog,
-            identity=identity,
-            clock=clock,
-            region=REGION,
-            deliveries=deliveries,
-        )
-        controls = FunctionControls(catalog, self.kept)
-        failed = FailedDeliveries(self.kept_deliveries.outbox, catalog, redrive)
-        return [
-            Functions(catalog, controls, versions, self.codes, usage, reservations, REGION),
-            VersionsApi(catalog, versions, REGION),
-            AliasesApi(catalog, Aliases(catalog, self.kept, clock, bound_to), REGION),
-            InvocationRecords(catalog, controls, engine, identity, dispatcher, pool, clock, explainer),
-            LogsApi(catalog, engine, identity, dispatcher, self.board, pool, self.attempt_ended.connected),
-            DeliveriesApi(redrive, failed, deliveries, catalog, identity, REGION),
-            AsyncSettingsApi(catalog, self.board, states, REGION),
-            ControlsApi(controls),
-            InvocationActionsApi(catalog, redrive, cancellation, identity, clock, 256 << 10),
-            TriggersApi(resources.triggers, cast("Sources", NoSources()), self.plugins(storage), storage.cursors),
-            ReservedApi(reservations, REGION),
-            EventsApi(resources.events),
-            DependenciesApi(resources.dependencies, self.codes),
-            TagsApi(resources.tags, catalog, REGION),
-            PackagesApi(catalog, self.codes, REGION),
-            MetricsApi(catalog, usage, reservations, lambda functions: 0, clock, REGION),
-            ProjectListsApi(catalog, reservations, lambda functions: 0, Interpreters().check, _no_interpreters),
-            TracingAndSnapshotsApi(catalog, resources.tracing),
-            BackupsApi(backups),
-            ClockApi(clock_guard),
-            HealthApi(health),
-            Document(OPERATIONS, "", lambda: ()),
-        ]
+        intake = intake or self.engine
+        invocations = Invocations(intake, self.catalog, REGION, async_limit=256 << 10, sync_limit=6 << 20)
+        families = audited(build_families(self.parts, health), self.audit, self.parts.clock)
+        return HttpServer(invocations, families, REGION, authenticator=authenticator)
 
     async def send(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, base: str = BASE
@@ -440,34 +336,44 @@ def _registry() -> Registry:
 
 @asynccontextmanager
 async def serve(folder: Path, *, shared_dependencies: Sequence[str] = ()) -> AsyncIterator[Api]:
-    writes, codes, clock = MemoryWrites(), CodeStore(folder), SystemClock()
-    kept = MemoryResourceStore(writes)
-    store = MemoryCatalogStore(kept, writes)
-    dependencies = DependencyRepository(kept, shared_dependencies)
-    rules = FunctionRules(may_run_long=listed(["slow"]))
-    catalog = Catalog(store, codes, clock, region=REGION, rules=rules, find_dependencies=dependencies.named)
-    registry, options = _registry(), ResourceOptions(region=REGION)
-    resources = Resources(
-        kept,
-        catalog,
-        codes,
-        clock,
-        dependencies=dependencies,
-        registry=registry,
-        instances=NoInstances(),
-        options=options,
+    settings = load_settings(
+        overrides={
+            "storage.data_dir": str(folder),
+            "storage.backup_dir": str(folder.parent),
+            "storage.free_space": 0,
+            "executor.long_time_functions": ["slow"],
+            "executor.memory": 1 << 20,
+            "shared_dependencies": list(shared_dependencies),
+        }
     )
-    catalog.changed.connect(resources.triggers.follow)
-    catalog.changed.connect(resources.follow)
-    await resources.load()
-    api = Api(
-        catalog=catalog,
-        codes=codes,
-        resources=resources,
-        store=store,
-        kept=kept,
-        writes=writes,
-        engine=Engine(catalog),
+    writes, clock = MemoryWrites(), SystemClock()
+    storage = MemoryStorage(node=7, writes=writes)
+    double: Any = Engine(storage.identity, clock)
+    storage.records = double
+    parts = EngineParts(
+        settings=settings,
+        clock=clock,
+        storage=storage,
+        pool=double,
+        codes=CodeStore(folder),
+        registry=_registry(),
+        board=LogBoard(),
+        tls=None,
     )
+    double.catalog, parts.intake, parts.dispatcher = parts.catalog, double, double
+    parts.redrive = Redrive(
+        outbox=storage.outbox,
+        records=storage.records,
+        intake=parts.intake,
+        catalog=parts.catalog,
+        identity=storage.identity,
+        clock=clock,
+        region=REGION,
+        deliveries=parts.delivery,
+    )
+    parts.catalog.changed.connect(parts.resources.triggers.follow)
+    parts.catalog.changed.connect(parts.resources.follow)
+    await parts.resources.load()
+    api = Api(parts=parts, engine=double, storage=storage, writes=writes)
     async with listen(api.app(), "127.0.0.1", 0) as api.port:
         yield api

@@ -14,7 +14,7 @@ FULL = {
     "max_async_event_age_in_seconds": 60,
     "max_async_retry_attempts": 3,
     "destination_config": {
-        "on_success": {"destination": "FunctionGraph", "param": '{"func_urn": "next"}'},
+        "on_success": {"destination": "FunctionGraph", "param": f'{{"func_urn": "{urn_of("next", "")}"}}'},
         "on_failure": {"destination": "OBS", "param": '{"bucket": "b", "prefix": "p", "expires": 1}'},
     },
     "enable_async_status_log": True,
@@ -133,8 +133,8 @@ async def test_settings_that_cannot_be_are_refused(api: Api, body: object) -> No
     [
         ({"destination": "Pigeon"}, "destination"),
         ({"destination": "OBS", "param": "bucket"}, "param"),
-        ({"destination": "FunctionGraph", "param": "{}"}, "param"),
-        ({"destination": "FunctionGraph", "param": '{"func_urn": "urn:x"}'}, "param.func_urn"),
+        ({"destination": "FunctionGraph", "param": "{}"}, "param.func_urn"),
+        ({"destination": "FunctionGraph", "param": '{"func_urn": "next"}'}, "param.func_urn"),
         (
             {
                 "destination": "FunctionGraph",

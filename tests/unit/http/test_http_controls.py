@@ -65,7 +65,7 @@ async def test_an_invalid_control_is_refused_by_its_name(api: Api, body: dict[st
 async def test_controls_are_read_again_after_a_restart_and_go_with_the_function(api: Api) -> None:
     await api.send("PATCH", PATH, {"paused": True})
     function_id = api.catalog.list(api.catalog.all()[0].project)[0].function_id
-    restarted = FunctionControls(api.catalog, api.kept)
+    restarted = FunctionControls(api.catalog, api.storage.resources)
     await restarted.load()
     api.catalog.changed.connect(restarted.follow)
     assert restarted.of(function_id).paused
@@ -73,11 +73,11 @@ async def test_controls_are_read_again_after_a_restart_and_go_with_the_function(
     await api.send("DELETE", f"/{urn_of(version='')}")
 
     assert restarted.of(function_id) == Controls()
-    assert not await api.kept.load("controls")
+    assert not await api.storage.resources.load("controls")
 
 
 async def test_a_change_is_announced_when_it_is_stored(api: Api) -> None:
-    controls, announced = FunctionControls(api.catalog, api.kept), list[tuple[int, bool]]()
+    controls, announced = FunctionControls(api.catalog, api.storage.resources), list[tuple[int, bool]]()
     (function,) = api.catalog.all()
     controls.changed.connect(lambda function_id: announced.append((function_id, controls.of(function_id).paused)))
     urn = function.urn("local-1")
@@ -105,14 +105,6 @@ async def test_pause_and_resume_are_operations_of_their_own_and_leave_traces(api
     ]
     assert {(trace.resource_type, trace.resource_name) for trace in traces} == {("function", "hello")}
     assert (await api.send("POST", f"/{urn_of()}/pause", {"why": "x"})).status == 400
-
-
-async def test_a_function_that_is_created_anew_has_the_defaults(api: Api) -> None:
-    await api.send("POST", f"/{urn_of()}/pause")
-    await api.send("DELETE", f"/{urn_of(version='')}")
-    await api.create()
-
-    assert (await api.send("GET", PATH)).json["paused"] is False
 
 
 async def test_a_list_marks_what_a_pause_keeps_waiting(api: Api) -> None:

@@ -23,7 +23,7 @@ TOPIC = DestinationSpec(destination="SMN", param="{}")
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     """Serve an API with given-up deliveries 1 to 6 of two functions, and a pending one, 7."""
     async with serve(tmp_path) as api:
-        kept = api.kept_deliveries
+        kept = api.storage
         for name in ("hello", "other"):
             await api.create(name)
         ids = [api.catalog.find(own_urn(name, PROJECT, REGION)).function_id for name in ("hello", "other")]

@@ -144,8 +144,8 @@ async def test_a_change_is_stored_in_dependency_and_functions_or_in_none(api: Ap
 
     assert (failed.status, unchanged) == (503, (lib, before))
     assert (again.status, again.json["size"]) == (200, len(SECOND))
-    [row] = await api.kept.load("dependency")
-    [function] = (await api.store.load())[0]
+    [row] = await api.storage.resources.load("dependency")
+    [function] = (await api.storage.catalog.load())[0]
     assert decode_resource(row, Dependency) == function.dependencies[0] == api.catalog.list(PROJECT)[0].dependencies[0]
 
 
@@ -153,7 +153,7 @@ async def test_a_function_of_another_runtime_keeps_its_copy(api: Api) -> None:
     lib = await made(api)
     await api.create(depend_version_list=[lib["id"]])
     [before] = api.catalog.list(PROJECT)
-    [row] = await api.kept.load("dependency")
+    [row] = await api.storage.resources.load("dependency")
 
     # A function can be created while a change, which no function prevented, is being written.
     await api.catalog.replace_dependency(replace(before.dependencies[0], runtime="Python3.9"), row)

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,22 +36,6 @@ async def test_a_created_function_is_shown_with_all_that_the_api_promises(api: A
     assert (created.json["cpu"], created.json["code_size"]) == (300, len(SOURCE))
     assert created.json["digest"] == hashlib.sha512(SOURCE.encode()).hexdigest()
     assert json.loads(created.json["user_data"]) == {"A": "1"}
-
-
-async def test_fields_without_effect_come_back_as_given(api: Api) -> None:
-    kept: dict[str, Any] = {
-        "xrole": "agency",
-        "func_vpc": {"vpc_id": "v", "subnet_id": "s"},
-        "mount_config": {"mount_user": {"user_id": -1, "user_group_id": -1}, "func_mounts": []},
-        "enterprise_project_id": "0",
-        "functiond": {"priority_cap": 5},
-    }
-
-    created = await api.create(**kept, unheard_of=[1, 2])
-
-    assert created.status == 200
-    assert {name: created.json[name] for name in kept} == kept
-    assert "unheard_of" not in created.json
 
 
 async def test_a_package_is_given_back_as_it_was_sent(api: Api) -> None:
@@ -99,14 +82,6 @@ async def test_code_that_no_reply_can_hold_is_shown_without_its_file(api: Api, m
 
     assert shown.json["func_code"] == {"file": "", "link": ""}
     assert shown.json["digest"] == created.json["digest"]
-
-
-async def test_variables_can_be_taken_away(api: Api) -> None:
-    await api.create(user_data='{"A": "1"}')
-
-    changed = await api.send("PUT", f"/{urn_of()}/config", {**CONFIG, "user_data": ""})
-
-    assert changed.json["user_data"] == ""
 
 
 @pytest.mark.parametrize("number", [-1, 0, 1000])

@@ -12,7 +12,7 @@ import pytest
 from engine.asgi.listener import listen
 from engine.errors import BacklogFull, CallTimedOut, FunctionDisabled, IdempotencyConflict
 from engine.model import Function, Mode, Outcome, Request
-from tests.support.http_app import BASE, Api, Engine, urn_of
+from tests.support.http_app import BASE, Api, urn_of
 
 pytestmark = pytest.mark.usefixtures("hello")
 
@@ -181,11 +181,10 @@ async def test_a_call_that_takes_too_long_is_an_error_with_its_request_id(api: A
     assert answer.headers["x-cff-request-id"] == "r-1"
 
 
-class _Stuck(Engine):
-    """Engine whose calls never end."""
+class _Stuck:
+    """Intake whose calls never end."""
 
-    def __init__(self, api: Api) -> None:
-        super().__init__(api.catalog)
+    def __init__(self) -> None:
         self.called = anyio.Event()
 
     async def call(self, request: Request) -> tuple[str, Function, Outcome]:
@@ -195,11 +194,11 @@ class _Stuck(Engine):
 
 
 async def test_a_caller_that_waits_when_the_server_ends_gets_503(api: Api) -> None:
-    engine = _Stuck(api)
-    async with listen(api.app(engine=engine), "127.0.0.1", 0, grace=0.0) as port:
+    intake = _Stuck()
+    async with listen(api.app(intake=intake), "127.0.0.1", 0, grace=0.0) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"POST {BASE}/{urn_of()}/invocations HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        await engine.called.wait()
+        await intake.called.wait()
 
     answer = await reader.read()
     writer.close()

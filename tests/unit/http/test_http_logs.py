@@ -191,8 +191,8 @@ async def test_a_followed_function_streams_ends_of_attempts_on_request(api: Api)
     async with events.stream:
         await events.begun()
         tell(api, request_id, b"line")
-        api.attempt_ended(replace(function, function_id=function.function_id + 1), run, failure)
-        api.attempt_ended(function, run, failure)
+        api.engine.attempt_ended(replace(function, function_id=function.function_id + 1), run, failure)
+        api.engine.attempt_ended(function, run, failure)
         (_, line), (name, attempt) = await events.next(), await events.next()
 
     assert (line["text"], name) == ("line", "attempt")

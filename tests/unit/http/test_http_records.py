@@ -344,7 +344,7 @@ async def test_an_explanation_has_place_and_reasons(api: Api) -> None:
     without = (await api.send("GET", f"{RECORDS}/{sent}/explain")).json
 
     assert (counted["request_id"], counted["status"], counted["ahead"]) == (sent, "WAIT", 3)
-    assert counted["reasons"] == [{"reason": "order", "text": "others first"}]
+    assert counted["reasons"] == [{"reason": "order", "text": "3 invocations of the function start before it"}]
     assert (counted["ahead_is_more"], more["ahead_is_more"], "ahead" in without) == (False, True, False)
 
 

@@ -18,7 +18,6 @@ from anyio.abc import TaskStatus
 from structlog.testing import capture_logs
 
 from engine.auth.credentials import Token
-from engine.auth.denials import LINES
 from engine.auth.roles import ROLES, Role
 from engine.http.api import large_replies
 from engine.http.api.routing import BASE
@@ -393,13 +392,3 @@ async def test_the_page_about_security_lists_the_operations_of_each_role(tmp_pat
     for role, names in rows.items():
         assert names.split(", ") == sorted(one.name for one in [*OPERATIONS, *served] if role in one.roles)
     assert rows.keys() == {*ROLES} - {"admin"}
-
-
-async def test_denials_of_anonymous_clients_are_not_all_logged(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (_, client):
-        with capture_logs() as lines:
-            for _ in range(LINES + 5):
-                assert (await client.get(FUNCTIONS)).status_code == 401
-            assert (await ask(client, "invoke", "GET", FUNCTIONS)).status_code == 403
-
-    assert [line.get("role") for line in lines if line["event"] == "access denied"] == [None] * LINES + ["invoke"]

@@ -37,28 +37,6 @@ async def test_an_update_of_terraform_changes_the_fields_that_it_has(api: Api) -
     assert shown.items() >= {**UPDATE, "strategy_config": {"concurrency": 7, "concurrent_num": 2}}.items()
 
 
-async def test_an_update_of_terraform_resets_the_fields_that_it_omits(api: Api) -> None:
-    given = {"user_data": '{"a":"1"}', "initializer_timeout": 7, "xrole": "agency", "lts_custom_tag": {"b": "2"}}
-    await api.send("PUT", f"/{FUNCTION}/config-max-instance", {"max_instance_num": 7})
-    await api.send("PUT", f"/{FUNCTION}/config", {**UPDATE, **given})
-
-    await api.send("PUT", f"/{FUNCTION}/config", UPDATE)
-
-    shown = (await api.send("GET", f"/{FUNCTION}/config")).json
-    left = {name: shown.get(name) for name in given}
-    assert left == {"user_data": "", "initializer_timeout": 300, "xrole": None, "lts_custom_tag": None}
-    assert shown["strategy_config"] == {"concurrency": 7, "concurrent_num": 2}
-
-
-async def test_a_time_to_stop_is_shown_once_it_is_set(api: Api) -> None:
-    before = await api.send("GET", f"/{FUNCTION}/config")
-
-    await api.send("PUT", f"/{FUNCTION}/config", {**UPDATE, "pre_stop_timeout": 90})
-
-    after = await api.send("GET", f"/{FUNCTION}/config")
-    assert (before.json.get("pre_stop_timeout"), after.json["pre_stop_timeout"]) == (None, 90)
-
-
 @pytest.mark.parametrize("text", ['{ "B": "1",\n "A": "\\u003c2" }', "{}", ""])
 async def test_variables_are_shown_as_they_were_written(api: Api, text: str) -> None:
     await api.send("PUT", f"/{FUNCTION}/config", {**UPDATE, "user_data": text, "encrypted_user_data": text})
