@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import pytest
-
-from engine.errors import NotStored
 from engine.model import Code, State
 from engine.protocols import FIRST, Place, Selection, Storage, WaitingEnd
 from tests.contracts.storage import (
@@ -108,16 +105,6 @@ async def test_ended_invocations_owe_nothing_and_leave_window_and_backlog(opened
 
         assert recovery.backlog.get(1, (0, 0)) == (0, 0)
         assert recovery.backlog[0][0] == 5
-
-
-async def test_without_a_disk_nothing_ends(storage: Storage, opened: Opened) -> None:
-    waiting = await stored(storage)
-    opened.fail()
-    with pytest.raises(NotStored):
-        await storage.journal.end_all([waiting.key], CANCELLED)
-    opened.heal()
-
-    assert await scanned(storage, Selection(function_id=1)) == [[waiting.key]]
 
 
 async def test_discarded_invocations_owe_the_destination_of_failures(storage: Storage) -> None:

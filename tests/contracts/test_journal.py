@@ -300,14 +300,6 @@ async def test_an_invocation_that_never_ran_has_no_start_and_no_attempt(storage:
 # --- cancelling ---------------------------------------------------------------------------------------------
 
 
-async def test_a_waiting_invocation_is_cancelled_once(storage: Storage) -> None:
-    one = await stored(storage, 5, payload=b"1234")
-
-    assert await storage.journal.end_all([one.key], CANCELLED) == [(one.key, 4)]
-    assert await storage.journal.end_all([one.key], CANCELLED) == []
-    assert await state_of(storage, one) is State.FAIL
-
-
 async def test_a_discarded_invocation_counts_as_ended(opened: Opened) -> None:
     async with opened() as storage:
         one = made(storage, 5, payload=b"12345678")
@@ -321,20 +313,6 @@ async def test_a_discarded_invocation_counts_as_ended(opened: Opened) -> None:
         recovery = await storage.journal.recover()
 
         assert (recovery.backlog.get(5, (0, 0)), recovery.waiting, recovery.next_due) == ((0, 0), frozenset(), None)
-
-
-async def test_a_cancelled_delayed_invocation_is_never_due(storage: Storage) -> None:
-    one = await stored(storage, delayed=True)
-    await storage.journal.end_all([one.key], CANCELLED)
-
-    assert await storage.window.promote(one.due_at + 1, 10, ROOM) == ((), None)
-
-
-async def test_a_running_invocation_is_not_cancelled_by_the_journal(storage: Storage) -> None:
-    one = await started(storage)
-
-    assert await storage.journal.end_all([one.key], CANCELLED) == []
-    assert await state_of(storage, one) is State.RUNNING
 
 
 async def test_a_cancel_is_decided_also_for_a_caller_who_went_away(storage: Storage) -> None:
@@ -375,24 +353,19 @@ async def test_a_released_invocation_waits_without_a_counted_crash(opened: Opene
         assert (recovery.revived, recovery.waiting, waiting.crash_count) == (0, frozenset({1}), 0)
 
 
-async def test_a_running_invocation_waits_again_with_one_crash_more(opened: Opened) -> None:
+@pytest.mark.parametrize(("begun", "crashes"), [(True, (1, 0)), (False, (0, 1))], ids=["begun", "starting"])
+async def test_a_running_invocation_waits_again_with_one_crash_more_of_its_kind(
+    opened: Opened, begun: bool, crashes: tuple[int, int]
+) -> None:
     async with opened() as storage:
-        await started(storage)
+        await started(storage, begun=begun)
 
     async with opened() as storage:
         recovery = await storage.journal.recover()
         [waiting] = await ready_of(storage)
-        assert (recovery.revived, waiting.crash_count, waiting.start_crashes, waiting.attempt) == (1, 1, 0, 1)
 
-
-async def test_a_crash_before_the_handler_began_is_counted_apart(opened: Opened) -> None:
-    async with opened() as storage:
-        await started(storage, begun=False)
-
-    async with opened() as storage:
-        recovery = await storage.journal.recover()
-        [waiting] = await ready_of(storage)
-        assert (recovery.revived, waiting.crash_count, waiting.start_crashes, waiting.attempt) == (1, 0, 1, 1)
+        assert (waiting.crash_count, waiting.start_crashes) == crashes
+        assert (recovery.revived, waiting.attempt) == (1, 1)
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -87,14 +87,6 @@ async def test_a_page_has_deliveries_to_each_destination_however_many_one_has(st
     assert several == every[:5] + every[9:]
 
 
-async def test_a_delivered_outcome_is_removed(storage: Storage) -> None:
-    await ended(storage, deliver_to=SINK)
-    [debt] = await pending(storage)
-    await storage.outbox.delivered(debt)
-
-    assert await pending(storage) == []
-
-
 async def test_a_delivery_and_the_invocation_that_it_becomes_are_stored_together(opened: Opened) -> None:
     async with opened() as storage:
         await ended(storage, deliver_to=SINK)

@@ -163,10 +163,6 @@ async def test_a_whole_record_has_the_fields_of_its_request(storage: Storage) ->
     assert (record.trace, record.trigger_id, record.cause) == ("t", "timer-1", 7)
 
 
-async def test_of_an_unknown_key_there_is_no_record(storage: Storage) -> None:
-    assert await storage.records.get(99) is None
-
-
 async def test_invocations_of_one_trigger_can_be_chosen(storage: Storage) -> None:
     one, two = [await stored(storage, source="TIMER", trigger_id=name) for name in ("one", "two")]
     await stored(storage, source="TIMER")
