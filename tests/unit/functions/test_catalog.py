@@ -286,14 +286,6 @@ async def test_a_project_holds_a_bounded_number_of_functions(catalog: Catalog) -
     await catalog.create(draft("more", project="other"), INLINE)
 
 
-async def test_a_list_can_ask_for_a_package_and_a_part_of_the_name(catalog: Catalog) -> None:
-    for name, package in (("apple", "a"), ("pineapple", "b"), ("pear", "b")):
-        await catalog.create(draft(name, package=package), INLINE)
-
-    assert [f.name for f in catalog.list(PROJECT, name_part="apple")] == ["apple", "pineapple"]
-    assert [f.name for f in catalog.list(PROJECT, package="b")] == ["pineapple", "pear"]
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [

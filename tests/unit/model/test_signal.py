@@ -18,10 +18,6 @@ def test_an_event_reaches_all_connected_functions_in_order() -> None:
     assert seen == [("first", 7), ("second", 7)]
 
 
-def test_a_signal_without_connections_does_nothing() -> None:
-    Signal[[]]()()
-
-
 def test_an_error_of_a_connected_function_reaches_the_owner() -> None:
     def fail() -> None:
         raise LookupError("nothing there")

@@ -42,8 +42,8 @@ async def test_all_that_waits_ends_and_what_runs_goes_on() -> None:
         waiting = [await now.send() for _ in range(240)]
         delayed = await now.send(delayed=True, due_at=SystemClock().now() + 1000)
         other = await now.send(2)
-        told = list[int]()
-        now.announced.waiting_ended.connect(lambda function_id, end, rows: told.append(rows))
+        told = list[tuple[int, State, int]]()
+        now.announced.waiting_ended.connect(lambda one, end, rows: told.append((one, end.state, rows)))
 
         keys = await cancelled(now, limit=150)
         now.gate.set()
@@ -52,7 +52,7 @@ async def test_all_that_waits_ends_and_what_runs_goes_on() -> None:
         assert states(now, [*waiting, delayed]) == {State.FAIL}
         assert await now.end_of(running) is State.SUCCESS
         assert await now.end_of(other) is State.SUCCESS
-        assert told == [100, 50, 91]
+        assert told == [(1, State.FAIL, rows) for rows in (100, 50, 91)]
         assert now.dispatcher.statistics().codes[Code.CANCELLED] == 241
         assert (now.backlog.rows, now.backlog.size) == (0, 0)
 
@@ -118,16 +118,3 @@ async def test_whenever_all_are_cancelled_each_ends_once(turns: int) -> None:
         assert [one.key for one, end in zip(waiting, ends, strict=True) if end is State.FAIL] == sorted(keys)
         await until(lambda: sum(now.dispatcher.statistics().outcomes.values()) == 4)  # a turn after the end is stored
         assert (now.dispatcher.statistics().outcomes["FAIL"], now.backlog.rows) == (len(keys), 0)
-
-
-async def test_ends_are_announced_with_function_state_and_number() -> None:
-    async with dispatching() as now:
-        told = list[tuple[int, State, int]]()
-        now.announced.waiting_ended.connect(lambda one, end, rows: told.append((one, end.state, rows)))
-        await now.running(await now.send())
-        for _ in range(3):
-            await now.send(2)
-        await cancelled(now, 2)
-        now.gate.set()
-
-        assert told == [(2, State.FAIL, 3)]

@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
-import pytest
 from msgspec import Struct
 
-from engine.errors import NotStored
 from engine.protocols import StoredResource
 from engine.resources.repository import Repository
 from tests.doubles.store import MemoryResourceStore
@@ -22,16 +20,13 @@ class Note(Struct, frozen=True, kw_only=True):
 
 
 class Store(MemoryResourceStore):
-    """Store with a callback before each write, and a switch that makes writes fail."""
+    """Store with a callback after each write."""
 
     def __init__(self) -> None:
         super().__init__()
         self.on_put: Callable[[], object] = lambda: None
-        self.broken = False
 
     async def put(self, resource: StoredResource) -> None:
-        if self.broken:
-            raise NotStored("broken")
         await super().put(resource)
         await anyio.lowlevel.checkpoint()
         self.on_put()
@@ -39,27 +34,6 @@ class Store(MemoryResourceStore):
 
 def repository_on(store: Store, alive: set[int]) -> Repository[Note]:
     return Repository(store, "note", Note, lambda function_id: function_id in alive)
-
-
-async def test_stored_resources_are_there_after_a_load() -> None:
-    store = Store()
-    await repository_on(store, {1}).put(OWNER, "a", Note(text="x"))
-    later = repository_on(store, {1})
-
-    await later.load()
-
-    assert dict(later.of(OWNER)) == {"a": Note(text="x")}
-
-
-async def test_a_resource_that_could_not_be_stored_is_not_shown() -> None:
-    store = Store()
-    repository = repository_on(store, {1})
-    store.broken = True
-
-    with pytest.raises(NotStored):
-        await repository.put(OWNER, "a", Note(text="x"))
-
-    assert dict(repository.of(OWNER)) == {}
 
 
 async def test_a_function_deleted_while_its_resource_is_written_leaves_none() -> None:

@@ -17,13 +17,13 @@ from msgspec import Struct, field
 from engine.errors import JournalBroken, NotStored, OutcomeUnknown
 from engine.model import Invocation, State
 from engine.model.identity import Identity
-from engine.protocols import Settlement, WaitingEnd
+from engine.protocols import Settlement
 from engine.storage import StorageOptions
 from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.database import open_sqlite
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer
-from tests.contracts.storage import NOW, cancelled, success
+from tests.contracts.storage import NOW, success
 from tests.support.disk import FSYNC, FULL, WRITE, Disk, connection_on
 from tests.support.waiting import in_own_task, until
 
@@ -212,17 +212,6 @@ async def test_callers_of_a_failed_batch_learn_that_nothing_was_stored(opened: O
 
     assert isinstance(error, NotStored)
     assert opened.state(one) is None
-
-
-async def test_an_end_in_a_commit_that_failed_is_no_end(opened: Opened) -> None:
-    waiting, end, told = opened.made(), WaitingEnd(state=State.FAIL, outcome=cancelled()), list[Any]()
-    await opened.journal.append(waiting)
-    opened.disk.fail(WRITE, times=1)
-    error = await fate(opened.journal.end_all([waiting.key], end, then=lambda *ended: told.append(ended)))
-
-    assert isinstance(error, NotStored)
-    assert told == [((), False)]
-    assert opened.state(waiting) == 0
 
 
 async def test_no_caller_is_answered_before_the_outcome_of_a_failed_commit_is_known(opened: Opened) -> None:

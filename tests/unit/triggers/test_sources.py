@@ -100,13 +100,6 @@ async def test_each_source_starts_stops_and_changes_with_its_trigger(place: Hous
     assert place.state(two).state == "running"
 
 
-async def test_sources_stop_with_the_engine_and_start_with_the_next(tmp_path: Path, feed: Feed) -> None:
-    async with house(tmp_path, [feed.plugin()]) as place:
-        await running(place)
-    async with house(tmp_path, [feed.plugin()]):
-        await until(lambda: feed.log == ["+a", "-a", "+a"])
-
-
 async def test_a_source_knows_at_its_end_whether_its_trigger_was_deleted(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place:
         one, _ = await running(place, "a"), await running(place, "b")
@@ -398,15 +391,6 @@ async def test_figures_do_not_go_back_when_a_trigger_goes(place: House, feed: Fe
 
     figures = place.engine.sources.statistics()
     assert (figures.accepted, figures.refused, figures.states) == (1, 1, {})
-
-
-async def test_a_batch_larger_than_a_limit_goes_in_alone(tmp_path: Path, feed: Feed) -> None:
-    async with house(tmp_path, [feed.plugin()], queue__function_rows=2) as place:
-        await running(place)
-
-        ids = await feed.contexts["a"].accept_batch([Event(payload=b"1")] * 5)
-
-        assert len(set(ids)) == 5
 
 
 async def test_a_full_backlog_refuses_push_sources(tmp_path: Path, feed: Feed) -> None:
