@@ -30,23 +30,29 @@ from engine.functions.function_rules import FunctionRules, listed, priority_cap,
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.clock import SystemClock
 from engine.model.urn import FunctionUrn, parse_urn
-from tests.support.breakable import BreakableCatalogStore
+from tests.doubles import MemoryCatalogStore
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded, zipped
+from tests.support.noted_writes import NotedWrites
 
 INLINE = CodeSource(kind="inline", file=encoded(SOURCE))
 
 
 @pytest.fixture
-def store() -> BreakableCatalogStore:
-    return BreakableCatalogStore()
+def writes() -> NotedWrites:
+    return NotedWrites()
 
 
 @pytest.fixture
-def catalog(store: BreakableCatalogStore, tmp_path: Path) -> Catalog:
+def store(writes: NotedWrites) -> MemoryCatalogStore:
+    return MemoryCatalogStore(writes=writes)
+
+
+@pytest.fixture
+def catalog(store: MemoryCatalogStore, tmp_path: Path) -> Catalog:
     return a_catalog(store, tmp_path)
 
 
-def a_catalog(store: BreakableCatalogStore, folder: Path) -> Catalog:
+def a_catalog(store: MemoryCatalogStore, folder: Path) -> Catalog:
     rules = FunctionRules(may_run_long=listed(["slow", "batch:night"]))
     return Catalog(store, CodeStore(folder), SystemClock(), region=REGION, rules=rules)
 
@@ -149,7 +155,7 @@ class SlowLinks:
         yield self._content
 
 
-async def test_code_that_arrives_slowly_delays_no_other_change(store: BreakableCatalogStore, tmp_path: Path) -> None:
+async def test_code_that_arrives_slowly_delays_no_other_change(store: MemoryCatalogStore, tmp_path: Path) -> None:
     links = SlowLinks(zipped(index__py=SOURCE))
     catalog = Catalog(store, CodeStore(tmp_path, links=links), SystemClock(), region=REGION)
 
@@ -165,7 +171,7 @@ async def test_code_that_arrives_slowly_delays_no_other_change(store: BreakableC
 
 
 async def test_everything_is_there_again_after_a_restart(
-    catalog: Catalog, store: BreakableCatalogStore, tmp_path: Path
+    catalog: Catalog, store: MemoryCatalogStore, tmp_path: Path
 ) -> None:
     function = await catalog.create(draft(), INLINE)
     await catalog.put_settings(urn(), AsyncSettings(max_retries=3))
@@ -179,7 +185,7 @@ async def test_everything_is_there_again_after_a_restart(
 
 
 async def test_code_that_nothing_refers_to_goes_with_a_restart(
-    catalog: Catalog, store: BreakableCatalogStore, tmp_path: Path
+    catalog: Catalog, store: MemoryCatalogStore, tmp_path: Path
 ) -> None:
     old = await catalog.create(draft(), INLINE)
     new = await catalog.update_code(urn(), CodeSource(kind="inline", file=encoded("x = 2")), {})
@@ -210,9 +216,9 @@ async def test_one_of_two_replacements_of_the_same_code_is_refused(catalog: Cata
     assert refused == [f"the code was changed meanwhile (its digest is {digest}): read it, and change it again"]
 
 
-async def test_a_change_that_cannot_be_stored_is_not_shown(catalog: Catalog, store: BreakableCatalogStore) -> None:
+async def test_a_change_that_cannot_be_stored_is_not_shown(catalog: Catalog, writes: NotedWrites) -> None:
     function = await catalog.create(draft(), INLINE)
-    store.broken = NotStored("disk full")
+    writes.fail("disk full")
 
     with pytest.raises(NotStored):
         await catalog.update(urn(), {"timeout": 9})
@@ -252,11 +258,13 @@ async def test_an_update_keeps_what_it_leaves_out(catalog: Catalog) -> None:
     assert function.details == {"xrole": "b", "type": "v2"}
 
 
-async def test_a_cancelled_change_leaves_store_and_memory_alike(catalog: Catalog, store: BreakableCatalogStore) -> None:
+async def test_a_cancelled_change_leaves_store_and_memory_alike(
+    catalog: Catalog, store: MemoryCatalogStore, writes: NotedWrites
+) -> None:
     await catalog.create(draft(), INLINE)
 
     with anyio.CancelScope() as scope:
-        store.written = scope.cancel
+        writes.written = scope.cancel
         await catalog.update(urn(), {"timeout": 9})
         await anyio.lowlevel.checkpoint()
 
@@ -430,7 +438,7 @@ async def test_a_loop_is_found_when_its_last_function_comes_later(catalog: Catal
         await catalog.put_settings(urn("later"), leading_to("a"))
 
 
-async def test_other_destinations_are_for_those_who_know_them(store: BreakableCatalogStore, tmp_path: Path) -> None:
+async def test_other_destinations_are_for_those_who_know_them(store: MemoryCatalogStore, tmp_path: Path) -> None:
     seen: list[DestinationSpec] = []
     rules = FunctionRules(check_destination=seen.append)
     catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, rules=rules)

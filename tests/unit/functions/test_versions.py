@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -35,10 +34,10 @@ from engine.model import Alias, AsyncSettings, CodePackage, Function
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import StoredResource
-from tests.doubles import ManualClock
-from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
+from tests.doubles import ManualClock, MemoryStorage
 from tests.support.builders import a_function
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
+from tests.support.noted_writes import NotedWrites
 
 INLINE = CodeSource(kind="inline", file=encoded(SOURCE))
 DRAFT = a_function(function_id=0, project=PROJECT)
@@ -48,8 +47,8 @@ class House(Struct):
     """Catalog with one function, and the services that change its versions."""
 
     folder: Path
-    store: BreakableCatalogStore
-    kept: BreakableResourceStore
+    writes: NotedWrites  #: of the storage
+    storage: MemoryStorage
     clock: ManualClock
     catalog: Catalog
     versions: Versions
@@ -59,7 +58,7 @@ class House(Struct):
 
     async def again(self) -> House:
         """Open it again, as after a restart."""
-        return await opened(self.folder, self.store, self.kept, self.clock)
+        return await opened(self.folder, self.clock, self.writes, self.storage)
 
     async def publish(self, name: str = "", **fields: Any) -> Function:
         """Publish a version that differs from earlier ones."""
@@ -67,28 +66,37 @@ class House(Struct):
         await self.catalog.update(urn(), {"timeout": latest.timeout + 1})
         return await self.versions.publish(urn(), name=name, **fields)
 
+    async def bind(self, qualifier: str) -> None:
+        """Store a trigger of a version or alias."""
+        trigger = StoredResource(kind="trigger", owner="function:1", id=qualifier, body=b"{}")
+        self.bound[1, qualifier] = [trigger]
+        await self.storage.resources.put(trigger)
+
     async def alias(self, name: str, version: str, **fields: Any) -> Alias:
         return await self.aliases.create(urn(), Alias(name=name, version=version, **fields))
 
 
-async def opened(folder: Path, store: BreakableCatalogStore, kept: BreakableResourceStore, clock: ManualClock) -> House:
-    codes = CodeStore(folder)
-    catalog = Catalog(store, codes, clock, region=REGION, random=Random(3))
+async def opened(
+    folder: Path, clock: ManualClock, writes: NotedWrites | None = None, storage: MemoryStorage | None = None
+) -> House:
+    codes, writes = CodeStore(folder), writes or NotedWrites()
+    storage = storage or MemoryStorage(writes=writes)
+    catalog = Catalog(storage.catalog, codes, clock, region=REGION, random=Random(3))
     bound: dict[tuple[int, str], list[StoredResource]] = {}
 
     def bound_to(function_id: int, qualifier: str) -> list[StoredResource]:
         return bound.get((function_id, qualifier), [])
 
-    aliases = Aliases(catalog, kept, clock, bound_to)
-    versions = Versions(catalog, store, codes, clock, Identity(1), bound_to)
+    aliases = Aliases(catalog, storage.resources, clock, bound_to)
+    versions = Versions(catalog, storage.catalog, codes, clock, Identity(1), bound_to)
     await catalog.load()
     await aliases.load()
-    return House(folder, store, kept, clock, catalog, versions, aliases, bound, bound_to)
+    return House(folder, writes, storage, clock, catalog, versions, aliases, bound, bound_to)
 
 
 @pytest.fixture
 async def house(tmp_path: Path) -> House:
-    house = await opened(tmp_path, BreakableCatalogStore(), BreakableResourceStore(), ManualClock())
+    house = await opened(tmp_path, ManualClock())
     await house.catalog.create(DRAFT, INLINE)
     return house
 
@@ -168,7 +176,7 @@ async def test_changes_do_not_wait_for_a_digest_and_what_they_made_of_the_code_i
     house: House, changed: bool
 ) -> None:
     codes, published = HeldCodes(house.folder), list[str]()
-    versions = Versions(house.catalog, house.store, codes, house.clock, Identity(1), house.bound_to)
+    versions = Versions(house.catalog, house.storage.catalog, codes, house.clock, Identity(1), house.bound_to)
     md5 = await CodeStore(house.folder).md5(house.catalog.find(urn()).code)
 
     async def publish() -> None:
@@ -231,20 +239,17 @@ async def test_the_limit_of_instances_is_one_for_all_versions(house: House) -> N
 
     assert [version.max_instances for version in house.catalog.versions(1)] == [7, 7]
     assert [version.revision for version in house.catalog.versions(1)] == before
-    assert [f.max_instances for f in house.store.functions.values()] == [7, 7]
+    assert [f.max_instances for f in house.storage.catalog.functions.values()] == [7, 7]
 
 
 async def test_a_deleted_version_is_gone_with_what_is_bound_to_it(house: House) -> None:
-    deleted: list[Sequence[StoredResource]] = []
-    trigger = StoredResource(kind="trigger", owner="function:1", id="t", body=b"{}")
-    house.bound[1, "v1"] = [trigger]
-    house.store.deleted_with = deleted.append
+    await house.bind("v1")
     await house.catalog.put_settings(urn(), AsyncSettings())
     await house.publish("v1")
 
     await house.versions.delete(urn("v1"))
 
-    assert deleted == [[trigger]]
+    assert await house.storage.resources.load("trigger") == []
     assert house.catalog.resolve(1, "v1") is None
     assert house.catalog.settings_of(1, "v1") is None
     with pytest.raises(UnknownVersion):
@@ -253,16 +258,16 @@ async def test_a_deleted_version_is_gone_with_what_is_bound_to_it(house: House) 
 
 @pytest.mark.parametrize("qualifier", ["v1", "!prod"])
 async def test_a_deleted_version_takes_its_alias_along_in_one_write(house: House, qualifier: str) -> None:
-    deleted: list[Sequence[StoredResource]] = []
+    left = list[int]()
     for id in ("v1", "!prod"):
-        house.bound[1, id] = [StoredResource(kind="trigger", owner="function:1", id=id, body=b"{}")]
-    house.store.deleted_with = deleted.append
+        await house.bind(id)
     await house.publish("v1")
     await house.alias("prod", "v1")
+    house.writes.written = lambda: left.append(len(house.storage.tables.resources))
 
     await house.versions.delete(urn(qualifier))
 
-    assert [resource.id for resource in deleted[0]] == ["v1", "!prod", "prod"]
+    assert left == [0], "both triggers and the alias are gone with the version"
     assert not house.aliases.list(urn())
     with pytest.raises(UnknownAlias):
         house.catalog.find(urn("!prod"))
@@ -289,7 +294,7 @@ async def test_each_change_is_one_write(house: House) -> None:
     await house.publish("v1")
     await house.catalog.update(urn(), {"timeout": 60})
     writes: list[int] = []
-    house.store.written = lambda: writes.append(len(house.store.functions))
+    house.writes.written = lambda: writes.append(len(house.storage.catalog.functions))
 
     await house.versions.publish(urn(), name="v2")
     await house.catalog.limit(urn(), 7)
@@ -316,7 +321,7 @@ async def test_changes_of_versions_are_announced(house: House) -> None:
 async def test_a_version_that_cannot_be_stored_is_not_shown(house: House) -> None:
     await house.publish("v1")
     await house.catalog.update(urn(), {"timeout": 60})
-    house.store.broken = house.kept.broken = NotStored("disk full")
+    house.storage.fail()
 
     for change in (
         house.versions.publish(urn(), name="v2"),
@@ -404,14 +409,13 @@ async def test_a_version_that_is_an_alias_s_extra_one_stays(house: House) -> Non
 
 
 async def test_an_alias_with_triggers_stays(house: House) -> None:
-    bound = [StoredResource(kind="trigger", owner="function:1", id="t", body=b"{}")]
-    house.bound[1, "!prod"] = bound
+    await house.bind("!prod")
     await house.publish("v1")
     await house.alias("prod", "v1")
 
     with pytest.raises(AliasInUse):
         await house.aliases.delete(urn(), "prod")
-    bound.clear()
+    house.bound.clear()
     await house.aliases.delete(urn(), "prod")
     assert not house.aliases.list(urn())
 

@@ -16,7 +16,6 @@ from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from tests.doubles import ManualClock, MemoryStorage
-from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
 from tests.unit.functions.test_versions import DRAFT as FUNCTION
 from tests.unit.functions.test_versions import INLINE, House, opened, urn
 
@@ -43,7 +42,7 @@ class Ingress(Struct):
 @pytest.fixture
 async def ingress(tmp_path: Path) -> Ingress:
     clock, storage = ManualClock(), MemoryStorage()
-    house = await opened(tmp_path / "code", BreakableCatalogStore(), BreakableResourceStore(), clock)
+    house = await opened(tmp_path / "code", clock)
     await house.catalog.create(FUNCTION, INLINE)
     await house.publish("v1")
     await house.publish("v2")

@@ -29,11 +29,11 @@ from engine.model import Function, Mode
 from engine.model.clock import SystemClock
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
-from engine.protocols import Plugin, StoredResource, TriggerRules
+from engine.protocols import Plugin, TriggerRules
 from engine.resources import trigger_rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger
 from engine.resources.triggers import TRIGGERS, TriggerDraft, Triggers
-from tests.support.breakable import BreakableCatalogStore, BreakableResourceStore
+from tests.doubles import MemoryStorage
 from tests.support.builders import a_function
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
 from tests.support.work import calls
@@ -64,8 +64,7 @@ class Bench(Struct, kw_only=True):
     """Catalog with one function, and its triggers. ``again`` opens the triggers as the next engine does."""
 
     folder: Path
-    functions: BreakableCatalogStore
-    store: BreakableResourceStore
+    storage: MemoryStorage
     catalog: Catalog
     triggers: Triggers
     told: list[tuple[str, BoundTrigger | None]]
@@ -74,9 +73,9 @@ class Bench(Struct, kw_only=True):
         return await self.triggers.create(urn or hello(), TriggerDraft(kind=kind, data=data))
 
     async def again(self, *plugins: Plugin) -> Triggers:
-        catalog = a_catalog(self.functions, self.folder)
+        catalog = a_catalog(self.storage, self.folder)
         await catalog.load()
-        triggers = Triggers(self.store, catalog, Registry(plugins), SystemClock(), region=REGION)
+        triggers = Triggers(self.storage.resources, catalog, Registry(plugins), SystemClock(), region=REGION)
         catalog.changed.connect(triggers.follow)
         await triggers.load()
         return triggers
@@ -87,21 +86,21 @@ def hello(qualifier: str = "") -> FunctionUrn:
     return parse_urn(text, region=REGION, project=PROJECT)
 
 
-def a_catalog(functions: BreakableCatalogStore, folder: Path) -> Catalog:
-    return Catalog(functions, CodeStore(folder), SystemClock(), region=REGION)
+def a_catalog(storage: MemoryStorage, folder: Path) -> Catalog:
+    return Catalog(storage.catalog, CodeStore(folder), SystemClock(), region=REGION)
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> Bench:
-    functions, store, told = BreakableCatalogStore(), BreakableResourceStore(), list[tuple[str, BoundTrigger | None]]()
-    catalog = a_catalog(functions, tmp_path)
+    storage, told = MemoryStorage(), list[tuple[str, BoundTrigger | None]]()
+    catalog = a_catalog(storage, tmp_path)
     registry = Registry([*load_plugins(), OWN])
-    triggers = Triggers(store, catalog, registry, SystemClock(), region=REGION)
+    triggers = Triggers(storage.resources, catalog, registry, SystemClock(), region=REGION)
     catalog.changed.connect(triggers.follow)
     await triggers.load()
     triggers.changed.connect(lambda trigger_id, trigger: told.append((trigger_id, trigger)))
     await catalog.create(draft("hello"), CodeSource(kind="inline", file=encoded(SOURCE)))
-    return Bench(folder=tmp_path, functions=functions, store=store, catalog=catalog, triggers=triggers, told=told)
+    return Bench(folder=tmp_path, storage=storage, catalog=catalog, triggers=triggers, told=told)
 
 
 def draft(name: str) -> Function:
@@ -130,7 +129,7 @@ async def test_a_trigger_knows_since_when_it_is_enabled(bench: Bench) -> None:
 
 async def test_a_trigger_that_cannot_be_stored_is_shown_nowhere(bench: Bench) -> None:
     created = await bench.create(**TIMER)
-    bench.store.broken = NotStored("disk full")
+    bench.storage.fail()
 
     with pytest.raises(NotStored):
         await bench.create(**{**TIMER, "name": "other"})
@@ -164,16 +163,14 @@ async def test_triggers_deleted_with_their_function_are_announced(bench: Bench) 
 
 async def test_a_version_takes_its_own_triggers_along(bench: Bench) -> None:
     codes, bound_to = CodeStore(bench.folder), bench.triggers.bound_to
-    versions = Versions(bench.catalog, bench.functions, codes, SystemClock(), Identity(1), bound_to)
+    versions = Versions(bench.catalog, bench.storage.catalog, codes, SystemClock(), Identity(1), bound_to)
     await versions.publish(hello(), name="v1")
     kept, gone = await bench.create(**TIMER), await bench.create(urn=hello(":v1"), **TIMER)
-    taken: list[StoredResource] = []
-    bench.functions.deleted_with = taken.extend
 
     await versions.delete(hello(":v1"))
 
     assert [trigger.id for trigger in bench.triggers.all()] == [kept.id]
-    assert [(resource.kind, resource.id) for resource in taken] == [(KIND, gone.id)]
+    assert [resource.id for resource in await bench.storage.resources.load(KIND)] == [kept.id]
     assert bench.told[-1] == (gone.id, None)
 
 
@@ -256,7 +253,7 @@ async def test_a_trigger_that_no_plugin_knows_any_more_is_shown_and_can_be_delet
     assert (found.id, found.options, found.runnable) == (created.id, None, False)
     assert found.shown == {"address": "******", "token": "******"}
     await triggers.delete(hello(), "webhook", created.id)
-    assert await bench.store.load(KIND) == []
+    assert await bench.storage.resources.load(KIND) == []
 
 
 async def test_a_trigger_that_its_plugin_takes_no_more_keeps_its_secrets_and_can_be_mended(bench: Bench) -> None:
@@ -379,7 +376,9 @@ async def test_a_trigger_is_not_found_under_another_kind_or_version(bench: Bench
 
 async def test_a_timer_waits_for_its_function_only_if_the_engine_lets_it(bench: Bench) -> None:
     registry = Registry(load_plugins())
-    free = Triggers(bench.store, bench.catalog, registry, SystemClock(), region=REGION, free=frozenset({"TIMER"}))
+    free = Triggers(
+        bench.storage.resources, bench.catalog, registry, SystemClock(), region=REGION, free=frozenset({"TIMER"})
+    )
 
     with pytest.raises(InvocationModeFixed, match=r"triggers\.timer_sync_execution"):
         await bench.create(**TIMER, sync_execution=True)
@@ -391,7 +390,7 @@ async def test_a_timer_waits_for_its_function_only_if_the_engine_lets_it(bench: 
 
 async def test_a_body_on_disk_is_read_by_older_and_newer_engines(bench: Bench) -> None:
     created = await bench.create(**TIMER)
-    body = msgspec.json.decode((await bench.store.load(KIND))[0].body)
+    body = msgspec.json.decode((await bench.storage.resources.load(KIND))[0].body)
 
     later = msgspec.convert({**body, "invented": 1}, StoredTrigger)
 
