@@ -108,14 +108,14 @@ def get_of(size: int, *fields: bytes) -> bytes:
     return get(*fields, b"x: " + b"a" * (size - len(get(*fields, b"x: "))))
 
 
-def seen_as(name: str, sent: bytes | tuple[Step, ...], request: str, body: bytes = b"", **fields: Any) -> Row:
-    """Return a row in which the application sees this one request, and answers it."""
-    return Row(**{"name": name, "sent": sent, "answers": OK, "seen": ((request, body),), "shared": False, **fields})
+def answered(name: str, sent: bytes | tuple[Step, ...], *seen: tuple[str, bytes], **fields: Any) -> Row:
+    """Return a row in which the application sees these requests, and answers them. It is shared if all listeners do."""
+    return Row(name, sent, (OK,) * len(seen), seen, **{"shared": {*seen} <= {POSTED, GOT}, **fields})
 
 
 def closing(name: str, sent: bytes, *seen: tuple[str, bytes], **fields: Any) -> Row:
     """Return a row in which ``seen`` is answered, the connection is closed, and nothing more is read."""
-    return Row(name, sent, (OK,) * len(seen), seen, closed=True, cut=False, **fields)
+    return answered(name, sent, *seen, closed=True, cut=False, **fields)
 
 
 def each(rows: Sequence[Row]) -> pytest.MarkDecorator:

@@ -99,9 +99,12 @@ async def test_a_chunk_that_comes_apart_from_its_size_is_no_trailer() -> None:
     assert app.seen == [("POST /t", b"x" * size)]
 
 
-async def test_a_silent_connection_is_closed() -> None:
-    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=0) as port, connect(port) as client:
-        assert await statuses(client) == []
+@pytest.mark.parametrize("before", [b"", get()])
+async def test_a_silent_connection_is_closed_in_time_without_an_answer(before: bytes) -> None:
+    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=BRIEF) as port, connect(port) as client:
+        await client.send(before)
+
+        assert await statuses(client) == [200] * bool(before)
 
 
 @pytest.mark.parametrize("before", [b"", get(), PLAIN])
@@ -121,13 +124,6 @@ async def test_a_head_that_comes_byte_by_byte_must_be_complete_in_time() -> None
             await client.pour(b"a", pause=0.05)
 
     assert app.seen == []
-
-
-async def test_a_kept_connection_is_closed_in_time_without_an_answer() -> None:
-    async with listen(ScriptedApp(), "127.0.0.1", 0, keep_alive=BRIEF) as port, connect(port) as client:
-        await client.send(get())
-
-        assert await statuses(client) == [200]
 
 
 async def test_a_request_may_take_longer_than_its_head() -> None:

@@ -8,7 +8,7 @@ from engine.asgi.listener import HEAD_LIMIT, listen
 from engine.asgi.reader import Part, RequestReader
 from engine.asgi.responses import Refusal
 from tests.support.raw_client import connect
-from tests.support.raw_exchanges import CHUNKED, GOT, OK, POSTED, End, Row, check, each, get, post, seen_as
+from tests.support.raw_exchanges import CHUNKED, GOT, OK, POSTED, End, Row, answered, check, each, get, post
 from tests.support.scripted_app import ScriptedApp
 
 LAST = b"0\r\n\r\n"
@@ -17,16 +17,18 @@ LONG = b"[" + b"0," * 100 + b"0]"
 
 
 CHUNKS = [
-    Row("one chunk", CHUNKED + b"2\r\n42\r\n" + LAST, OK, (POSTED,)),
-    Row("two chunks", CHUNKED + b"1\r\n4\r\n1\r\n2\r\n" + LAST, OK, (POSTED,)),
-    Row("no chunk", CHUNKED + LAST + get(), (OK, OK), (("POST /t", b""), GOT), shared=False),
-    Row("a size with leading zeros", CHUNKED + b"0002\r\n42\r\n000\r\n\r\n", OK, (POSTED,)),
-    seen_as("a size in small letters", CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n" + LAST, "POST /t", LONG),
-    seen_as("a size in capitals", CHUNKED + b"%X\r\n" % len(LONG) + LONG + b"\r\n" + LAST, "POST /t", LONG),
-    Row("an extension", CHUNKED + b'2;a=b;c="d e"\r\n42\r\n0;x\r\n\r\n', OK, (POSTED,)),
-    seen_as("a chunk that looks like the end", CHUNKED + b"5\r\n" + LAST + b"\r\n" + LAST, "POST /t", LAST),
-    seen_as("a chunk of 100 KiB", CHUNKED + b"19000\r\n" + b"4" * 0x19000 + b"\r\n" + LAST, "POST /t", b"4" * 0x19000),
-    Row("a request behind a chunked body", CHUNKED + b"2\r\n42\r\n" + LAST + get(), (OK, OK), (POSTED, GOT)),
+    answered("one chunk", CHUNKED + b"2\r\n42\r\n" + LAST, POSTED),
+    answered("two chunks", CHUNKED + b"1\r\n4\r\n1\r\n2\r\n" + LAST, POSTED),
+    answered("no chunk", CHUNKED + LAST + get(), ("POST /t", b""), GOT),
+    answered("a size with leading zeros", CHUNKED + b"0002\r\n42\r\n000\r\n\r\n", POSTED),
+    answered("a size in small letters", CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n" + LAST, ("POST /t", LONG)),
+    answered("a size in capitals", CHUNKED + b"%X\r\n" % len(LONG) + LONG + b"\r\n" + LAST, ("POST /t", LONG)),
+    answered("an extension", CHUNKED + b'2;a=b;c="d e"\r\n42\r\n0;x\r\n\r\n', POSTED),
+    answered("a chunk that looks like the end", CHUNKED + b"5\r\n" + LAST + b"\r\n" + LAST, ("POST /t", LAST)),
+    answered(
+        "a chunk of 100 KiB", CHUNKED + b"19000\r\n" + b"4" * 0x19000 + b"\r\n" + LAST, ("POST /t", b"4" * 0x19000)
+    ),
+    answered("a request behind a chunked body", CHUNKED + b"2\r\n42\r\n" + LAST + get(), POSTED, GOT),
 ]
 
 #: Bytes in the place of a size and a chunk, whose last line ends here.
@@ -61,34 +63,25 @@ def trailers(*lines: bytes) -> bytes:
 
 FIELDS = ((b"host", b"localhost"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked"))
 TRAILERS = [
-    Row(
+    answered(
         "trailers are dropped",
         trailers(b"X-Auth-Token: stolen", b"Host: elsewhere", b"X-Real-IP: 10.0.0.1") + get(),
-        (OK, OK),
-        (POSTED, GOT),
+        POSTED,
+        GOT,
         fields=FIELDS,
     ),
-    Row(
-        "trailers are not obeyed",
-        trailers(b"Connection: close", b"Upgrade: h2c") + get(),
-        (OK, OK),
-        (POSTED, GOT),
-        fields=FIELDS,
+    answered(
+        "trailers are not obeyed", trailers(b"Connection: close", b"Upgrade: h2c") + get(), POSTED, GOT, fields=FIELDS
     ),
     Row("a length in a trailer", trailers(b"Content-Length: 60") + get(), 400, (ABORTED,)),
     Row("a coding in a trailer", trailers(b"Transfer-Encoding: chunked") + get(), 400, (ABORTED,)),
-    Row(
-        "a websocket in a trailer",
-        trailers(b"Upgrade: websocket", b"Connection: upgrade") + get(),
-        (OK, OK),
-        (POSTED, GOT),
-    ),
-    Row("an expectation in a trailer", trailers(b"Expect: 100-continue") + get(), (OK, OK), (POSTED, GOT)),
+    answered("a websocket in a trailer", trailers(b"Upgrade: websocket", b"Connection: upgrade") + get(), POSTED, GOT),
+    answered("an expectation in a trailer", trailers(b"Expect: 100-continue") + get(), POSTED, GOT),
     Row("a trailer with a space in its name", trailers(b"A b: c") + get(), 400, (ABORTED,)),
     Row("a folded trailer", trailers(b"A: b", b" c") + get(), 400, (ABORTED,)),
     Row("a trailer with NUL", trailers(b"A: b\x00") + get(), 400, (ABORTED,)),
     Row("a bare LF after a trailer", trailers(b"A: b\nC: d") + get(), 400, (ABORTED,)),
-    Row("many small trailers", trailers(*[b"a: b"] * 5000) + get(), (OK, OK), (POSTED, GOT)),
+    answered("many small trailers", trailers(*[b"a: b"] * 5000) + get(), POSTED, GOT),
     Row("trailers of more than 64 KiB", trailers(*[b"a: " + b"b" * 1000] * 70) + get(), 431, (ABORTED,)),
     Row("a trailer of more than 64 KiB", trailers(b"a: " + b"b" * (65 << 10)) + get(), 431, (ABORTED,)),
 ]

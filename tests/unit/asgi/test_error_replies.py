@@ -51,6 +51,7 @@ async def test_api_and_push_sources_reply_with_the_status_of_the_table(error: Fu
     assert (api.status, push.status_code) == (RAISED[error],) * 2
     assert push.json() == {"error_code": f"FSS.0{RAISED[error]}", "error_msg": str(error)}
     assert push.headers.get("retry-after", "").encode() == dict(api.headers).get(b"retry-after", b"")
+    assert push.headers.get("retry-after", "") == str(getattr(error, "retry_after", ""))
     assert len(push.headers["x-request-id"]) == 36
 
 

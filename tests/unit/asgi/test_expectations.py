@@ -8,7 +8,7 @@ import pytest
 from engine.asgi.listener import listen
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import connect, read_answers
-from tests.support.raw_exchanges import GOT, OK, PLAIN, POSTED, End, Row, Until, check, each, get, post, seen_as
+from tests.support.raw_exchanges import GOT, OK, PLAIN, POSTED, End, Row, Until, answered, check, each, get, post
 from tests.support.scripted_app import ScriptedApp, no_problems
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -31,21 +31,23 @@ ROWS = [
         (100, OK) * 2,
         (POSTED,) * 2,
     ),
-    Row("a client that does not wait", HEAD + b"42", OK, (POSTED,), cut=False),
+    answered("a client that does not wait", HEAD + b"42", POSTED, cut=False),
     Row(
         "a client that waits behind others",
         (PLAIN * 2 + HEAD, Until(CONTINUE), b"42"),
         (OK, OK, 100, OK),
         (POSTED,) * 3,
     ),
-    Row("an expectation without a body", get(b"Expect: 100-continue") + PLAIN, (OK, OK), (GOT, POSTED)),
-    seen_as(
-        "an expectation with an empty body", post(b"Expect: 100-continue", b"Content-Length: 0", body=b""), "POST /t"
+    answered("an expectation without a body", get(b"Expect: 100-continue") + PLAIN, GOT, POSTED),
+    answered(
+        "an expectation with an empty body",
+        post(b"Expect: 100-continue", b"Content-Length: 0", body=b""),
+        ("POST /t", b""),
     ),
     Row("another expectation", post(b"Expect: the-unexpected", b"Content-Length: 2") + INNER, 417),
-    Row("an empty expectation", post(b"Expect:", b"Content-Length: 2"), OK, (POSTED,)),
+    answered("an empty expectation", post(b"Expect:", b"Content-Length: 2"), POSTED),
     Row("two expectations", post(b"Expect: 100-continue, x", b"Content-Length: 2") + INNER, 417),
-    Row("a client of HTTP/1.0", HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"42", OK, (POSTED,), closed=True),
+    answered("a client of HTTP/1.0", HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"42", POSTED, closed=True),
     Row("a client that gives up", (HEAD, Until(CONTINUE), End()), 100, (("POST /t", None),), closed=True),
     *(
         Row(f"a refusal of {name}", head.replace(b"/t", b"/413"), 413, (("POST /413", b""),), closed=True, shared=False)

@@ -10,7 +10,7 @@ from engine.asgi.listener import listen
 from engine.asgi.streaming import EVENTS, Stream, Write, stream
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.raw_client import connect, read_answers
-from tests.support.raw_exchanges import CHUNKED, GOT, OK, PLAIN, POSTED, End, Row, check, each, get, post, seen_as
+from tests.support.raw_exchanges import CHUNKED, GOT, OK, PLAIN, POSTED, End, Row, answered, check, each, get, post
 from tests.support.scripted_app import ScriptedApp, no_problems
 
 ABORTED = ("POST /t", None)
@@ -18,18 +18,18 @@ BIG = b"x" * (6 << 20)
 DEADLINE = 30
 
 ROWS = [
-    Row("a GET", (get(), End()), OK, (GOT,)),
-    Row("a POST", (PLAIN, End()), OK, (POSTED,)),
-    Row("a chunked POST", (CHUNKED + b"2\r\n42\r\n0\r\n\r\n", End()), OK, (POSTED,)),
-    Row("a HEAD", (get().replace(b"GET", b"HEAD"), End()), OK, (("HEAD /g", b""),), bodiless=(0,), shared=False),
-    Row("a GET that closes", (get(b"Connection: close"), End()), OK, (GOT,)),
-    Row("a GET of HTTP/1.0", (get().replace(b"HTTP/1.1", b"HTTP/1.0"), End()), OK, (GOT,)),
-    Row("three requests", (PLAIN + get() + PLAIN, End()), (OK, OK, OK), (POSTED, GOT, POSTED)),
-    Row("50 requests", (PLAIN * 50, End()), (OK,) * 50, (POSTED,) * 50),
-    seen_as("an answer without length", (PLAIN.replace(b"/t", b"/parts"), End()), "POST /parts", b"42"),
-    Row("a request and half a head", (PLAIN + get()[:-2], End()), OK, (POSTED,)),
+    answered("a GET", (get(), End()), GOT),
+    answered("a POST", (PLAIN, End()), POSTED),
+    answered("a chunked POST", (CHUNKED + b"2\r\n42\r\n0\r\n\r\n", End()), POSTED),
+    answered("a HEAD", (get().replace(b"GET", b"HEAD"), End()), ("HEAD /g", b""), bodiless=(0,)),
+    answered("a GET that closes", (get(b"Connection: close"), End()), GOT),
+    answered("a GET of HTTP/1.0", (get().replace(b"HTTP/1.1", b"HTTP/1.0"), End()), GOT),
+    answered("three requests", (PLAIN + get() + PLAIN, End()), POSTED, GOT, POSTED),
+    answered("50 requests", (PLAIN * 50, End()), *[POSTED] * 50),
+    answered("an answer without length", (PLAIN.replace(b"/t", b"/parts"), End()), ("POST /parts", b"42")),
+    answered("a request and half a head", (PLAIN + get()[:-2], End()), POSTED),
     Row("a request and half a body", (PLAIN + PLAIN[:-1], End()), OK, (POSTED, ABORTED)),
-    Row("a request and an empty line", (PLAIN + b"\r\n", End()), OK, (POSTED,)),
+    answered("a request and an empty line", (PLAIN + b"\r\n", End()), POSTED),
     Row("a refused request", (get(b"A b: c"), End()), 400),
     Row(
         "a refused upload",
@@ -38,7 +38,7 @@ ROWS = [
         (("POST /413", b""),),
         shared=False,
     ),
-    seen_as("a large body", (post(b"Content-Length: %d" % len(BIG), body=BIG), End()), "POST /t", BIG, cut=False),
+    answered("a large body", (post(b"Content-Length: %d" % len(BIG), body=BIG), End()), ("POST /t", BIG), cut=False),
 ]
 
 

@@ -10,7 +10,6 @@ from engine.asgi.responses import Refusal
 
 LINE, FIELD, END = b"GET / HTTP/1.1\r\nHost: a\r\n", b"a:b\r\n", b"\r\n"
 COUNT = 1000
-PARSED = [(b"host", b"a"), *[(b"a", b"b")] * COUNT]
 
 
 @pytest.mark.parametrize("pieces", [[LINE + FIELD * COUNT], [LINE, *[FIELD] * COUNT]])
@@ -22,16 +21,6 @@ def test_fields_are_kept_as_bytes_until_the_head_is_complete(pieces: list[bytes]
     reader.read(END, 0)
 
     assert (before, len(reader.headers)) == ([], len(b"".join(pieces).split(b"\r\n")) - 2)
-
-
-def test_a_head_in_pieces_has_the_fields_of_a_whole_one() -> None:
-    whole, cut = RequestReader(), RequestReader()
-    head = LINE + FIELD * COUNT + END
-    whole.read(head, 0)
-    for byte in head:
-        cut.read(bytes([byte]), 0)
-
-    assert whole.headers == cut.headers == PARSED
 
 
 @pytest.mark.parametrize("size", [1, 2, 1001, 2 * HEAD_LIMIT])
@@ -46,15 +35,6 @@ def test_blank_lines_before_a_request_count_with_its_head(size: int) -> None:
     with pytest.raises(Refusal, match="431"):
         read_all()
     assert HEAD_LIMIT - size < sent <= HEAD_LIMIT or size > HEAD_LIMIT
-
-
-def test_a_few_blank_lines_before_a_request_are_ignored() -> None:
-    for blank in (b"\r\n", b"\r\n\r\n"):
-        reader = RequestReader()
-        sent = blank + LINE + END + b"next"
-
-        assert sum(reader.read(bytes([byte]), 0) for byte in sent[:-5]) == len(sent) - 5
-        assert (reader.read(sent[-5:], 0), reader.headers) == (1, [(b"host", b"a")])
 
 
 def test_the_fields_of_a_head_are_parsed_once_however_it_arrives() -> None:

@@ -26,19 +26,25 @@ SIZE = 3 << 20
 BODY = b"x" * SIZE
 CHUNKED = b"".join(b"%x\r\n%b\r\n" % (size, BODY[:size]) for size in (1 << 20, 1 << 20, 1 << 20)) + b"0\r\n\r\n"
 TIMES = 20
+LENGTH = b"Content-Length: %d\r\n" % SIZE
+#: Version, header lines and body of uploads.
 KINDS = {
-    "keep-alive": (b"HTTP/1.1", b""),
-    "close": (b"HTTP/1.1", b"Connection: close\r\n"),
-    "http-1.0": (b"HTTP/1.0", b""),
-    "http-1.0-keep-alive": (b"HTTP/1.0", b"Connection: keep-alive\r\n"),
+    "keep-alive": (b"HTTP/1.1", LENGTH, BODY),
+    "close": (b"HTTP/1.1", LENGTH + b"Connection: close\r\n", BODY),
+    "chunked": (b"HTTP/1.1", b"Transfer-Encoding: chunked\r\n", CHUNKED),
+    "http-1.0": (b"HTTP/1.0", LENGTH, BODY),
+    "http-1.0-keep-alive": (b"HTTP/1.0", LENGTH + b"Connection: keep-alive\r\n", BODY),
 }
 
 
-def upload(path: str, kind: str, *, chunked: bool = False) -> bytes:
-    version, fields = KINDS[kind]
-    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % SIZE
+def head_of(path: str, kind: str) -> bytes:
+    version, fields, _ = KINDS[kind]
     head = b"POST %b %b\r\nHost: localhost\r\nContent-Type: application/json\r\n" % (path.encode(), version)
-    return head + fields + length + b"\r\n\r\n" + (CHUNKED if chunked else BODY)
+    return head + fields + b"\r\n"
+
+
+def upload(path: str, kind: str) -> bytes:
+    return head_of(path, kind) + KINDS[kind][2]
 
 
 def answer_to(port: int, request: bytes) -> Answer:
@@ -78,11 +84,6 @@ async def test_no_refusal_of_an_application_is_lost(kind: str) -> None:
             assert await answers_to(port, upload(f"/{status}", kind), TIMES // 4) == [status] * (TIMES // 4)
 
     assert app.seen == [(f"POST /{status}", b"") for status in statuses]
-
-
-async def test_no_refusal_of_a_chunked_body_is_lost() -> None:
-    async with no_problems(), listen(ScriptedApp(), "127.0.0.1", 0) as port:
-        assert await answers_to(port, upload("/413", "keep-alive", chunked=True)) == [413] * TIMES
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ async def test_a_body_without_end_is_not_read_for_ever() -> None:
 async def test_a_client_that_sends_nothing_more_is_closed_in_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadline, "LINGER_PAUSE", 0.2)
     async with listen(ScriptedApp(), "127.0.0.1", 0) as port, connect(port) as client:
-        await client.send(upload("/413", kind).removesuffix(BODY))
+        await client.send(head_of("/413", kind))
         with anyio.fail_after(LIMIT):
             [answer] = read_answers(await client.rest())
             await asyncio.sleep(0.4)
@@ -157,13 +158,13 @@ async def test_a_client_that_sends_nothing_more_is_closed_in_time(kind: str, mon
     assert answer.status == 413
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "chunked"])
 async def test_a_client_that_sends_its_body_for_ever_is_closed_in_time(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadline, "LINGER_TIME", 0.5)
     async with listen(ScriptedApp(), "127.0.0.1", 0) as port, connect(port) as client:
-        await client.send(upload("/413", kind).removesuffix(BODY))
+        await client.send(head_of("/413", kind))
         with anyio.fail_after(LIMIT):
             await client.pour(b"x", pause=0.02)
 

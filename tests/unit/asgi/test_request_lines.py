@@ -6,7 +6,7 @@ import pytest
 
 from engine.asgi.heads import parse_line
 from engine.asgi.responses import Refusal
-from tests.support.raw_exchanges import GARBAGE, GET, GOT, OK, PLAIN, POSTED, End, Row, check, each, get
+from tests.support.raw_exchanges import GARBAGE, GET, GOT, OK, PLAIN, POSTED, End, Row, answered, check, each, get
 
 FIELDS = b"Host: localhost\r\n\r\n"
 
@@ -17,17 +17,10 @@ def line(text: bytes) -> bytes:
 
 
 LINES = [
-    Row(
-        "a GET",
-        get(),
-        OK,
-        seen=(GOT,),
-        closed=False,
-        fields=((b"host", b"localhost"),),
-    ),
-    Row("a POST", PLAIN, OK, seen=(POSTED,)),
-    Row("empty lines before a request", b"\r\n\r\n" + get(), OK, seen=(GOT,)),
-    Row("an empty line between requests", PLAIN + b"\r\n" + PLAIN, (OK, OK), seen=(POSTED, POSTED)),
+    answered("a GET", get(), GOT, closed=False, fields=((b"host", b"localhost"),)),
+    answered("a POST", PLAIN, POSTED),
+    answered("empty lines before a request", b"\r\n\r\n" + get(), GOT),
+    answered("an empty line between requests", PLAIN + b"\r\n" + PLAIN, POSTED, POSTED),
     Row("two spaces before the target", line(b"GET  /g HTTP/1.1"), 400),
     Row("two spaces before the version", line(b"GET /g  HTTP/1.1"), 400),
     Row("a space after the version", line(b"GET /g HTTP/1.1 "), 400),
@@ -52,8 +45,8 @@ VERSIONS = [
     Row("HTTP/0.9 without a version", b"GET /g\r\n\r\n", 400),
     Row("no version, but fields", line(b"GET /g"), 400),
     Row("HTTP/0.9", line(b"GET /g HTTP/0.9"), 505),
-    Row("HTTP/1.2", line(b"GET /g HTTP/1.2"), OK, (GOT,)),
-    Row("HTTP/1.9", line(b"GET /g HTTP/1.9"), OK, (GOT,)),
+    answered("HTTP/1.2", line(b"GET /g HTTP/1.2"), GOT),
+    answered("HTTP/1.9", line(b"GET /g HTTP/1.9"), GOT),
     Row("HTTP/2.0", line(b"GET /g HTTP/2.0"), 505),
     Row("HTTP/3.0", line(b"GET /g HTTP/3.0"), 505),
     Row("a version without a minor number", line(b"GET /g HTTP/1"), 400),
@@ -68,10 +61,10 @@ VERSIONS = [
 
 METHODS = [
     *(
-        Row(f"the method {method}", line(method.encode() + b" /g HTTP/1.1"), OK, ((f"{method} /g", b""),), shared=False)
+        answered(f"the method {method}", line(method.encode() + b" /g HTTP/1.1"), (f"{method} /g", b""))
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
     ),
-    Row("the method HEAD", line(b"HEAD /g HTTP/1.1"), OK, (("HEAD /g", b""),), bodiless=(0,), shared=False),
+    answered("the method HEAD", line(b"HEAD /g HTTP/1.1"), ("HEAD /g", b""), bodiless=(0,)),
     *(
         Row(f"the method {method}", line(method.encode() + b" /g HTTP/1.1"), 501)
         for method in ("BREW", "PROPFIND", "M-SEARCH", "QUERY", "GETS", "DESCRIBE")
@@ -81,7 +74,7 @@ METHODS = [
     Row("a method with a forbidden character", line(b"GE(T /g HTTP/1.1"), 400),
     Row("a method with NUL", line(b"G\x00T /g HTTP/1.1"), 400),
     Row("a method behind a good request", PLAIN + line(b"BREW /g HTTP/1.1"), (OK, 501), seen=(POSTED,)),
-    Row("OPTIONS of the server", line(b"OPTIONS * HTTP/1.1"), OK, (("OPTIONS *", b""),), shared=False),
+    answered("OPTIONS of the server", line(b"OPTIONS * HTTP/1.1"), ("OPTIONS *", b"")),
 ]
 
 FOREIGN = [

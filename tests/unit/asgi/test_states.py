@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -64,7 +64,7 @@ class Watched(Connection):
 
 
 class Client:
-    """Client whose requests to /held are answered by ``answer``; those to /early are answered before their body."""
+    """Client whose requests to /held are answered by a step; those to /early are answered before their body."""
 
     def __init__(self, port: int, changes: Changes) -> None:
         self._port, self.changes = port, changes
@@ -73,18 +73,15 @@ class Client:
     async def open(self) -> None:
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
 
-    async def send(self, data: bytes, until: State) -> None:
-        """Send ``data``, and wait until the connection is in the state ``until``."""
-        self.writer.write(data)
+    async def step(self, what: bytes | str, until: State) -> None:
+        """Make a step of a walk, and wait until the connection is in the state ``until``."""
+        if isinstance(what, bytes):
+            self.writer.write(what)
+        elif what == ANSWER:
+            self.release.release()
+        else:
+            self.writer.close()
         await self.changes.reach(until)
-
-    async def answer(self, until: State) -> None:
-        self.release.release()
-        await self.changes.reach(until)
-
-    async def leave(self) -> None:
-        self.writer.close()
-        await self.changes.reach(CLOSED)
 
 
 @asynccontextmanager
@@ -116,92 +113,24 @@ async def connected(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
     assert not states[0].tasks
 
 
-async def body(client: Client) -> None:
-    await client.send(STARTED, BODY)
-
-
-async def whole(client: Client) -> None:
-    await client.send(WHOLE, ANSWERING)
-
-
-async def answered(client: Client) -> None:
-    await whole(client)
-    await client.answer(HEAD)
-
-
-async def rest(client: Client) -> None:
-    await body(client)
-    await client.send(b"k", ANSWERING)
-
-
-async def refused(client: Client) -> None:
-    await client.send(GARBAGE, LINGERING)
-
-
-async def early(client: Client) -> None:
-    await client.send(EARLY + b"1", DISCARDING)
-
-
-async def early_and_closing(client: Client) -> None:
-    await client.send(EARLY.replace(b"Host", b"Connection: close\r\nHost") + b"1", LINGERING)
-
-
-async def early_and_whole(client: Client) -> None:
-    await early(client)
-    await client.send(b"2345678", DISCARDING)
-    await client.send(b"9", HEAD)
-
-
-async def early_and_broken(client: Client) -> None:
-    await client.send(CHUNKS + b"1\r\n1", DISCARDING)
-    await client.send(b"no end", LINGERING)
-
-
-async def early_and_gone(client: Client) -> None:
-    await early(client)
-    await client.leave()
-
-
-async def closing(client: Client) -> None:
-    await client.send(CLOSING, ANSWERING)
-    await client.answer(CLOSED)
-
-
-async def closing_with_more(client: Client) -> None:
-    await client.send(CLOSING + WHOLE, ANSWERING)
-    await client.answer(LINGERING)
-
-
-async def gone(client: Client) -> None:
-    await client.leave()
-
-
-async def gone_in_the_body(client: Client) -> None:
-    await body(client)
-    await client.leave()
-
-
-async def refused_and_gone(client: Client) -> None:
-    await refused(client)
-    await client.leave()
-
-
-WALKS: dict[Change, Callable[[Client], Awaitable[None]]] = {
-    (HEAD, BODY): body,
-    (HEAD, ANSWERING): whole,
-    (HEAD, LINGERING): refused,
-    (HEAD, CLOSED): gone,
-    (BODY, ANSWERING): rest,
-    (BODY, DISCARDING): early,
-    (BODY, LINGERING): early_and_closing,
-    (BODY, CLOSED): gone_in_the_body,
-    (ANSWERING, HEAD): answered,
-    (ANSWERING, LINGERING): closing_with_more,
-    (ANSWERING, CLOSED): closing,
-    (DISCARDING, HEAD): early_and_whole,
-    (DISCARDING, LINGERING): early_and_broken,
-    (DISCARDING, CLOSED): early_and_gone,
-    (LINGERING, CLOSED): refused_and_gone,
+ANSWER, LEAVE = "the application answers", "the client leaves"
+#: Steps to each change: bytes that the client sends or another event, and the state that they lead to.
+WALKS: dict[Change, tuple[tuple[bytes | str, State], ...]] = {
+    (HEAD, BODY): ((STARTED, BODY),),
+    (HEAD, ANSWERING): ((WHOLE, ANSWERING),),
+    (HEAD, LINGERING): ((GARBAGE, LINGERING),),
+    (HEAD, CLOSED): ((LEAVE, CLOSED),),
+    (BODY, ANSWERING): ((STARTED, BODY), (b"k", ANSWERING)),
+    (BODY, DISCARDING): ((EARLY + b"1", DISCARDING),),
+    (BODY, LINGERING): ((EARLY.replace(b"Host", b"Connection: close\r\nHost") + b"1", LINGERING),),
+    (BODY, CLOSED): ((STARTED, BODY), (LEAVE, CLOSED)),
+    (ANSWERING, HEAD): ((WHOLE, ANSWERING), (ANSWER, HEAD)),
+    (ANSWERING, LINGERING): ((CLOSING + WHOLE, ANSWERING), (ANSWER, LINGERING)),
+    (ANSWERING, CLOSED): ((CLOSING, ANSWERING), (ANSWER, CLOSED)),
+    (DISCARDING, HEAD): ((EARLY + b"1", DISCARDING), (b"2345678", DISCARDING), (b"9", HEAD)),
+    (DISCARDING, LINGERING): ((CHUNKS + b"1\r\n1", DISCARDING), (b"no end", LINGERING)),
+    (DISCARDING, CLOSED): ((EARLY + b"1", DISCARDING), (LEAVE, CLOSED)),
+    (LINGERING, CLOSED): ((GARBAGE, LINGERING), (LEAVE, CLOSED)),
 }
 
 
@@ -212,7 +141,8 @@ def test_the_walks_cover_every_declared_change() -> None:
 @pytest.mark.parametrize("change", WALKS, ids=lambda change: "-".join(state.name.lower() for state in change))
 async def test_a_declared_change_happens(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(monkeypatch) as client:
-        await WALKS[change](client)
+        for what, until in WALKS[change]:
+            await client.step(what, until)
         assert client.changes[-1] == change
 
 

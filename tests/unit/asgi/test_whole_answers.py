@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.raw_exchanges import GOT, OK, PLAIN, POSTED, Row, Until, check, each, get, post
+from tests.support.raw_exchanges import GOT, OK, PLAIN, POSTED, Row, Until, answered, check, each, get, post
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -26,29 +26,28 @@ def refusal(status: str, text: str, *more: str) -> bytes:
 
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 ANSWERS = [
-    Row(
+    answered(
         "a POST",
         PLAIN + get(b"Connection: close"),
-        (OK, OK),
-        (POSTED, GOT),
+        POSTED,
+        GOT,
         closed=True,
         whole=lines(*ECHO, body=b"42") + lines(*EMPTY, CLOSE),
     ),
-    Row(
+    answered(
         "a HEAD",
         get(b"Connection: close").replace(b"GET", b"HEAD"),
-        OK,
-        (("HEAD /g", b""),),
+        ("HEAD /g", b""),
         closed=True,
         bodiless=(0,),
         whole=lines(*EMPTY, CLOSE),
     ),
-    Row("HTTP/1.0", b"GET /g HTTP/1.0\r\n\r\n", OK, (GOT,), closed=True, whole=lines(*EMPTY, CLOSE)),
-    Row(
+    answered("HTTP/1.0", b"GET /g HTTP/1.0\r\n\r\n", GOT, closed=True, whole=lines(*EMPTY, CLOSE)),
+    answered(
         "keep-alive",
         b"GET /g HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /g HTTP/1.0\r\n\r\n",
-        (OK, OK),
-        (GOT, GOT),
+        GOT,
+        GOT,
         closed=True,
         whole=lines(*EMPTY, KEEP) + lines(*EMPTY, CLOSE),
     ),
@@ -60,21 +59,21 @@ ANSWERS = [
         closed=True,
         whole=CONTINUE + lines(*ECHO, CLOSE, body=b"42"),
     ),
-    Row(
+    answered(
         "an answer without length",
         post(b"Connection: close", b"Content-Length: 2").replace(b"/t", b"/parts"),
-        OK,
-        (("POST /parts", b"42"),),
+        ("POST /parts", b"42"),
         closed=True,
         whole=lines(
             "HTTP/1.1 200 OK", "transfer-encoding: chunked", "date: *", CLOSE, body=b"1\r\n4\r\n1\r\n2\r\n0\r\n\r\n"
         ),
     ),
-    Row(
+    answered(
         "such an answer to HTTP/1.0",
-        PLAIN.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"/t", b"/parts"),
-        OK,
-        (("POST /parts", b"42"),),
+        post(b"Connection: keep-alive", b"Content-Length: 2")
+        .replace(b"HTTP/1.1", b"HTTP/1.0")
+        .replace(b"/t", b"/parts"),
+        ("POST /parts", b"42"),
         closed=True,
         whole=lines("HTTP/1.1 200 OK", "date: *", CLOSE, body=b"42"),
     ),
