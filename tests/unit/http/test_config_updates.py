@@ -76,16 +76,6 @@ def _without(field: str) -> dict[str, Any]:
     return {name: value for name, value in {**REQUIRED, **GIVEN}.items() if name != field}
 
 
-async def test_an_update_of_the_required_fields_alone_resets_all_others(api: Api) -> None:
-    await api.create(**GIVEN, **KEPT)
-
-    changed = await api.send("PUT", CONFIG, REQUIRED)
-
-    left = {name: after for name, (_, after) in RESET.items()} | dict.fromkeys(LOG) | REQUIRED
-    assert changed.json.items() >= {name: value for name, value in left.items() if value is not None}.items()
-    assert await shown(api, *left) == left
-
-
 def test_each_field_of_a_configuration_is_known_to_be_reset_or_kept() -> None:
     known = {"func_name", "package", "func_mounts", "depend_version_list", *REQUIRED, *RESET, *LOG, *KEPT}
 

@@ -147,36 +147,23 @@ async def test_a_function_is_named_with_its_version_or_alias(tmp_path: Path) -> 
     assert {name for name, text in shown.items() if by_alias in text} == {*shown} - {"hello:latest"}
 
 
-async def test_many_are_not_chosen_by_text(tmp_path: Path) -> None:
+async def test_forms_that_no_page_makes_are_refused(tmp_path: Path) -> None:
+    hello, number = f"{HERE}/functions/hello", "9" * 5000
     async with console(tmp_path) as (client, request_id):
-        path = f"{HERE}/functions/hello/invocations/cancel"
         await client.post(SIGN_IN, data=TOKENS["admin"])
-        shown = await client.get(f"{path}?text=x")
-        sent = await client.post(path, data={"form_token": await form_token(client, path), "text": "x"})
+        token = {"form_token": await form_token(client, hello)}
+        forms = {
+            f"{hello}/invocations/cancel": {"text": "x"},  # many are not chosen by text
+            f"{HERE}/invocations/{request_id}/deliver": {"delivery": number},
+            f"{hello}/configuration/concurrency": {"priority_cap": number},
+            f"{hello}/code": {"code": ""},
+        }
+        replies = [await client.post(path, data={**token, **fields}) for path, fields in forms.items()]
+        shown = await client.get(f"{hello}/invocations/cancel?text=x")
         record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("admin"))
 
-    assert (shown.status_code, sent.status_code, record.json()["status"]) == (400, 400, "WAIT")
-
-
-async def test_numbers_of_many_digits_are_refused(tmp_path: Path) -> None:
-    async with console(tmp_path) as (client, request_id):
-        path = f"{HERE}/invocations/{request_id}"
-        await client.post(SIGN_IN, data=TOKENS["admin"])
-        token, number = {"form_token": await form_token(client, path)}, "9" * 5000
-        delivered = await client.post(f"{path}/deliver", data={**token, "delivery": number})
-        concurrency = f"{HERE}/functions/hello/configuration/concurrency"
-        capped = await client.post(concurrency, data={**token, "priority_cap": number})
-
-    assert (delivered.status_code, capped.status_code) == (400, 400)
-
-
-async def test_an_empty_editor_is_not_saved(tmp_path: Path) -> None:
-    async with console(tmp_path) as (client, _):
-        await client.post(SIGN_IN, data=TOKENS["admin"])
-        path = f"{HERE}/functions/hello"
-        saved = await client.post(f"{path}/code", data={"form_token": await form_token(client, path), "code": ""})
-
-    assert (saved.status_code, "write some code" in saved.text) == (400, True)
+    assert [reply.status_code for reply in (*replies, shown)] == [400] * 5
+    assert (record.json()["status"], "write some code" in replies[-1].text) == ("WAIT", True)
 
 
 async def test_the_path_of_a_form_leads_to_its_page(tmp_path: Path) -> None:

@@ -82,20 +82,15 @@ async def test_a_session_lasts_twelve_hours_also_over_a_restart(
     assert await place.stored() == {}
 
 
-async def test_neither_ids_nor_secrets_are_stored(place: Place) -> None:
-    session_id = await (await place.sessions()).open(of_key(principals()))
+async def test_neither_ids_nor_secrets_are_stored_and_what_is_stored_opens_nothing(place: Place) -> None:
+    sessions = await place.sessions()
+    session_id = await sessions.open(of_key(principals()))
+    [stored] = await place.stored()
 
     texts = [key.encode() + row for key, row in (await place.stored()).items()]
     assert len(texts) == 1
     assert not any(text.encode() in texts[0] for text in (session_id, SECRET))
     assert b"AK1" in texts[0]
-
-
-async def test_an_unknown_id_opens_nothing(place: Place) -> None:
-    sessions = await place.sessions()
-    session_id = await sessions.open(of_key(principals()))
-    [stored] = await place.stored()
-
     assert [sessions.find(one, principals()) for one in (stored, session_id[:-1], "", "\udc80x"[1:])] == [None] * 4
 
 
@@ -116,7 +111,7 @@ async def test_a_session_ends_with_its_credential(place: Place, later: Principal
     assert sessions.find(session_id, known) is None  # also if the credential comes back
 
 
-async def test_a_reload_ends_sessions_of_removed_credentials_and_no_others(place: Place) -> None:
+async def test_a_reload_or_start_ends_sessions_of_removed_credentials_and_no_others(place: Place) -> None:
     known = principals()
     sessions = await place.sessions()
     key, token = await sessions.open(of_key(known)), await sessions.open(of_token(known))
@@ -127,14 +122,8 @@ async def test_a_reload_ends_sessions_of_removed_credentials_and_no_others(place
     assert sessions.find(token, known) is None
     assert sessions.find(key, known) == of_key(known)
     assert len(await place.stored()) == 1
-
-
-async def test_a_start_without_a_credential_ends_its_sessions(place: Place) -> None:
-    known = principals()
-    session_id = await (await place.sessions()).open(of_key(known))
     await place.sessions(Principals([], []))
-
-    assert (await place.sessions()).find(session_id, known) is None
+    assert (await place.sessions()).find(key, known) is None
 
 
 async def test_a_session_ends_when_its_credential_expires(place: Place) -> None:

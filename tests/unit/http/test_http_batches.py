@@ -23,11 +23,16 @@ async def send(api: Api, *events: object, name: str = "hello", **headers: str) -
 
 
 async def test_each_event_gets_a_request_id_in_its_place(api: Api) -> None:
-    answer = await send(api, {"event": 1}, {"event": 2})
+    await api.create("roomy", enable_dynamic_memory=True)
+
+    answer = await send(api, {"event": 1}, {"event": 2}, name="roomy", X_Cff_Instance_Memory="512")
+    unknown = await send(api, {"event": 1}, name="nobody")
 
     ids = [api.engine.identity.request_id(key) for key in api.engine.rows]
     assert answer.status == 202
     assert answer.json == {"results": [{"request_id": one} for one in ids], "accepted": 2, "refused": 0}
+    assert [request.memory for request in api.engine.requests] == [512, 512]
+    assert (unknown.status, unknown.json["error_code"], "results" in unknown.json) == (404, "FSS.1051", False)
 
 
 async def test_events_reach_the_intake_byte_by_byte_with_their_options(api: Api) -> None:
@@ -113,13 +118,6 @@ async def test_a_batch_without_an_accepted_event_has_the_status_of_its_errors(
     assert [result["error_code"] for result in answer.json["results"]] == ["FSS.0400", f"FSS.0{status}"]
 
 
-async def test_an_unknown_function_is_reported_once(api: Api) -> None:
-    answer = await send(api, {"event": 1}, name="nobody")
-
-    assert (answer.status, answer.json["error_code"]) == (404, "FSS.1051")
-    assert "results" not in answer.json
-
-
 async def test_options_of_a_single_request_belong_to_the_events(api: Api) -> None:
     answer = await send(api, {"event": 1}, Idempotency_Key="k")
 
@@ -128,15 +126,6 @@ async def test_options_of_a_single_request_belong_to_the_events(api: Api) -> Non
         "Idempotency-Key is 'k': set key of each event instead",
     )
     assert not api.engine.requests
-
-
-async def test_the_memory_of_a_batch_is_that_of_each_event(api: Api) -> None:
-    await api.create("roomy", enable_dynamic_memory=True)
-
-    answer = await send(api, {"event": 1}, {"event": 2}, name="roomy", X_Cff_Instance_Memory="512")
-
-    assert answer.status == 202
-    assert [request.memory for request in api.engine.requests] == [512, 512]
 
 
 async def test_a_batch_of_invalid_events_leaves_the_loop_to_others_in_between() -> None:

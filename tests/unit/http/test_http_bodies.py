@@ -238,12 +238,6 @@ def test_a_number_that_is_too_large_is_told() -> None:
         decode(json.encode(CONFIG)[:-1] + b', "func_vpc": {"a": 1e999}}', ConfigBody)
 
 
-def test_brackets_in_texts_are_no_levels() -> None:
-    texts = ['[{"\\'] * DEPTH * 3
-
-    assert decode(json.encode([texts, [[]] * DEPTH * 3]), list[Any])[0] == texts
-
-
 def test_a_body_that_is_too_deep_is_not_decoded() -> None:
     with pytest.raises(NotJson, match="nested too deeply"):
         decode(b"[" * (DEPTH + 1) + b"nonsense", list[Any])

@@ -6,6 +6,8 @@ import base64
 import json
 import random
 import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -58,8 +60,9 @@ def failed(answer: Answer, status: int, code: str, said: str) -> bool:
     return said in answer.json["error_msg"]
 
 
-async def test_large_code_is_stored_as_it_was_sent(api: Api, tmp_path: Path) -> None:
-    answer = await api.send("POST", "", BODY)
+@pytest.mark.parametrize("body", [BODY, pieces(BODY)], ids=["whole", "in chunks"])
+async def test_large_code_is_stored_as_it_was_sent(api: Api, tmp_path: Path, body: bytes | Chunks) -> None:
+    answer = await api.send("POST", "", body)
 
     assert (answer.status, stored(api), temporary(tmp_path)) == (200, ZIP, [])
 
@@ -71,12 +74,6 @@ async def test_large_code_replaces_that_of_a_function(api: Api) -> None:
 
     assert (answer.status, stored(api)) == (200, ZIP)
     assert base64.b64decode(answer.json["func_code"]["file"]) == ZIP
-
-
-async def test_code_may_come_in_chunks(api: Api) -> None:
-    answer = await api.send("POST", "", pieces(BODY))
-
-    assert (answer.status, stored(api)) == (200, ZIP)
 
 
 async def test_a_large_dependency_is_stored(api: Api, tmp_path: Path) -> None:
@@ -127,11 +124,7 @@ async def test_broken_bodies_are_not_json(api: Api, tmp_path: Path, body: bytes)
 
     assert failed(answer, 406, "FSS.0406", "the body must be JSON in UTF-8"), answer.json
     assert temporary(tmp_path) == []
-
-
-async def test_a_large_body_needs_the_type_of_json(api: Api) -> None:
     answer = await api.send("POST", "", BODY, {"Content-Type": "text/plain"})
-
     assert failed(answer, 406, "FSS.0406", "its Content-Type is 'text/plain'")
 
 
@@ -143,24 +136,21 @@ async def test_a_word_of_the_client_stands_for_no_code(api: Api) -> None:
     assert failed(answer, 400, "FSS.1012", "needs the code as base64")
 
 
-def authenticator_of(clock: ManualClock, folder: Path) -> Authenticator:
-    return Authenticator(
-        [AccessKey(access="AK", secret=SECRET, project=PROJECT)],
-        [],
-        clock=clock,
-        failures=AuthThrottle(clock, limit=5, window=60.0),
-        body_limits={},
-        spool=folder,
-    )
+@asynccontextmanager
+async def secured(folder: Path, clock: ManualClock) -> AsyncIterator[tuple[Api, Authenticator]]:
+    """Serve an API that requires credentials. It spools bodies in ``spool``."""
+    keys, failures = [AccessKey(access="AK", secret=SECRET, project=PROJECT)], AuthThrottle(clock, limit=5, window=60.0)
+    authenticator = Authenticator(keys, [], clock=clock, failures=failures, body_limits={}, spool=folder / "spool")
+    async with (
+        serve(folder / "code") as api,
+        listen(api.app(authenticator=authenticator), "127.0.0.1", 0) as api.port,
+    ):
+        yield api, authenticator
 
 
 async def test_unproven_bodies_fill_only_their_space_on_disk(tmp_path: Path) -> None:
     clock = ManualClock()
-    authenticator = authenticator_of(clock, tmp_path / "spool")
-    async with (
-        serve(tmp_path / "code") as api,
-        listen(api.app(authenticator=authenticator), "127.0.0.1", 0) as api.port,
-    ):
+    async with secured(tmp_path, clock) as (api, authenticator):
         headers = {"Host": f"localhost:{api.port}", "Content-Type": "application/json"}
         proof = sign("POST", BASE, headers, BODY, access="AK", secret=SECRET, moment=clock.now())
         declaring = headers | {"X-Sdk-Content-Sha256": hash_of(BODY).decode()}
@@ -181,11 +171,7 @@ async def test_unproven_bodies_fill_only_their_space_on_disk(tmp_path: Path) -> 
 
 async def test_signed_code_is_stored_once_its_signature_is_verified(tmp_path: Path) -> None:
     clock = ManualClock()
-    authenticator = authenticator_of(clock, tmp_path / "spool")
-    async with (
-        serve(tmp_path / "code") as api,
-        listen(api.app(authenticator=authenticator), "127.0.0.1", 0) as api.port,
-    ):
+    async with secured(tmp_path, clock) as (api, _):
         headers = {"Host": f"localhost:{api.port}", "Content-Type": "application/json"}
         headers |= sign("POST", BASE, headers, BODY, access="AK", secret=SECRET, moment=clock.now())
 

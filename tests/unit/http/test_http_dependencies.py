@@ -90,8 +90,10 @@ async def test_the_list_names_dependencies_and_the_list_of_versions_names_versio
 
 async def test_a_whole_dependency_is_deleted_with_all_versions_or_not_at_all(api: Api) -> None:
     first, second = [await made(api, "/version") for _ in range(2)]
-    await api.create(depend_version_list=[first["id"]])
+    created = (await api.create(depend_version_list=[first["dep_id"]])).json
 
+    assert [dependency["id"] for dependency in created["dependencies"]] == [second["id"]]  # the newest version
+    assert created["depend_version_list"] == [first["dep_id"]]
     assert refused(await ask(api, "DELETE", f"/{first['dep_id']}"), 412, "FSS.1033", "used by hello:latest")
     assert (await ask(api, "GET", f"/{first['dep_id']}/version")).json["count"] == 2
 
@@ -99,15 +101,6 @@ async def test_a_whole_dependency_is_deleted_with_all_versions_or_not_at_all(api
     assert (await ask(api, "DELETE", f"/{first['dep_id']}")).status == 204
     assert await listed(api) == []
     assert refused(await ask(api, "GET", f"/{second['dep_id']}/version/2"), 404, "FSS.1056")
-
-
-async def test_the_id_of_a_dependency_stands_for_its_newest_version_in_a_function(api: Api) -> None:
-    first, second = [await made(api, "/version") for _ in range(2)]
-
-    created = (await api.create(depend_version_list=[first["dep_id"]])).json
-
-    assert [dependency["id"] for dependency in created["dependencies"]] == [second["id"]]
-    assert created["depend_version_list"] == [first["dep_id"]]
 
 
 async def test_a_changed_package_reaches_its_functions_but_no_published_version(api: Api) -> None:
@@ -147,6 +140,9 @@ async def test_a_change_is_stored_in_dependency_and_functions_or_in_none(api: Ap
     [row] = await api.storage.resources.load("dependency")
     [function] = (await api.storage.catalog.load())[0]
     assert decode_resource(row, Dependency) == function.dependencies[0] == api.catalog.list(PROJECT)[0].dependencies[0]
+    await ask(api, "PUT", f"/{lib['id']}", body(package=SECOND, description="then"))
+    [after] = api.catalog.list(PROJECT)
+    assert (after.revision, after.dependencies[0].description) == (function.revision, "then")  # no instance starts anew
 
 
 async def test_a_function_of_another_runtime_keeps_its_copy(api: Api) -> None:
@@ -159,17 +155,6 @@ async def test_a_function_of_another_runtime_keeps_its_copy(api: Api) -> None:
     await api.catalog.replace_dependency(replace(before.dependencies[0], runtime="Python3.9"), row)
 
     assert api.catalog.list(PROJECT) == [before]
-
-
-async def test_a_changed_description_starts_no_instance_anew(api: Api) -> None:
-    lib = await made(api)
-    await api.create(depend_version_list=[lib["id"]])
-    [before] = api.catalog.list(PROJECT)
-
-    await ask(api, "PUT", f"/{lib['id']}", body(description="then"))
-
-    [after] = api.catalog.list(PROJECT)
-    assert (after.revision, after.dependencies[0].description) == (before.revision, "then")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +265,10 @@ async def test_a_function_of_another_project_uses_a_shared_dependency_and_no_oth
     assert (used.status, [dependency["name"] for dependency in used.json["dependencies"]]) == (200, ["tool"])
     assert (await ask(api, "GET", f"/{tool['id']}/version", root=OTHER)).json["count"] == 1
     assert refused(await ask(api, "GET", f"/{own['id']}/version", root=OTHER), 404, "FSS.1056")
-    assert refused(await ask(api, "DELETE", f"/{tool['id']}"), 412, "FSS.1033")
+    in_use = await ask(api, "DELETE", f"/{tool['id']}")
+    assert refused(in_use, 412, "FSS.1033", "tool 1 is used by a function of another project: detach it there first")
+    [shown] = used.json["dependencies"]
+    assert (shown["owner"], shown["is_shared"]) == ("public", True)
 
 
 async def test_only_its_own_project_changes_a_shared_dependency(api: Api) -> None:
@@ -305,17 +293,6 @@ async def test_a_package_that_published_versions_keep_counts_toward_the_quota_of
     kept = {package.size for package in api.catalog.packages_of(PROJECT)}
     assert kept == {len(FIRST), len(SECOND), len(CODE_ZIP)}
     assert {package.size for package in api.catalog.packages_of("other")} == {len(CODE_ZIP)}
-
-
-async def test_projects_do_not_see_each_other_through_a_shared_dependency(api: Api) -> None:
-    tool = await made(api, name="tool")
-    used = (await _user(api, "other", tool["id"])).json
-
-    [shown] = used["dependencies"]
-    in_use = await ask(api, "DELETE", f"/{tool['id']}")
-
-    assert (shown["owner"], shown["is_shared"]) == ("public", True)
-    assert refused(in_use, 412, "FSS.1033", "tool 1 is used by a function of another project: detach it there first")
 
 
 async def _user(api: Api, project: str, id: str) -> Answer:

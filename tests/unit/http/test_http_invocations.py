@@ -17,32 +17,29 @@ from tests.support.http_app import BASE, Api, urn_of
 pytestmark = pytest.mark.usefixtures("hello")
 
 
-async def test_an_asynchronous_call_is_answered_with_its_request_id(api: Api) -> None:
-    answer = await api.invoke(body={"k": "v"})
+async def test_an_asynchronous_call_is_answered_with_its_request_id_and_passed_byte_by_byte(api: Api) -> None:
+    event = b' {"k":  "v", "k": 1e400} '
+
+    answer = await api.invoke(body=event)
 
     (key,) = api.engine.rows
     assert (answer.status, answer.json) == (202, {"request_id": api.engine.identity.request_id(key)})
     assert answer.headers["x-cff-request-id"] == answer.json["request_id"]
     assert answer.headers["content-type"] == "application/json"
-
-
-async def test_the_event_reaches_the_intake_byte_by_byte(api: Api) -> None:
-    event = b' {"k":  "v", "k": 1e400} '
-
-    await api.invoke(body=event)
-
     (request,) = api.engine.requests
     assert (request.payload, request.mode, request.source) == (event, Mode.ASYNC, "API")
     assert (request.priority, request.delay, request.memory, request.idempotency_key) == (0, 0.0, 0, "")
 
 
-async def test_a_caller_may_choose_priority_delay_and_an_idempotency_key(api: Api) -> None:
+@pytest.mark.parametrize("key", ["order 17!", "k" * 200, "~"])
+async def test_a_caller_may_choose_priority_delay_and_keys(api: Api, key: str) -> None:
     headers = {"X_Functiond_Priority": "9", "X_Functiond_Delay": "1.5", "Idempotency_Key": "order 17!"}
 
-    answer = await api.invoke(**headers)
+    answer = await api.invoke(**headers, X_Functiond_Ordering_Key=key)
 
     (request,) = api.engine.requests
     assert (answer.status, request.priority, request.delay, request.idempotency_key) == (202, 9, 1.5, "order 17!")
+    assert request.ordering_key == key
 
 
 #: Invalid values of headers of asynchronous requests.
@@ -69,13 +66,6 @@ async def test_a_header_that_cannot_be_is_named(api: Api, header: str, value: st
     assert (answer.status, answer.json["error_code"]) == (400, "FSS.0400")
     assert header.lower() in answer.json["error_msg"].lower()
     assert not api.engine.requests
-
-
-@pytest.mark.parametrize("key", ["order 17!", "k" * 200, "~"])
-async def test_a_caller_may_give_an_ordering_key(api: Api, key: str) -> None:
-    answer = await api.send("POST", f"/{urn_of()}/invocations-async", None, {"X-Functiond-Ordering-Key": key})
-
-    assert (answer.status, api.engine.requests[0].ordering_key) == (202, key)
 
 
 @pytest.mark.parametrize("action", ["invocations", "invocations-async"])
@@ -138,13 +128,8 @@ async def test_version_v1_wraps_result_and_log(api: Api) -> None:
     assert start == f"Start invoke request '{answer.json['request_id']}', version: latest"
     assert (said, finish.split(",")[1]) == ("said", " duration: 500.000ms")
     assert base64.b64decode(answer.headers["x-cff-function-log"]).decode() == answer.json["log"]
-
-
-async def test_the_log_in_a_header_is_its_tail(api: Api) -> None:
     api.engine.outcome = Outcome(log=b"a" * 9000)
-
     answer = await api.send("POST", f"/{urn_of()}/invocations", {}, {"X-Cff-Log-Type": "tail"})
-
     tail = base64.b64decode(answer.headers["x-cff-function-log"])
     assert (len(tail), tail.endswith(b"128MB\n")) == (4096, True)
 

@@ -22,6 +22,7 @@ from tests.support.http_app import BASE, Api, urn_of
 
 pytestmark = pytest.mark.usefixtures("hello")
 
+LIVE = {"Accept": "text/event-stream"}
 KEPT = encode(1_500, STDOUT, b"one") + encode(2_000, STDERR, b"two")
 
 
@@ -71,7 +72,7 @@ async def test_a_log_is_a_line_of_json_for_each_line(api: Api) -> None:
     request_id = await accepted(api)
     api.engine.logs[request_id] = KEPT
 
-    answer = await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}/logs")
+    answer = await api.send("GET", path_of(request_id))
 
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert [json.loads(line) for line in answer.raw.splitlines()] == [
@@ -80,8 +81,12 @@ async def test_a_log_is_a_line_of_json_for_each_line(api: Api) -> None:
     ]
 
 
+def path_of(request_id: str) -> str:
+    return f"/{urn_of()}/async-invocations/{request_id}/logs"
+
+
 async def lines_of(api: Api, request_id: str, query: str = "") -> tuple[int, list[str]]:
-    answer = await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}/logs{query}")
+    answer = await api.send("GET", f"{path_of(request_id)}{query}")
     return answer.status, [json.loads(line)["text"] for line in answer.raw.splitlines()] if answer.status == 200 else []
 
 
@@ -100,8 +105,11 @@ async def test_each_attempt_shows_its_own_log(api: Api) -> None:
     found = [await lines_of(api, request_id, query) for query in ("", "?attempt=1", "?attempt=2", "?attempt=3")]
     assert found == [(200, ["third"]), (200, ["first"]), (200, ["second, whole"]), (200, ["third"])]
     for unknown in ("0", "4", "x", "9" * 5000):
-        answer = await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}/logs?attempt={unknown}")
+        answer = await api.send("GET", f"{path_of(request_id)}?attempt={unknown}")
         assert (answer.status, "from 1 to 3" in answer.json["error_msg"]) == (400, True)
+    live = await api.send("GET", f"{path_of(request_id)}?attempt=1", headers=LIVE)
+    assert (live.status, "live log" in live.json["error_msg"]) == (400, True)
+    assert (await api.send("GET", path_of("00000000-0000-7000-8000-000000000000"))).status == 404
 
 
 @pytest.mark.parametrize("newest", [True, False])
@@ -118,27 +126,10 @@ async def test_a_record_of_an_earlier_version_has_the_log_of_its_newest_attempt(
     assert (found[0] == "begin") is newest
 
 
-async def test_a_live_log_is_not_that_of_one_attempt(api: Api) -> None:
-    request_id = await accepted(api)
-    answer = await api.send(
-        "GET",
-        f"/{urn_of()}/async-invocations/{request_id}/logs?attempt=1",
-        headers={"Accept": "text/event-stream"},
-    )
-
-    assert (answer.status, "live log" in answer.json["error_msg"]) == (400, True)
-
-
-async def test_the_log_of_an_unknown_invocation_is_not_found(api: Api) -> None:
-    answer = await api.send("GET", f"/{urn_of()}/async-invocations/00000000-0000-7000-8000-000000000000/logs")
-
-    assert answer.status == 404
-
-
 async def test_a_followed_invocation_streams_earlier_lines_later_ones_and_its_end(api: Api) -> None:
     request_id = await accepted(api)
     api.engine.logs[request_id] = KEPT
-    events = await follow(api, f"/{urn_of()}/async-invocations/{request_id}/logs")
+    events = await follow(api, path_of(request_id))
     async with events.stream:
         told = [await events.next(), await events.next()]
         tell(api, "another", b"not mine")
@@ -158,9 +149,7 @@ async def test_following_what_has_ended_ends(api: Api) -> None:
     api.engine.finish(request_id)
     api.engine.logs[request_id] = KEPT
 
-    answer = await api.send(
-        "GET", f"/{urn_of()}/async-invocations/{request_id}/logs", headers={"Accept": "text/event-stream"}
-    )
+    answer = await api.send("GET", path_of(request_id), headers=LIVE)
 
     assert answer.headers["content-type"] == "text/event-stream"
     assert answer.headers["x-accel-buffering"] == "no"

@@ -25,6 +25,7 @@ async def invoked(api: Api, name: str = "hello", version: str = ":latest") -> st
     return request_id
 
 
+RECORDS = f"/{urn_of()}/async-invocations"
 #: User-Agents: those of the vendor's provider for Terraform, of its SDKs, and of any other client.
 TERRAFORM = ["terraform-provider-iac golangsdk/2.0.0", "golangsdk/2.0.0", "HashiCorp Terraform/1.9.0 golangsdk/3.1.0"]
 OTHERS = ["huaweicloud-usdk-go/3.0", "huaweicloud-usdk-go/3.0;terraform-provider-iac", "huaweicloud-usdk-python/3.0"]
@@ -98,18 +99,6 @@ async def test_terraform_reads_more_records_than_a_page_holds(api: Api) -> None:
     assert [one["error_code"] for one in seen if one["error_code"] != "0"] == ["4002"]
 
 
-async def test_records_come_page_by_page(api: Api) -> None:
-    for _ in range(3):
-        await invoked(api)
-
-    first = await listed(api, "limit=2")
-    second = await listed(api, f"limit=2&marker={first.json['next_marker']}")
-    third = await listed(api, f"limit=2&marker={second.json['next_marker']}")
-
-    assert [len(ids(page)) for page in (first, second, third)] == [2, 1, 0]
-    assert (first.json["count"], second.json["next_marker"], third.json["next_marker"]) == (3, 3, 3)
-
-
 async def test_the_status_filters(api: Api) -> None:
     waiting, failed, done = [await invoked(api) for _ in range(3)]
     api.engine.finish(failed, State.FAIL, 4002)
@@ -128,7 +117,7 @@ async def test_a_list_and_a_record_name_the_trigger_and_the_cause(api: Api) -> N
     one = await api.engine.accept(Request(function=urn, payload=b"1", source="TIMER", trigger_id="t", cause=cause))
 
     assert ids(await listed(api, "trigger_id=t")) == ids(await listed(api, "trigger_id=t&after=0")) == [one]
-    record = (await api.send("GET", f"/{urn_of()}/async-invocations/{one}")).json
+    record = (await api.send("GET", f"{RECORDS}/{one}")).json
     assert (record["trigger_id"], record["caused_by"]) == ("t", api.engine.identity.request_id(cause))
 
 
@@ -146,23 +135,16 @@ async def test_a_list_is_of_the_version_or_alias_in_its_urn(api: Api) -> None:
     assert ids(await listed(api, f"request_id={sent[':v1']}")) == [sent[":v1"]]
 
 
-async def test_a_record_can_be_listed_by_id_and_an_unknown_id_gives_an_empty_list(api: Api) -> None:
-    one, _ = await invoked(api), await invoked(api)
-
-    found, unknown = await listed(api, f"request_id={one}"), await listed(api, "request_id=nobody")
-
-    assert ids(found) == [one]
-    assert (unknown.status, unknown.json) == (200, {"invocations": [], "count": 0, "next_marker": 0})
-
-
-async def test_up_to_ten_active_invocations_can_be_listed_by_id(api: Api) -> None:
+async def test_records_can_be_listed_by_up_to_ten_ids_and_an_unknown_id_gives_an_empty_list(api: Api) -> None:
     one, two, _ = [await invoked(api) for _ in range(3)]
 
-    found = await listed(api, f"requests={one}%2C{two}%2Cnobody", "active-async-invocations")
+    found, unknown = await listed(api, f"request_id={one}"), await listed(api, "request_id=nobody")
+    active = await listed(api, f"requests={one}%2C{two}%2Cnobody", "active-async-invocations")
     too_many = await listed(api, "requests=" + "%2C".join("r" * 11), "active-async-invocations")
 
-    assert ids(found) == [one, two]
+    assert (ids(found), ids(active)) == ([one], [one, two])
     assert (too_many.status, too_many.json["error_code"]) == (400, "FSS.1001")
+    assert (unknown.status, unknown.json) == (200, {"invocations": [], "count": 0, "next_marker": 0})
 
 
 async def test_without_times_a_list_covers_the_last_hour_but_not_for_a_named_record(api: Api) -> None:
@@ -186,21 +168,31 @@ async def test_times_are_utc_to_the_second_and_the_last_second_counts(api: Api) 
     assert ids(same) == [one]
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["status=DONE", "limit=x", "marker=-1", "query_begin_time=now", "query_end_time=7h", f"trigger_id={'x' * 300}"],
+FILTERS = (
+    "status=DONE",
+    "limit=x",
+    "marker=-1",
+    "query_begin_time=now",
+    "query_end_time=7h",
+    "trigger_id=" + "x" * 300,
 )
-async def test_a_filter_that_cannot_be_is_refused(api: Api, query: str) -> None:
+PLACES = ("after=x", "after=1:2", "after=4:0.0:9999999999999999999", "after=4:nan:1")
+REFUSED = {**dict.fromkeys(FILTERS, "FSS.1001"), **dict.fromkeys(PLACES, "FSS.0400")}
+
+
+@pytest.mark.parametrize(("query", "code"), REFUSED.items())
+async def test_a_filter_or_place_that_cannot_be_is_refused(api: Api, query: str, code: str) -> None:
     answer = await listed(api, query)
 
-    assert (answer.status, answer.json["error_code"]) == (400, "FSS.1001")
+    assert (answer.status, answer.json["error_code"]) == (400, code)
+    assert query.partition("=")[0] in answer.json["error_msg"]
 
 
 async def test_the_whole_record_holds_what_went_in_and_what_came_out(api: Api) -> None:
     request_id = await invoked(api)
     api.engine.finish(request_id)
 
-    record = (await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}")).json
+    record = (await api.send("GET", f"{RECORDS}/{request_id}")).json
 
     assert (record["request_id"], record["status"], record["function_urn"]) == (request_id, "SUCCESS", urn_of())
     assert (record["payload"], record["result"]) == ('{"k": "\\u00e9"}', '"done"')
@@ -210,50 +202,44 @@ async def test_the_whole_record_holds_what_went_in_and_what_came_out(api: Api) -
 async def test_a_running_record_has_the_progress_that_was_reported_last(api: Api) -> None:
     request_id = await invoked(api)
     key = api.engine.identity.key_of(request_id) or 0
-    assert "progress" not in (await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}")).json
+    assert "progress" not in (await api.send("GET", f"{RECORDS}/{request_id}")).json
     api.engine.reported[key] = (0.25, "one of four")
 
-    shown = (await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}")).json
+    shown = (await api.send("GET", f"{RECORDS}/{request_id}")).json
     assert shown["progress"] == {"fraction": 0.25, "note": "one of four"}
     api.engine.finish(request_id)
-    assert "progress" not in (await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}")).json
+    assert "progress" not in (await api.send("GET", f"{RECORDS}/{request_id}")).json
 
 
 async def test_a_record_of_another_function_is_not_found(api: Api) -> None:
     await api.create("other")
     request_id = await invoked(api, "other")
 
-    for path in (request_id, "nobody"):
-        answer = await api.send("GET", f"/{urn_of()}/async-invocations/{path}")
-        assert (answer.status, answer.json["error_code"]) == (404, "FSS.0404")
+    for named in (request_id, "nobody"):
+        for method, end in (("GET", ""), ("GET", "/explain"), ("POST", "/run-again")):
+            answer = await api.send(method, f"{RECORDS}/{named}{end}")
+            assert (answer.status, answer.json["error_code"]) == (404, "FSS.0404")
 
 
 async def test_a_reader_may_wait_for_the_end(api: Api) -> None:
     request_id = await invoked(api)
-    answers: list[Answer] = []
+    answers = [await api.send("GET", f"{RECORDS}/{request_id}?wait=0.01")]
+    api.engine.waited = anyio.Event()
 
     async def read() -> None:
-        answers.append(await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}?wait=60"))
+        answers.append(await api.send("GET", f"{RECORDS}/{request_id}?wait=60"))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(read)
         await api.engine.waited.wait()
         api.engine.finish(request_id)
 
-    assert answers[0].json["status"] == "SUCCESS"
-
-
-async def test_a_wait_ends_with_the_record_as_it_is(api: Api) -> None:
-    request_id = await invoked(api)
-
-    answer = await api.send("GET", f"/{urn_of()}/async-invocations/{request_id}?wait=0.01")
-
-    assert answer.json["status"] == "WAIT"
+    assert [answer.json["status"] for answer in answers] == ["WAIT", "SUCCESS"]
 
 
 @pytest.mark.parametrize("wait", ["61", "-1", "long", "nan"])
 async def test_a_wait_has_bounds(api: Api, wait: str) -> None:
-    answer = await api.send("GET", f"/{urn_of()}/async-invocations/{await invoked(api)}?wait={wait}")
+    answer = await api.send("GET", f"{RECORDS}/{await invoked(api)}?wait={wait}")
 
     assert (answer.status, answer.json["error_code"]) == (400, "FSS.1001")
 
@@ -271,22 +257,14 @@ async def test_a_cancelled_invocation_has_its_code(api: Api) -> None:
 
 async def test_only_what_is_here_and_not_over_can_be_cancelled(api: Api) -> None:
     await api.create("other")
-    foreign, over = await invoked(api, "other"), await invoked(api)
+    foreign, over, here = await invoked(api, "other"), await invoked(api), await invoked(api)
     api.engine.finish(over)
 
-    for request_id in ("nobody", foreign, over):
-        answer = await api.send("POST", f"/{urn_of()}/cancel", {"request_id": request_id})
+    for request_id, kind in (("nobody", "force"), (foreign, "force"), (over, "force"), (here, "recursive")):
+        answer = await api.send("POST", f"/{urn_of()}/cancel", {"request_id": request_id, "type": kind})
         assert (answer.status, answer.json["error_code"]) == (400, "FSS.0400")
-        assert "Invalid RequestId" in answer.json["error_msg"]
-
-
-async def test_only_force_is_known(api: Api) -> None:
-    request_id = await invoked(api)
-
-    answer = await api.send("POST", f"/{urn_of()}/cancel", {"request_id": request_id, "type": "recursive"})
-
-    assert (answer.status, answer.json["error_code"]) == (400, "FSS.0400")
-    assert not api.engine.rows[api.engine.identity.key_of(request_id) or 0].state.final
+        assert ("Invalid RequestId" in answer.json["error_msg"]) is (kind == "force")
+    assert not api.engine.rows[api.engine.identity.key_of(here) or 0].state.final
 
 
 def _make_older(api: Api, request_id: str, hours: float) -> None:
@@ -308,13 +286,6 @@ async def test_a_list_goes_on_behind_the_last_record_of_a_page(api: Api) -> None
     assert "next_after" not in (await listed(api, "limit=2")).json
 
 
-@pytest.mark.parametrize("after", ["x", "1:2", "4:0.0:9999999999999999999", "4:nan:1"])
-async def test_a_place_in_a_list_is_one_of_an_earlier_reply(api: Api, after: str) -> None:
-    refused = await listed(api, f"after={after}")
-
-    assert (refused.status, "after" in refused.json["error_msg"]) == (400, True)
-
-
 async def test_a_wait_for_the_end_lasts_no_longer_than_its_client(api: Api) -> None:
     request_id = await invoked(api)
     path = f"{BASE}/{urn_of()}/async-invocations/{request_id}?wait=60"
@@ -331,9 +302,6 @@ async def test_a_wait_for_the_end_lasts_no_longer_than_its_client(api: Api) -> N
 # --- explanations --------------------------------------------------------------------------------------------
 
 
-RECORDS = f"/{urn_of()}/async-invocations"
-
-
 async def test_an_explanation_has_place_and_reasons(api: Api) -> None:
     sent = (await api.invoke()).json["request_id"]
     api.engine.ahead = 3
@@ -346,10 +314,6 @@ async def test_an_explanation_has_place_and_reasons(api: Api) -> None:
     assert (counted["request_id"], counted["status"], counted["ahead"]) == (sent, "WAIT", 3)
     assert counted["reasons"] == [{"reason": "order", "text": "3 invocations of the function start before it"}]
     assert (counted["ahead_is_more"], more["ahead_is_more"], "ahead" in without) == (False, True, False)
-
-
-async def test_an_unknown_invocation_is_not_explained(api: Api) -> None:
-    assert (await api.send("GET", f"{RECORDS}/some/explain")).status == 404
 
 
 async def test_a_record_says_that_its_function_is_paused_while_it_waits(api: Api) -> None:
@@ -409,4 +373,3 @@ async def test_an_invocation_that_has_not_ended_is_not_run_again(api: Api) -> No
     refused = await api.send("POST", f"{RECORDS}/{waiting}/run-again")
 
     assert (refused.status, "is WAIT" in refused.json["error_msg"]) == (400, True)
-    assert (await api.send("POST", f"{RECORDS}/some/run-again")).status == 404

@@ -30,31 +30,23 @@ def path_of(trigger: Answer, urn: str = urn_of()) -> str:
 
 
 async def test_requests_of_terraform_create_change_show_and_delete_a_trigger(api: Api) -> None:
-    created = await create(api, trigger_status="")
+    before = await send(api, "GET", f"/triggers/{urn_of()}")
+    created = await create(api, trigger_status="", event_type_code="MessageCreated")
+    foreign = await api.send("GET", path_of(created), base="/v2/other/fgs")
     changed = await send(api, "PUT", path_of(created), {"trigger_status": "DISABLED", "event_data": TIMER})
     shown = await send(api, "GET", path_of(created))
     deleted = await send(api, "DELETE", path_of(created))
     gone = await send(api, "GET", path_of(created))
 
-    assert [answer.status for answer in (created, changed, shown, deleted, gone)] == [201, 200, 200, 204, 404]
+    replies = (created, foreign, changed, shown, deleted, gone)
+    assert [answer.status for answer in replies] == [201, 403, 200, 200, 204, 404]
+    times = {"created_time", "last_updated_time"}
+    assert created.json.keys() == {"trigger_id", "trigger_type_code", "trigger_status", "event_data", *times}
+    assert (before.raw, created.json["event_data"]) == (b"[]", TIMER)
     assert changed.json == shown.json
     assert (shown.json["trigger_status"], shown.json["event_data"]["schedule"]) == ("DISABLED", "@every 1h30m")
     assert (gone.json["error_code"], deleted.raw) == ("FSS.1140", b"")
     assert gone.headers["x-request-id"]
-
-
-async def test_a_reply_has_what_the_api_promises(api: Api) -> None:
-    reply = (await create(api, event_type_code="MessageCreated")).json
-
-    assert reply.keys() == {
-        "trigger_id",
-        "trigger_type_code",
-        "trigger_status",
-        "event_data",
-        "created_time",
-        "last_updated_time",
-    }
-    assert reply["event_data"] == TIMER
 
 
 async def test_options_given_as_empty_are_shown_as_empty(api: Api) -> None:
@@ -144,31 +136,17 @@ async def test_every_way_to_write_a_urn_means_the_same(api: Api, urn: str) -> No
     assert (created.status, shown.status, listed.json) == (201, 200, [created.json])
 
 
-async def test_a_list_is_an_array_even_when_it_is_empty(api: Api) -> None:
-    assert (await send(api, "GET", f"/triggers/{urn_of()}")).raw == b"[]"
+async def test_kinds_are_a_list_of_names_and_those_that_have_one_show_an_event(api: Api) -> None:
+    kinds, samples = await send(api, "GET", "/triggertypes"), await send(api, "GET", "/sample-events")
 
-
-async def test_the_kinds_are_a_list_of_names(api: Api) -> None:
-    kinds = await send(api, "GET", "/triggertypes")
-
-    assert kinds.status == 200
     assert {"TIMER", "APIG", "DEDICATEDGATEWAY", "OPENSOURCEKAFKA", "EVENTGRID"} <= set(kinds.json)
     assert kinds.json == sorted(set(kinds.json))
-
-
-async def test_samples_are_events_of_the_kinds_that_have_one(api: Api) -> None:
-    samples = await send(api, "GET", "/sample-events")
+    assert (await send(api, "GET", "/feature")).json == {}  # no feature is switched on
 
     events = {one["trigger_type_code"]: one["event"] for one in samples.json}
     assert events["TIMER"]["trigger_type"] == "TIMER"
     assert events["APIG"]["httpMethod"] == "POST"
     assert "DMS" not in events
-
-
-async def test_no_feature_is_switched_on(api: Api) -> None:
-    features = await send(api, "GET", "/feature")
-
-    assert (features.status, features.json) == (200, {})
 
 
 async def test_the_triggers_of_a_project_come_in_pages(api: Api) -> None:
@@ -211,14 +189,6 @@ async def test_bodies_that_are_no_trigger_are_refused(api: Api, body: object, st
 
     assert (refused.status, refused.json["error_code"]) == (status, code)
     assert refused.headers["x-request-id"]
-
-
-async def test_another_project_is_out_of_reach(api: Api) -> None:
-    created = await create(api)
-
-    foreign = await api.send("GET", path_of(created), base="/v2/other/fgs")
-
-    assert foreign.status == 403
 
 
 async def test_replies_of_kinds_have_what_the_vendor_adds(api: Api) -> None:

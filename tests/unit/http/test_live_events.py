@@ -47,12 +47,14 @@ class Events:
         await reply.run(self.write)
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        reply = await self.live.show(self.call())
-        assert isinstance(reply, Stream)
+    async def listening(self, streams: int = 1, client: str = "") -> AsyncIterator[None]:
+        """Follow as many streams until the block ends."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.follow, reply)
-            await anyio.wait_all_tasks_blocked()
+            for _ in range(streams):
+                reply = await self.live.show(self.call(client=client))
+                assert isinstance(reply, Stream)
+                tasks.start_soon(self.follow, reply)
+                await anyio.wait_all_tasks_blocked()
             yield
             tasks.cancel_scope.cancel()
 
@@ -112,15 +114,9 @@ async def test_nothing_listens_after_the_end_of_all_streams() -> None:
 
 async def test_there_is_a_limit_of_streams() -> None:
     events = Events()
-    async with anyio.create_task_group() as tasks:
-        for _ in range(LISTENERS):
-            reply = await events.live.show(events.call())
-            assert isinstance(reply, Stream)
-            tasks.start_soon(events.follow, reply)
-            await anyio.wait_all_tasks_blocked()
+    async with events.listening(LISTENERS):
         with pytest.raises(Unavailable, match="64 pages"):
             await events.live.show(events.call())
-        tasks.cancel_scope.cancel()
 
 
 async def test_a_browser_that_opens_the_path_gets_a_reason() -> None:
@@ -131,15 +127,9 @@ async def test_a_browser_that_opens_the_path_gets_a_reason() -> None:
 
 async def test_a_browser_keeps_connections_for_pages_however_many_windows_it_has() -> None:
     events = Events()
-    async with anyio.create_task_group() as tasks:
-        for _ in range(EACH):
-            reply = await events.live.show(events.call(client="192.0.2.1"))
-            assert isinstance(reply, Stream)
-            tasks.start_soon(events.follow, reply)
-            await anyio.wait_all_tasks_blocked()
+    async with events.listening(EACH, "192.0.2.1"):
         refused = await events.live.show(events.call(client="192.0.2.1"))
         other = await events.live.show(events.call(client="192.0.2.2"))
 
         assert (refused.status, isinstance(other, Stream)) == (204, True)
-        tasks.cancel_scope.cancel()
     assert isinstance(await events.live.show(events.call(client="192.0.2.1")), Stream)

@@ -49,7 +49,7 @@ def form(**typed: str) -> Form:
     return Form([(f"data.{name.replace('__', '.')}", value) for name, value in typed.items()])
 
 
-def test_fields_have_the_words_and_bounds_of_their_types() -> None:
+def test_fields_have_the_words_bounds_and_initial_values_of_their_types() -> None:
     topic, kind, size = FIELDS[:3]
 
     assert (topic.name, topic.label, topic.help, topic.example) == ("data.topic_urn", "Topic", "Its URN.", "urn:smn")
@@ -58,17 +58,14 @@ def test_fields_have_the_words_and_bounds_of_their_types() -> None:
     assert BY_KEY["ssl_enable"].label == "SSL enable"
     assert [field.name for field in BY_KEY["inner"].fields] == ["data.inner.mode", "data.inner.timeout"]
     assert "other" not in BY_KEY
+    shown = shown_values(FIELDS, None)
+    assert (shown["data.size"], shown["data.kind"], shown["data.inner.timeout"]) == ("10", "2", "5")
+    assert missing_values(FIELDS, form(kind="1")).keys() == {"data.topic_urn", "data.size"}
 
 
 @pytest.mark.parametrize(("key", "label"), [("topic_urn", "Topic URN"), ("id", "ID"), ("Key_encode", "Key encode")])
 def test_labels_are_made_from_names(key: str, label: str) -> None:
     assert label_of(key) == label
-
-
-def test_a_new_form_has_initial_values() -> None:
-    shown = shown_values(FIELDS, None)
-
-    assert (shown["data.size"], shown["data.kind"], shown["data.inner.timeout"]) == ("10", "2", "5")
 
 
 def test_a_form_becomes_an_object_without_defaults() -> None:
@@ -123,10 +120,6 @@ def test_typed_values_are_shown_again_except_for_secrets() -> None:
 def test_a_secret_must_be_typed_again() -> None:
     assert lost_secrets(FIELDS, form(topic_urn="t", password="secret")).keys() == {"data.password"}
     assert lost_secrets(FIELDS, form(topic_urn="t", password="")) == {}
-
-
-def test_required_fields_must_have_values() -> None:
-    assert missing_values(FIELDS, form(kind="1")).keys() == {"data.topic_urn", "data.size"}
 
 
 def test_errors_stand_beside_their_fields() -> None:

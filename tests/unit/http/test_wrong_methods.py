@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import variables
 from engine.protocols import Operation
-from tests.support.http_app import PROJECT, serve, urn_of
+from tests.support.http_app import PROJECT, Api, urn_of
 from tests.unit.http.test_roles import ask, path_of, secured
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -61,10 +63,9 @@ async def test_each_path_with_get_has_head_without_a_body(tmp_path: Path) -> Non
             assert both[1].content == b"", path
 
 
-async def test_head_of_a_live_log_ends_at_once(tmp_path: Path) -> None:
-    async with serve(tmp_path) as api:
-        await api.create()
-        for _ in range(2):
-            reply = await api.send("HEAD", f"/{urn_of()}/logs", headers={"Accept": "text/event-stream"})
+@pytest.mark.usefixtures("hello")
+async def test_head_of_a_live_log_ends_at_once(api: Api) -> None:
+    for _ in range(2):
+        reply = await api.send("HEAD", f"/{urn_of()}/logs", headers={"Accept": "text/event-stream"})
 
-            assert (reply.status, reply.raw) == (200, b"")
+        assert (reply.status, reply.raw) == (200, b"")
