@@ -46,6 +46,10 @@ def event(*, as_base64: bool = True, **fields: Any) -> Any:
     return json.loads(write_event(FOUND, GatewayRequest(**{**asked, **fields}), as_base64=as_base64))
 
 
+def reply_of(status: int, *headers: tuple[bytes, bytes], body: bytes = b"") -> Reply:
+    return Reply(status=status, headers=headers, body=body, content_type=b"")
+
+
 def test_an_event_is_as_the_platform_documents_it_and_names_the_resource() -> None:
     assert event(body=b"\xff", query="a=1&b=x%20y&c=") == {
         "body": "/w==",
@@ -80,56 +84,45 @@ def test_json_may_come_as_the_text_it_is(kind: str, body: bytes, encoded: bool) 
     assert (base64.b64decode(found["body"]) if encoded else found["body"].encode()) == body
 
 
-def test_a_reply_is_what_the_function_says() -> None:
-    body = base64.b64encode(b"\x00\xff").decode()
-    returned = {"statusCode": 201, "headers": {"X-A": "b", "n": 7}, "body": body, "isBase64Encoded": True, "more": 1}
-
-    headers = ((b"x-a", b"b"), (b"n", b"7"))
-    assert read_reply(json.dumps(returned).encode()) == Reply(
-        status=201, headers=headers, body=b"\x00\xff", content_type=b""
-    )
-
-
-def test_a_reply_of_an_adapter_for_aws_keeps_repeated_headers() -> None:
-    several = {"set-cookie": ["a=1", "b=2"]}
-    reply = read_reply(json.dumps({"statusCode": 200, "headers": {"x-a": "b"}, "multiValueHeaders": several}).encode())
-
-    assert reply.headers == ((b"x-a", b"b"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"))
-
-
-@pytest.mark.parametrize(
-    ("returned", "status", "body"),
-    [
-        ({"statusCode": 200}, 200, b""),
-        ({"statusCode": "404", "body": None, "headers": None}, 404, b""),
-        (json.dumps({"statusCode": 200, "body": "é"}), 200, "é".encode()),
-    ],
-)
-def test_a_reply_may_leave_things_off_or_be_text(returned: Any, status: int, body: bytes) -> None:
-    assert read_reply(json.dumps(returned).encode()) == Reply(status=status, headers=(), body=body, content_type=b"")
-
-
-def test_a_header_may_have_several_values_and_those_of_the_connection_are_ours() -> None:
-    headers = {"Set-Cookie": ["a=1", "b=2"], "Content-Length": "99", "Transfer-Encoding": "chunked", "Connection": "x"}
-
-    reply = read_reply(json.dumps({"statusCode": 200, "headers": headers}).encode())
-
-    assert reply.headers == ((b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"))
-
-
-def test_a_reply_may_have_a_header_with_an_underscore() -> None:
-    for headers in ({"headers": {"User_Id": "7"}}, {"rawHeaders": [["User_Id", "7"]]}):
-        reply = read_reply(json.dumps({"statusCode": 200, **headers}).encode())
-
-        assert reply.headers == ((b"user_id", b"7"),)
+REPLIES: dict[str, tuple[Any, Reply]] = {
+    "base64, and more than is known": (
+        {"statusCode": 201, "headers": {"X-A": "b", "n": 7}, "body": "AP8=", "isBase64Encoded": True, "more": 1},
+        reply_of(201, (b"x-a", b"b"), (b"n", b"7"), body=b"\x00\xff"),
+    ),
+    "repeated headers of an adapter for AWS": (
+        {"statusCode": 200, "headers": {"x-a": "b"}, "multiValueHeaders": {"set-cookie": ["a=1", "b=2"]}},
+        reply_of(200, (b"x-a", b"b"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")),
+    ),
+    "a status alone": ({"statusCode": 200}, reply_of(200)),
+    "null, and a status as text": ({"statusCode": "404", "body": None, "headers": None}, reply_of(404)),
+    "a text that is JSON": (json.dumps({"statusCode": 200, "body": "é"}), reply_of(200, body="é".encode())),
+    "a header with several values, and those of the connection": (
+        {"statusCode": 200, "headers": {"Set-Cookie": ["a=1", "b=2"], "Content-Length": "99", "Connection": "x"}},
+        reply_of(200, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")),
+    ),
+    "a coding": ({"statusCode": 200, "headers": {"Transfer-Encoding": "chunked"}}, reply_of(200)),
+    "a header with an underscore": (
+        {"statusCode": 200, "headers": {"User_Id": "7"}},
+        reply_of(200, (b"user_id", b"7")),
+    ),
+    "a raw header with an underscore": (
+        {"statusCode": 200, "rawHeaders": [["User_Id", "7"]]},
+        reply_of(200, (b"user_id", b"7")),
+    ),
+    "raw headers byte for byte": (
+        {
+            "statusCode": 200,
+            "headers": {"X-U": ["?"]},
+            "rawHeaders": [["X-U", "Gr\xfc\xdfe\xa0"], ["x-u", " b\t"], ["Content-Length", "99"]],
+        },
+        reply_of(200, (b"x-u", b"Gr\xfc\xdfe\xa0"), (b"x-u", b"b")),
+    ),
+}
 
 
-def test_raw_headers_of_a_result_are_sent_byte_for_byte() -> None:
-    raw = [["X-U", "Gr\xfc\xdfe\xa0"], ["x-u", " b\t"], ["Content-Length", "99"]]
-
-    reply = read_reply(json.dumps({"statusCode": 200, "headers": {"X-U": ["?"]}, "rawHeaders": raw}).encode())
-
-    assert reply.headers == ((b"x-u", b"Gr\xfc\xdfe\xa0"), (b"x-u", b"b"))
+@pytest.mark.parametrize(("returned", "reply"), REPLIES.values(), ids=REPLIES)
+def test_a_reply_is_what_the_function_says(returned: Any, reply: Reply) -> None:
+    assert read_reply(json.dumps(returned).encode()) == reply
 
 
 @pytest.mark.parametrize(
@@ -203,18 +196,6 @@ def test_no_header_of_a_function_breaks_the_reply_apart(headers: dict[str, Any])
 SCOPE = {"client": ("192.0.2.9", 1234), "server": ("127.0.0.1", 8090), "scheme": "http"}
 
 
-def test_a_function_gets_the_address_of_the_sender() -> None:
-    sender = sender_of(SCOPE)
-
-    assert sender.address == "192.0.2.9"
-    assert sender.headers == {
-        "x-real-ip": "192.0.2.9",
-        "x-forwarded-for": "192.0.2.9",
-        "x-forwarded-port": "8090",
-        "x-forwarded-proto": "http",
-    }
-
-
 def head_of(*headers: tuple[bytes, bytes]) -> list[list[str]]:
     """Return the client's headers that an HTTP function gets, without those about the sender."""
     scope = {**SCOPE, "method": "GET", TARGET: b"/", "headers": headers}
@@ -235,16 +216,22 @@ def test_two_fields_with_cookies_reach_a_server_as_one() -> None:
     assert sorted(head_of(*sent)) == [["cookie", "a=1; b=2"], ["x", "y"], ["x", "z"]]
 
 
-def test_a_function_gets_what_a_trusted_proxy_reports() -> None:
-    forwarded = Forwarded(client="198.51.100.2", chain="198.51.100.2, 192.0.2.9", scheme="https", port="443")
-    scope = {**SCOPE, "client": ("198.51.100.2", 0), "scheme": "https", FORWARDED: forwarded}
+PROXIED = Forwarded(client="198.51.100.2", chain="198.51.100.2, 192.0.2.9", scheme="https", port="443")
 
+
+@pytest.mark.parametrize(
+    ("scope", "reported"),
+    [
+        (SCOPE, ("192.0.2.9", "192.0.2.9", "8090", "http")),
+        (
+            {**SCOPE, "client": (PROXIED.client, 0), "scheme": "https", FORWARDED: PROXIED},
+            (PROXIED.client, PROXIED.chain, "443", "https"),
+        ),
+    ],
+    ids=["its sender", "what a trusted proxy reports"],
+)
+def test_a_function_gets_the_address_of_the_sender(scope: dict[str, Any], reported: tuple[str, ...]) -> None:
     sender = sender_of(scope)
 
-    assert sender.address == "198.51.100.2"
-    assert sender.headers == {
-        "x-real-ip": "198.51.100.2",
-        "x-forwarded-for": "198.51.100.2, 192.0.2.9",
-        "x-forwarded-port": "443",
-        "x-forwarded-proto": "https",
-    }
+    names = ("x-real-ip", "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto")
+    assert (sender.address, sender.headers) == (reported[0], dict(zip(names, reported, strict=True)))

@@ -37,28 +37,19 @@ class Table:
     def __init__(self, stack: ExitStack) -> None:
         self.routes, self._stack = RouteTable({"", "gateway.example.com"}), stack
 
-    def add(self, trigger_id: str, **options: Any) -> ExitStack:
-        """Add a route until its block ends, or else until the test ends."""
-        return self._add(trigger_id, msgspec.convert({**API, **options}, ApigOptions))
-
     def add_of(self, project: str, claimed: float, **options: Any) -> Named:
         """Add a route of a project, which has claimed it at this time."""
         named = Named(trigger_id=f"{project}{claimed:g}", project=project, claimed=claimed)
-        route = Route(options=msgspec.convert({**API, **options}, ApigOptions), context=cast(TriggerContext, named))
-        named.block = self._stack.enter_context(ExitStack())
-        named.block.enter_context(self.routes.added(route))
+        named.block = self._add(named, options)
         return named
 
-    def add_unchecked(self, trigger_id: str, path: str) -> ExitStack:
-        """Add a route whose path is not validated."""
-        options = msgspec.convert(API, ApigOptions)
-        msgspec.structs.force_setattr(options, "path", path)
-        return self._add(trigger_id, options)
+    def add(self, trigger_id: str, **options: Any) -> ExitStack:
+        """Add a route until its block ends, or else until the test ends."""
+        return self._add(Named(trigger_id=trigger_id), options)
 
-    def _add(self, trigger_id: str, options: ApigOptions) -> ExitStack:
-        route = Route(options=options, context=cast(TriggerContext, Named(trigger_id=trigger_id)))
-        own = self._stack.enter_context(ExitStack())
-        own.enter_context(self.routes.added(route))
+    def _add(self, named: Named, options: dict[str, Any]) -> ExitStack:
+        own, given = self._stack.enter_context(ExitStack()), msgspec.convert({**API, **options}, ApigOptions)
+        own.enter_context(self.routes.added(Route(options=given, context=cast(TriggerContext, named))))
         return own
 
     def ask(self, path: str, method: str = "GET", *, host: str = "127.0.0.1", stage: str = "RELEASE") -> Any:
@@ -166,13 +157,6 @@ def test_a_value_is_what_a_pattern_would_find(before: str, text: str, after: str
     found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", text, re.DOTALL)
 
     assert value_between(before, text, after) == (found[1] if found else "")
-
-
-@pytest.mark.parametrize("letters", [160, 8 << 10])
-def test_no_path_of_an_api_is_tried_in_many_ways(table: Table, letters: int) -> None:
-    table.add_unchecked("a", MANY)
-
-    assert table.ask("/" + "x" * letters) is None
 
 
 def test_an_api_with_a_domain_is_found_under_it_only(table: Table) -> None:

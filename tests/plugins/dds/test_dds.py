@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,17 @@ async def is_in(place: House, trigger: BoundTrigger, state: str, problem: str = 
     await until(lambda: place.state(trigger).state == state and problem in place.state(trigger).problem)
 
 
+@asynccontextmanager
+async def running(
+    folder: Path, server: MongoServer, *, batch_size: int = 10, **settings: Any
+) -> AsyncIterator[tuple[House, BoundTrigger]]:
+    """Run an engine with a trigger, and wait until the trigger reads."""
+    async with house(folder / "data", [plugin], **{**QUICK, **settings}) as place:
+        trigger = await watching(place, server, batch_size=batch_size)
+        await is_in(place, trigger, "running")
+        yield place, trigger
+
+
 async def told(place: House, count: int, source: str = "dds") -> list[Any]:
     """Return all records as soon as there are ``count``."""
     while True:
@@ -281,9 +293,7 @@ async def test_gemini_tells_how_far_it_is_and_only_what_is_wanted(tmp_path: Path
 async def test_a_batch_ends_at_its_size_and_a_change_too_large_is_thrown_away(
     tmp_path: Path, server: MongoServer
 ) -> None:
-    async with house(tmp_path / "data", [plugin]) as place, server.client() as client:
-        trigger = await watching(place, server, batch_size=3)
-        await is_in(place, trigger, "running")
+    async with running(tmp_path, server, batch_size=3) as (place, trigger), server.client() as client:
         await server.insert(1, 2, 3, 4, 5)
         await client[DATABASE][COLLECTION].insert_one({"number": 6, "much": "x" * (6 << 20)})
         await server.insert(7)
@@ -319,9 +329,7 @@ async def test_what_changed_in_the_second_before_the_trigger_is_not_told(tmp_pat
 
 async def test_a_quiet_collection_is_kept_close_to_the_present(tmp_path: Path, server: MongoServer) -> None:
     often: dict[str, Any] = {"plugins__dds__check_every": 0.2, "plugins__dds__keep_every": 0.0}
-    async with house(tmp_path / "data", [plugin], **QUICK, **often) as place:
-        trigger = await watching(place, server)
-        await is_in(place, trigger, "running")
+    async with running(tmp_path, server, **often) as (place, trigger):
         before = await place.cursors(trigger)
         await server.insert(1, collection="other")
         while b"token" not in (now := await place.cursors(trigger))[NAME]:  # noqa: ASYNC110  (a row sets no event)
@@ -339,9 +347,7 @@ async def test_a_quiet_collection_is_kept_close_to_the_present(tmp_path: Path, s
 async def test_what_comes_under_the_name_of_a_collection_that_is_gone_is_read_on(
     tmp_path: Path, server: MongoServer, how: str
 ) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK) as place, server.client() as client:
-        trigger = await watching(place, server)
-        await is_in(place, trigger, "running")
+    async with running(tmp_path, server) as (place, trigger), server.client() as client:
         await server.insert(1)
         await numbers(place, 1)
         await getattr(client[DATABASE][COLLECTION], how)(*(["archive"] if how == "rename" else []))
@@ -356,9 +362,7 @@ async def test_a_trigger_of_a_dropped_collection_may_stop_until_it_is_changed(
     tmp_path: Path, server: MongoServer
 ) -> None:
     stopping: dict[str, Any] = {**QUICK, "plugins__dds__on_lost": "stop"}
-    async with house(tmp_path / "data", [plugin], **stopping) as place, server.client() as client:
-        trigger = await watching(place, server)
-        await is_in(place, trigger, "running")
+    async with running(tmp_path, server, **stopping) as (place, trigger), server.client() as client:
         await server.insert(1)
         await client[DATABASE][COLLECTION].drop()
         await is_in(place, trigger, "failing", "was dropped; change the trigger to continue")
@@ -375,10 +379,7 @@ async def test_a_trigger_of_a_dropped_collection_may_stop_until_it_is_changed(
 async def test_where_the_server_has_forgotten_the_past_it_is_said_and_gone_on_from_now(
     tmp_path: Path, server: MongoServer, on_lost: str, state: str
 ) -> None:
-    lost: dict[str, Any] = {**QUICK, "plugins__dds__on_lost": on_lost}
-    async with house(tmp_path / "data", [plugin], **lost) as place:
-        trigger = await watching(place, server)
-        await is_in(place, trigger, "running")
+    async with running(tmp_path, server, plugins__dds__on_lost=on_lost) as (place, trigger):
         await server.insert(1)
         await numbers(place, 1)
         await place.update(trigger, status="DISABLED")
@@ -396,28 +397,13 @@ async def test_where_the_server_has_forgotten_the_past_it_is_said_and_gone_on_fr
 
 
 async def test_a_server_that_forgets_again_and_again_is_asked_slowly(tmp_path: Path, server: MongoServer) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK) as place:
-        trigger = await watching(place, server)
-        await is_in(place, trigger, "running")
+    async with running(tmp_path, server) as (place, trigger):
         await server.fail("aggregate", times=2, errorCode=286)
         began = anyio.current_time()
         await place.update(trigger, batch_size=5)
         await is_in(place, trigger, "running", "are lost")
 
         assert anyio.current_time() - began >= 2 * MIN_WAIT
-
-
-async def test_a_connection_that_breaks_is_made_again_and_nothing_is_missed_or_told_twice(
-    tmp_path: Path, server: MongoServer
-) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK) as place:
-        trigger = await watching(place, server)
-        await is_in(place, trigger, "running")
-        for number in range(1, 6):
-            await server.fail("getMore", closeConnection=True)
-            await server.insert(number, number + 10)
-
-        assert await numbers(place, 10) == [n for number in range(1, 6) for n in (number, number + 10)]
 
 
 async def test_a_wrong_password_is_named_and_not_shown(tmp_path: Path, server: MongoServer) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from plugins.dis import plugin as dis
 from plugins.dis.shape import LARGEST, Stream, evenly, scaled
 from tests.doubles import ManualClock
-from tests.support.http_app import BASE
 from tests.support.streams import Dis, encoded
 from tests.support.triggering import api_client, house
 
@@ -43,7 +42,7 @@ async def test_records_come_back_in_order_with_numbers_and_times(tmp_path: Path)
         assert (await client.get(page["next_partition_cursor"]))["records"] == []
 
 
-async def test_every_kind_of_cursor_begins_where_it_says(tmp_path: Path) -> None:
+async def test_every_kind_of_cursor_begins_where_it_says_and_is_good_for_five_minutes(tmp_path: Path) -> None:
     clock = ManualClock(1_800_000_000.0)
     async with streams(tmp_path, clock=clock) as client:
         await client.create()
@@ -57,6 +56,11 @@ async def test_every_kind_of_cursor_begins_where_it_says(tmp_path: Path) -> None
         assert await client.texts("AT_TIMESTAMP", timestamp=1_800_000_020_000) == ["b", "c"]
         assert await client.texts("TRIM_HORIZON") == ["a", "b", "c"]
         assert await client.texts("LATEST") == []
+        cursor = (await client.cursor("LATEST"))["partition_cursor"]
+        clock.advance(299)
+        early = await client.get(cursor)
+        clock.advance(2)
+        assert (early["records"], (await client.get(cursor))["errorCode"]) == ([], "DIS.4225")
 
 
 async def test_entries_go_where_they_name_or_their_key_leads(tmp_path: Path) -> None:
@@ -127,27 +131,6 @@ async def test_refusals_have_the_codes_of_the_vendor(tmp_path: Path) -> None:
         assert {reply.status_code for reply in replies} == {400}
 
 
-async def test_what_is_not_offered_is_not_found_and_functions_are_where_they_were(tmp_path: Path) -> None:
-    async with house(tmp_path, [dis]) as place, api_client(place) as http:
-        client = Dis(http)
-
-        assert (await client.ask("GET", "streams/a/transfer-tasks")).status_code == 404
-        assert (await http.get(BASE)).status_code == 200
-
-
-async def test_a_cursor_is_good_for_five_minutes(tmp_path: Path) -> None:
-    clock = ManualClock(1_800_000_000.0)
-    async with streams(tmp_path, clock=clock) as client:
-        await client.create()
-        cursor = (await client.cursor())["partition_cursor"]
-        clock.advance(299)
-        early = await client.get(cursor)
-        clock.advance(2)
-
-        assert early["records"] == []
-        assert (await client.get(cursor))["errorCode"] == "DIS.4225"
-
-
 async def test_a_project_does_not_see_the_streams_of_another(tmp_path: Path) -> None:
     async with house(tmp_path, [dis]) as place, api_client(place) as http:
         mine, other = Dis(http, "a"), Dis(http, "b")
@@ -167,17 +150,6 @@ async def test_streams_are_listed_a_page_at_a_time(tmp_path: Path) -> None:
 
         assert (first["total_number"], first["stream_names"], first["has_more_streams"]) == (3, ["a", "b"], True)
         assert (rest["stream_names"], rest["has_more_streams"]) == (["c"], False)
-
-
-async def test_records_streams_and_numbers_outlive_the_engine(tmp_path: Path) -> None:
-    async with streams(tmp_path) as client:
-        await client.create()
-        await client.put("a", "b")
-    async with streams(tmp_path) as client:
-        [put] = await client.put("c")
-
-        assert put["sequence_number"] == "2"
-        assert await client.texts() == ["a", "b", "c"]
 
 
 async def test_what_is_older_than_the_retention_goes_and_its_numbers_are_not_used_again(tmp_path: Path) -> None:

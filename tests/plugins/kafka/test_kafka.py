@@ -18,13 +18,13 @@ from aiokafka import AIOKafkaProducer
 from msgspec import Struct
 
 from engine import EVENT_LIMIT, SettingsError, Undeliverable
-from engine.model import DestinationSpec, PendingDelivery
 from plugins._shared.batches import events
 from plugins.kafka import open_plugin, plugin
 from plugins.kafka.client import connection
 from plugins.kafka.destination import RECORD_LIMIT, KafkaDestination, KafkaParam
 from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, begin, is_anew
 from plugins.kafka.options import Instance, KafkaOptions, KafkaSettings, OpenKafkaOptions
+from tests.plugins import delivering
 from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
 from tests.support.s3_server import S3Server, s3_server
 from tests.support.triggering import House, house, messages, until
@@ -131,13 +131,6 @@ def test_a_topic_is_another_by_its_id_or_by_what_it_no_longer_holds(
 
 
 # --- settings -----------------------------------------------------------------------------------------------
-
-
-def test_the_settings_of_an_instance_go_before_what_a_trigger_says() -> None:
-    settings = KafkaSettings(instances={"i": Instance(address="real:1", user="u", password="p")})
-
-    assert settings.cluster(options(kafka_connect_address="other:1")).address == "real:1"
-    assert settings.cluster(options(instance_id="j", kafka_connect_address="other:1")).password == ""
 
 
 def test_an_instance_that_nobody_knows_is_named() -> None:
@@ -350,22 +343,10 @@ NUMBERS = [b"%d" % number for number in range(80)]
 
 
 async def deliver(place: House, topic: str, record: bytes) -> None:
-    pending = PendingDelivery(delivery_id=5, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
-
-    class Context:
-        plugin = place.engine.plugins.context_for("KAFKA")
-        traceparent = TRACE
-
-        def hop(self) -> int:
-            raise AssertionError
-
-        async def accept(self, request: Any) -> str:
-            raise AssertionError
-
-    await KafkaDestination(KafkaParam(instance_id="i", topic=topic)).deliver(pending, record, Context())
+    destination = KafkaDestination(KafkaParam(instance_id="i", topic=topic))
+    await delivering.deliver(place, "KAFKA", destination, record, traceparent=TRACE)
 
 
-SPEC = DestinationSpec(destination="KAFKA")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OUTCOME = b'{"request_context": {"request_id": "r"}, "response_payload": "%b"}'
 
@@ -377,14 +358,8 @@ async def test_an_outcome_becomes_a_record_with_one_id_however_often_it_is_sent(
 
         found = await broker.records("t", 2)
         assert {(record.key, record.value, record.headers) for record in found} == {
-            (b"r", OUTCOME % b"x", (("functiond-id", b"r-5"), ("traceparent", TRACE.encode())))
+            (b"r", OUTCOME % b"x", (("functiond-id", b"r-7"), ("traceparent", TRACE.encode())))
         }
-
-
-async def test_a_cluster_that_is_away_is_tried_again_later(tmp_path: Path) -> None:
-    async with house(tmp_path, [plugin], plugins__kafka__instances__i__address="127.0.0.1:9") as place:
-        with pytest.raises(Exception, match="cannot connect to the cluster"):
-            await deliver(place, "t", OUTCOME % b"x")
 
 
 async def test_an_outcome_too_large_for_a_record_is_undeliverable(tmp_path: Path, broker: Broker) -> None:

@@ -25,14 +25,15 @@ RECORD = OUTCOME % b"x"
 
 
 @asynccontextmanager
-async def sending(folder: Path, **settings: Any) -> AsyncIterator[tuple[House, ScriptedBroker]]:
-    """Run an engine with the scripted broker as the cluster ``i``."""
-    named: dict[str, Any] = {f"plugins__kafka__instances__i__{name}": value for name, value in settings.items()}
-    async with (
-        scripted_broker() as broker,
-        house(folder, [plugin], plugins__kafka__instances__i__address=broker.address, **named) as place,
-    ):
-        yield place, broker
+async def sending(
+    folder: Path, server: ssl.SSLContext | None = None, /, **settings: Any
+) -> AsyncIterator[tuple[House, ScriptedBroker]]:
+    """Run an engine with the scripted broker, whose side of TLS is ``server``, as the cluster ``i``."""
+    async with scripted_broker(server) as broker:
+        named = {"address": broker.address, **settings}
+        cluster = {f"plugins__kafka__instances__i__{name}": value for name, value in named.items()}
+        async with house(folder / "data", [plugin], **cluster) as place:
+            yield place, broker
 
 
 class Lines(logging.Handler):
@@ -182,12 +183,9 @@ async def test_a_connection_that_the_cluster_closes_has_a_likely_cause(
 ) -> None:
     write_certificate(tmp_path)
     tls = None if server is None else server_tls(tmp_path, server)
-    named: dict[str, Any] = {f"plugins__kafka__instances__i__{name}": value for name, value in client(tmp_path).items()}
-    async with scripted_broker(tls) as broker:
-        place: dict[str, Any] = {"plugins__kafka__instances__i__address": broker.address}
-        async with house(tmp_path / "data", [plugin], **place, **named) as running:
-            with pytest.raises(ConnectionError, match=text) as caught:
-                await deliver(running, "orders", RECORD)
+    async with sending(tmp_path, tls, **client(tmp_path)) as (place, broker):
+        with pytest.raises(ConnectionError, match=text) as caught:
+            await deliver(place, "orders", RECORD)
 
     assert broker.address in str(caught.value)
 
@@ -195,11 +193,8 @@ async def test_a_connection_that_the_cluster_closes_has_a_likely_cause(
 async def test_a_client_with_a_certificate_delivers(tmp_path: Path) -> None:
     write_certificate(tmp_path)
     files = {"cert_file": str(tmp_path / "cert.pem"), "key_file": str(tmp_path / "key.pem"), **client_tls(tmp_path)}
-    named: dict[str, Any] = {f"plugins__kafka__instances__i__{name}": value for name, value in files.items()}
-    async with scripted_broker(server_tls(tmp_path, ssl.CERT_REQUIRED)) as broker:
-        place: dict[str, Any] = {"plugins__kafka__instances__i__address": broker.address}
-        async with house(tmp_path / "data", [plugin], **place, **named) as running:
-            await deliver(running, "orders", RECORD)
+    async with sending(tmp_path, server_tls(tmp_path, ssl.CERT_REQUIRED), **files) as (place, broker):
+        await deliver(place, "orders", RECORD)
 
         assert len(broker.values) == 1
 

@@ -79,6 +79,7 @@ def test_a_login_of_the_options_replaces_that_of_the_settings_at_the_address_of_
 
     assert (own.address, own.user, own.password, own.mechanism) == ("kafka:9093", "reader", "secret", "PLAIN")
     assert without == known
+    assert settings.cluster(options(instance_id="j", kafka_connect_address="elsewhere:1")).password == ""
 
 
 def test_certificates_of_the_options_make_the_connection(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,33 @@ async def remake(broker: Broker, topic: str, count: int, partitions: int = 1, ti
         await broker.send(topic, *values(f"new {topic}/{partition}", count), partition=partition, timestamp=timestamp)
 
 
-async def read_three(place: House, broker: Broker, **changes: Any) -> BoundTrigger:
-    """Return a trigger that has read three records of one partition of ``t``."""
-    await broker.create("t")
-    trigger = await reading(place, broker, **changes)
-    await broker.send("t", *values("old", 3), partition=0, timestamp=OLD)
-    await messages(place, 3)
-    return trigger
+@asynccontextmanager
+async def three_read(folder: Path, broker: Broker, **settings: Any) -> AsyncIterator[tuple[House, BoundTrigger]]:
+    """Run an engine whose trigger has read three records of one partition of ``t``."""
+    async with house(folder / "data", [plugin], **{**QUICK, **settings}) as place:
+        await broker.create("t")
+        trigger = await reading(place, broker)
+        await broker.send("t", *values("old", 3), partition=0, timestamp=OLD)
+        await messages(place, 3)
+        yield place, trigger
+
+
+@asynccontextmanager
+async def disabled(place: House, trigger: BoundTrigger) -> AsyncIterator[None]:
+    """Disable the trigger until the block ends."""
+    await place.update(trigger, status="DISABLED")
+    yield
+    await place.update(trigger, status="ACTIVE")
+
+
+async def read_on(place: House, count: int) -> list[str]:
+    """Return what was read after the three records, as soon as it is ``count`` records."""
+    return (await messages(place, 3 + count))[3:]
+
+
+def new(count: int) -> list[str]:
+    """Return the records of a topic that ``remake`` has made anew with ``count`` of them."""
+    return [f"new t/0-{number}" for number in range(count)]
 
 
 def problem(place: House, trigger: BoundTrigger) -> str:
@@ -156,29 +177,16 @@ async def check_all_read(place: House, trigger: BoundTrigger) -> None:
     assert all(f"topic {topic}" in problem(place, trigger) for topic in SIZES)
 
 
-async def test_a_shorter_topic_is_known_by_where_the_client_begins_it(tmp_path: Path, peer: Peer) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK) as place:
-        trigger = await read_three(place, peer)
-        await place.update(trigger, status="DISABLED")
-        await remake(peer, "t", 1)  # the last record that was read lies beyond the new end
-        await place.update(trigger, status="ACTIVE")
-
-        assert (await messages(place, 4))[3:] == ["new t/0-0"]
-        assert REMADE in problem(place, trigger)
-
-
 async def test_a_topic_made_anew_without_records_is_said_before_one_comes(tmp_path: Path, broker: Broker) -> None:
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        trigger = await read_three(place, broker)
-        await place.update(trigger, status="DISABLED")
-        await remake(broker, "t", 0)
-        await place.update(trigger, status="ACTIVE")
+    async with three_read(tmp_path, broker) as (place, trigger):
+        async with disabled(place, trigger):
+            await remake(broker, "t", 0)
         await until(lambda: REMADE in problem(place, trigger))
         before = await place.cursors(trigger)
         await broker.send("t", b"new")
 
         assert {name: offset_of(cursor) for name, cursor in before.items()} == {"t/0": 0}
-        assert (await messages(place, 4))[3:] == ["new"]
+        assert await read_on(place, 1) == ["new"]
 
 
 async def test_a_topic_of_which_nothing_was_read_is_made_anew(tmp_path: Path, broker: Broker) -> None:
@@ -188,9 +196,8 @@ async def test_a_topic_of_which_nothing_was_read_is_made_anew(tmp_path: Path, br
     # Starts at the current ends: offset 3 of one partition, offset 0 of the other.
     async with house(tmp_path, [plugin]) as place:
         trigger = await reading(place, broker)
-        await place.update(trigger, status="DISABLED")
-        await remake(broker, "t", 5, partitions=2)
-        await place.update(trigger, status="ACTIVE")
+        async with disabled(place, trigger):
+            await remake(broker, "t", 5, partitions=2)
 
         expected = [f"new t/{partition}-{number}" for partition in (0, 1) for number in range(5)]
         assert sorted(await messages(place, 10)) == expected
@@ -198,38 +205,33 @@ async def test_a_topic_of_which_nothing_was_read_is_made_anew(tmp_path: Path, br
 
 
 async def test_a_topic_of_the_same_times_is_known_by_its_id(tmp_path: Path, broker: Broker) -> None:
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        trigger = await read_three(place, broker)
-        await place.update(trigger, status="DISABLED")
-        await remake(broker, "t", 5, timestamp=OLD)
-        await place.update(trigger, status="ACTIVE")
+    async with three_read(tmp_path, broker) as (place, trigger):
+        async with disabled(place, trigger):
+            await remake(broker, "t", 5, timestamp=OLD)
 
-        assert (await messages(place, 8))[3:] == [f"new t/0-{number}" for number in range(5)]
+        assert await read_on(place, 5) == new(5)
 
 
 async def test_a_group_reads_a_topic_that_was_made_anew_under_it(tmp_path: Path, broker: Broker) -> None:
-    async with house(tmp_path, [plugin], **QUICK, plugins__kafka__group="g") as place:
-        trigger = await read_three(place, broker)
+    async with three_read(tmp_path, broker, plugins__kafka__group="g") as (place, trigger):
         await remake(broker, "t", 5, timestamp=OLD)
 
-        assert (await messages(place, 8))[3:] == [f"new t/0-{number}" for number in range(5)]
+        assert await read_on(place, 5) == new(5)
         assert REMADE in problem(place, trigger)
 
 
 async def test_a_cursor_of_an_earlier_release_gets_the_id_of_the_topic(tmp_path: Path, broker: Broker) -> None:
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        trigger = await read_three(place, broker)
+    async with three_read(tmp_path, broker) as (place, trigger):
         present = await place.cursors(trigger)
         await forget_topic(place, trigger)
         await place.update(trigger, status="ACTIVE")
         await until(lambda: place.state(trigger).state == "running")
         gained = await place.cursors(trigger)
-        await place.update(trigger, status="DISABLED")
-        await remake(broker, "t", 5)
-        await place.update(trigger, status="ACTIVE")
+        async with disabled(place, trigger):
+            await remake(broker, "t", 5)
 
         assert gained == present
-        assert (await messages(place, 8))[3:] == [f"new t/0-{number}" for number in range(5)]
+        assert await read_on(place, 5) == new(5)
 
 
 async def forget_topic(place: House, trigger: BoundTrigger) -> None:
@@ -255,46 +257,29 @@ def offset_of(cursor: bytes) -> int:
 # --- recreated while it is read -----------------------------------------------------------------------------
 
 
-async def test_a_topic_deleted_under_a_running_trigger_is_read_once_it_is_there_again(
-    tmp_path: Path, broker: Broker
-) -> None:
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        trigger = await read_three(place, broker)
-        await broker.delete("t")
-        await until(lambda: "there is no topic t" in problem(place, trigger))
-        await broker.create("t")
-        await broker.send("t", *values("new", 5), partition=0, timestamp=NEW)
-
-        assert (await messages(place, 8))[3:] == [f"new-{number}" for number in range(5)]
-        assert REMADE in problem(place, trigger)
-
-
 @pytest.mark.parametrize("group", ["", "g"])
 @pytest.mark.parametrize("count", [2, 3, 5])
 async def test_a_topic_made_anew_at_once_under_a_running_trigger_is_read_from_its_start(
     tmp_path: Path, peer: Peer, count: int, group: str
 ) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK, plugins__kafka__group=group) as place:
-        trigger = await read_three(place, peer)
+    async with three_read(tmp_path, peer, plugins__kafka__group=group) as (place, trigger):
         await until_committed(peer, f"g:{trigger.function}" if group else f"functiond-{trigger.id}", 3)
         await remake(peer, "t", count)
 
-        assert (await messages(place, 3 + count))[3:] == [f"new t/0-{number}" for number in range(count)]
+        assert await read_on(place, count) == new(count)
         await until(lambda: REMADE in problem(place, trigger))
 
 
 async def test_a_topic_made_anew_while_the_connection_was_lost_is_read_from_its_start(tmp_path: Path) -> None:
-    accept_when_disabled = {**EARLIEST, "plugins__kafka__check_every": 300}
     async with gate() as between, kafka_broker(advertised=between.port) as broker:
         between.lead_to(broker.port)
         with capture_logs() as logs:
-            async with house(tmp_path, [plugin], **accept_when_disabled) as place:
-                trigger = await read_three(place, broker)
+            async with three_read(tmp_path, broker, plugins__kafka__check_every=300) as (place, trigger):
                 between.shut(b"functiond")
                 await remake(broker, "t", 5)
                 between.open()
 
-                assert (await messages(place, 8))[3:] == [f"new t/0-{number}" for number in range(5)]
+                assert await read_on(place, 5) == new(5)
                 assert REMADE in problem(place, trigger)
                 assert place.state(trigger).lost == 0
     assert [entry for entry in logs if entry["event"] == "service failed"] == []
@@ -305,107 +290,80 @@ async def test_a_topic_made_anew_while_there_was_no_room_is_read_from_its_start(
     async with house(tmp_path, [plugin], **full) as place:
         await broker.create("t")
         trigger = await reading(place, broker, batch_size=1)
-        await place.update(trigger, status="DISABLED")
-        await broker.send("t", *values("old", 2 * BATCHES + 2), partition=0, timestamp=OLD)
-        await place.update(trigger, status="ACTIVE")
+        async with disabled(place, trigger):
+            await broker.send("t", *values("old", 2 * BATCHES + 2), partition=0, timestamp=OLD)
         await until(lambda: "paused" in problem(place, trigger))  # all are fetched, and all but two are taken
         await remake(broker, "t", 5)
         while len(found := await messages(place, 0)) < 2 * BATCHES + 5:
-            await make_room(place)
+            for key in await place.keys():
+                await place.engine.dispatcher.cancel(key)
 
         read = [f"old-{number}" for number in range(2 * BATCHES)]
-        assert found == [*read, *(f"new t/0-{number}" for number in range(5))]
+        assert found == [*read, *new(5)]
         assert problem(place, trigger) == "topic t was deleted with 2 records that were not read"
         assert place.state(trigger).lost == 2
-
-
-async def make_room(place: House) -> None:
-    for key in await place.keys():
-        await place.engine.dispatcher.cancel(key)
 
 
 async def test_a_topic_made_anew_is_read_whatever_the_broker_still_knows_of_the_group(
     tmp_path: Path, peer: Peer
 ) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK) as place:
-        trigger = await read_three(place, peer)
-        await place.update(trigger, status="DISABLED")
-        await remake(peer, "t", 0)
-        await place.update(trigger, status="ACTIVE")
+    async with three_read(tmp_path, peer) as (place, trigger):
+        async with disabled(place, trigger):
+            await remake(peer, "t", 0)
         await until(lambda: REMADE in problem(place, trigger))
-        await place.update(trigger, status="DISABLED")
-        await peer.send("t", *values("new", 5), timestamp=NEW)
-        await place.update(trigger, status="ACTIVE")
+        async with disabled(place, trigger):
+            await peer.send("t", *values("new", 5), timestamp=NEW)
 
-        assert (await messages(place, 8))[3:] == [f"new-{number}" for number in range(5)]
+        assert await read_on(place, 5) == [f"new-{number}" for number in range(5)]
 
 
 # --- not recreated ------------------------------------------------------------------------------------------
 
 
 async def test_offsets_that_a_broker_has_forgotten_are_no_proof(tmp_path: Path, peer: Peer) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK, plugins__kafka__group="g") as place:
-        trigger = await read_three(place, peer)
+    async with three_read(tmp_path, peer, plugins__kafka__group="g") as (place, trigger):
+        pass
     # The new group has no committed offsets.
     async with house(tmp_path / "data", [plugin], **QUICK, plugins__kafka__group="h") as place:
         await until(lambda: place.state(trigger).state == "running")
         await peer.send("t", b"more")
 
-        assert (await messages(place, 4))[3:] == ["more"]
+        assert await read_on(place, 1) == ["more"]
         assert problem(place, trigger) == ""
 
 
 async def test_a_topic_is_read_on_from_its_first_record_where_those_before_are_gone(tmp_path: Path, peer: Peer) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK) as place:
-        trigger = await read_three(place, peer)
-        await place.update(trigger, status="DISABLED")
-        await peer.send("t", *values("kept", 4))
-        for before in (3, 5):  # drops the last record that was read, then two that were not read
-            await peer.delete_records("t", 0, before)
-        await place.update(trigger, status="ACTIVE")
+    async with three_read(tmp_path, peer) as (place, trigger):
+        async with disabled(place, trigger):
+            await peer.send("t", *values("kept", 4))
+            for before in (3, 5):  # drops the last record that was read, then two that were not read
+                await peer.delete_records("t", 0, before)
 
-        assert (await messages(place, 5))[3:] == ["kept-2", "kept-3"]
+        assert await read_on(place, 2) == ["kept-2", "kept-3"]
         assert problem(place, trigger) == "2 records of t/0 were removed before they were read"
         assert place.state(trigger).lost == 2
 
 
 async def test_a_cursor_stays_where_records_before_it_are_gone(tmp_path: Path, peer: Peer) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK) as place:
-        trigger = await read_three(place, peer)
-        await place.update(trigger, status="DISABLED")
-        await peer.delete_records("t", 0, 2)
-        await place.update(trigger, status="ACTIVE")
+    async with three_read(tmp_path, peer) as (place, trigger):
+        async with disabled(place, trigger):
+            await peer.delete_records("t", 0, 2)
         await peer.send("t", b"more")
 
-        assert (await messages(place, 4))[3:] == ["more"]
+        assert await read_on(place, 1) == ["more"]
         assert problem(place, trigger) == ""
 
 
 async def test_a_marker_of_a_transaction_in_the_place_of_the_last_record_proves_nothing(
     tmp_path: Path, peer: Peer
 ) -> None:
-    async with house(tmp_path / "data", [plugin], **QUICK) as place:
-        trigger = await read_three(place, peer)
-        await place.update(trigger, status="DISABLED")
-        await remake(peer, "t", 0)
-        # Its transaction marker has offset 2.
-        await peer.send_in_transaction("t", b"new-0", b"new-1", partition=0, timestamp=NEW)
+    async with three_read(tmp_path, peer) as (place, trigger):
         with capture_logs() as logs:
-            await place.update(trigger, status="ACTIVE")
+            async with disabled(place, trigger):
+                await remake(peer, "t", 0)
+                # Its transaction marker has offset 2.
+                await peer.send_in_transaction("t", b"new-0", b"new-1", partition=0, timestamp=NEW)
             await peer.send("t", b"more")
 
-            assert (await messages(place, 4))[3:] == ["more"]
+            assert await read_on(place, 1) == ["more"]
         assert [entry["offset"] for entry in logs if "cannot determine" in entry["event"]] == [2]
-
-
-async def test_a_trigger_that_is_started_again_reads_nothing_twice(tmp_path: Path, broker: Broker) -> None:
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        trigger = await read_three(place, broker)
-        for number in range(2):
-            await place.update(trigger, status="DISABLED")
-            await place.update(trigger, status="ACTIVE")
-            await broker.send("t", b"more-%d" % number)
-            await messages(place, 4 + number)
-
-        assert (await messages(place, 5))[3:] == ["more-0", "more-1"]
-        assert problem(place, trigger) == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from plugins.lts.options import MIB
 from plugins.lts.problems import LtsProblem
 from plugins.lts.service import MAX_WAIT, Readers
 from tests.doubles import ManualClock, MemoryStore
+from tests.doubles.writes import MemoryWrites
 from tests.support.http_app import PROJECT
 from tests.support.logs import Lts, messages, told
 from tests.support.logs import items as items_of
@@ -395,22 +396,15 @@ def test_lines_are_kept_for_the_slowest_trigger_and_for_a_while_if_it_stops() ->
         assert (both, stopped, readers.needed("s"), readers.needed("another")) == (3, 3, 9, None)
 
 
-class FailingStore(MemoryStore):
-    fails = True
-
-    async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
-        if self.fails:
-            raise Unavailable("the disk refuses")
-        await super().write(table, put, delete)
-
-
 async def test_what_the_disk_refuses_takes_no_room() -> None:
-    store, size = FailingStore(), 5 * MIB
+    writes, size = MemoryWrites(), 5 * MIB
+    writes.fail("the disk refuses")
+    store = MemoryStore(writes)
     lines = Lines(store, ManualClock(0.0).now, 16 * MIB)
     for _ in range(9):
         with pytest.raises(Unavailable):
             await lines.append([Written(stream="s", items=[b"x" * size])])
-    store.fails = False
+    writes.heal()
     await lines.append([Written(stream="s", items=[b"x" * size])])
 
     assert (lines.size, lines.end("s"), len(await store.scan("lines"))) == (size, size, 1)

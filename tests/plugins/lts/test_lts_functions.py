@@ -67,10 +67,10 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_lines, "PAUSE", 0.0)
 
 
-async def test_lines_of_a_function_tell_who_wrote_them_and_for_what(tmp_path: Path) -> None:
+async def test_lines_of_a_function_tell_who_wrote_them_for_what_and_after_how_many_functions(tmp_path: Path) -> None:
     async with scene(tmp_path) as one:
         await one.listen()
-        run = invocation()
+        run = invocation(source="FunctionGraph", hops=2)
         one.write("first\nsecond", run=run)
         [event] = await one.has("first", "second")
 
@@ -83,25 +83,22 @@ async def test_lines_of_a_function_tell_who_wrote_them_and_for_what(tmp_path: Pa
             "log_uid": run.request_id,
             "line_no": 1,
         }
+        [key] = await one.place.keys()
+        record = await one.place.engine.storage.records.get(key)
+        assert record is not None
+        assert (record.source, record.hops) == ("LTS", 3)
 
 
-async def test_lines_go_where_the_configuration_of_their_function_says(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
+async def test_lines_go_where_the_configuration_of_their_function_says_with_its_tags(tmp_path: Path) -> None:
+    to = {"log_config": {"group_id": "g", "stream_id": "s"}}
+    async with scene(tmp_path, plugins__lts__labels=True) as one:
         await one.listen("g", "s")
         one.write("elsewhere")
-        one.write("off", writer(details={"log_config": {"group_id": "g", "stream_id": "s"}, "enable_lts_log": False}))
-        one.write("of others", function("f", details={"log_config": {"group_id": "g", "stream_id": "s"}}))
-        one.write("here", writer(details={"log_config": {"group_id": "g", "stream_id": "s"}, "enable_lts_log": True}))
+        one.write("off", writer(details={**to, "enable_lts_log": False}))
+        one.write("of others", function("f", details=to))
+        one.write("here", writer(details={**to, "enable_lts_log": True, "lts_custom_tag": {"team": "a"}}))
 
-        await one.has("here")
-
-
-async def test_custom_tags_are_the_labels_of_lines(tmp_path: Path) -> None:
-    async with scene(tmp_path, plugins__lts__labels=True) as one:
-        await one.listen()
-        one.write("x", writer(details={"lts_custom_tag": {"team": "a"}}))
-        [event] = await one.has("x")
-
+        [event] = await one.has("here")
         assert items(event)[0]["labels"] == {"team": "a"}
 
 
@@ -118,18 +115,6 @@ async def test_no_function_is_called_in_a_circle(tmp_path: Path) -> None:
         one.write("by a destination", run=invocation(source="FunctionGraph", hops=2))
 
         await one.has("by lines that were sent", "by a destination")
-
-
-async def test_an_event_knows_how_many_functions_led_to_it(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.listen()
-        one.write("x", run=invocation(source="FunctionGraph", hops=2))
-        await one.has("x")
-        [key] = await one.place.keys()
-
-        record = await one.place.engine.storage.records.get(key)
-        assert record is not None
-        assert (record.source, record.hops) == ("LTS", 3)
 
 
 async def test_nobody_hears_functions_without_a_trigger(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from msgspec import Struct, field
 
 from engine import StoreUnavailable
 from engine.errors import FunctiondError
-from engine.model import DestinationSpec, PendingDelivery
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.opening import StoreOpener
@@ -25,7 +24,8 @@ from plugins.obs.options import ObsSettings
 from plugins.obs.service import ObsService
 from plugins.obs.store import ObjectStore
 from tests.doubles import ManualClock
-from tests.plugins.obs.test_obs_stores import Delivering, seen, settings_of
+from tests.plugins import delivering
+from tests.plugins.obs.test_obs_stores import seen, settings_of
 from tests.support.s3_server import ACCESS, SECRET, S3Server, free_s3_ports, s3_server
 from tests.support.triggering import House, house
 
@@ -64,19 +64,9 @@ def note(monkeypatch: pytest.MonkeyPatch, kind: type, found: list[Any]) -> None:
     monkeypatch.setattr(kind, "__init__", noted)
 
 
-@pytest.fixture(scope="module")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
 async def deliver(place: House, number: int, expires: int = 0) -> None:
-    spec = DestinationSpec(destination="OBS", param="{}")
-    pending = PendingDelivery(
-        delivery_id=number, key=1, function_id=1, condition="success", destination=spec, due_at=0.0
-    )
     destination = ObsDestination(ObsParam(bucket="outcomes", expires=expires))
-    await destination.deliver(pending, RECORD, Delivering(place))
+    await delivering.deliver(place, "OBS", destination, RECORD, number=number)
 
 
 def opened(place: House) -> AbstractAsyncContextManager[ObjectStore]:

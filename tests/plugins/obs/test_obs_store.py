@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,20 +19,14 @@ from plugins.obs.opening import StoreOpener
 from plugins.obs.options import ObsSettings
 from plugins.obs.store import ObjectStore
 from tests.support.ports import free_ports
-from tests.support.s3_server import ACCESS, SECRET, S3Server, s3_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as running:
-        yield running
+from tests.support.s3_server import ACCESS, SECRET, S3Server
 
 
 @pytest.fixture(params=["s3", "folder"])
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> ObsSettings:
     if request.param == "folder":
         return ObsSettings(folder=str(tmp_path / "objects"))
-    return s3_service(request.getfixturevalue("server").service.endpoint)
+    return s3_service(request.getfixturevalue("seaweed").service.endpoint)
 
 
 @pytest.fixture
@@ -100,8 +94,8 @@ async def test_leaving_an_object_half_read_is_fine(store: ObjectStore) -> None:
     assert await content(store, "bucket", "long") == bytes(8 << 20)
 
 
-async def test_a_wrong_key_is_refused(server: S3Server) -> None:
-    async with StoreOpener(s3_service(server.service.endpoint, secret="wrong")).open() as store:
+async def test_a_wrong_key_is_refused(seaweed: S3Server) -> None:
+    async with StoreOpener(s3_service(seaweed.service.endpoint, secret="wrong")).open() as store:
         with pytest.raises(StoreRefused, match="SignatureDoesNotMatch"):
             await content(store, "bucket", "key")
 
@@ -231,14 +225,11 @@ def test_the_secret_is_not_shown() -> None:
     assert SECRET not in repr(s3_service("http://here"))
 
 
-def test_without_a_store_there_are_no_links_to_code() -> None:
-    assert code_links(ObsSettings()) is None
-    assert plugin.code_links is code_links
-
-
 def test_an_endpoint_without_its_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plugins.obs.opening.find_spec", lambda name: None)
 
     with pytest.raises(SettingsError, match=r"pip install '.\[obs\]'"):
         code_links(s3_service("http://here"))
     assert code_links(ObsSettings(folder="/anywhere")) is not None
+    assert code_links(ObsSettings()) is None
+    assert plugin.code_links is code_links

@@ -14,13 +14,13 @@ import anyio
 import pytest
 from aiobotocore.session import get_session
 
-from engine.model import DestinationSpec, PendingDelivery
 from engine.model.clock import SystemClock
 from plugins.obs import plugin as obs
 from plugins.obs.destination import ObsDestination, ObsParam
 from plugins.obs.opening import StoreOpener
 from plugins.obs.options import ObsSettings
 from plugins.obs.store import ObjectStore
+from tests.plugins.delivering import deliver
 from tests.support.moto_server import moto_server
 from tests.support.s3_server import ACCESS, SECRET, S3Server, s3_server
 from tests.support.triggering import House, api_client, house, until
@@ -32,12 +32,6 @@ pytestmark = pytest.mark.long
 def moto() -> Iterator[str]:
     with moto_server() as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 def settings_of(service: ObsSettings, **more: Any) -> dict[str, Any]:
@@ -185,28 +179,10 @@ async def test_a_store_notifies_by_way_of_a_topic(tmp_path: Path, moto: str) -> 
 async def test_an_outcome_becomes_an_object(tmp_path: Path, seaweed: S3Server) -> None:
     record = json.dumps({"request_context": {"request_id": "id"}}).encode()
     destination = ObsDestination(ObsParam(bucket="outcomes", prefix="of/hello", expires=1))
-    spec = DestinationSpec(destination="OBS", param="{}")
-    pending = PendingDelivery(delivery_id=7, key=1, function_id=1, condition="success", destination=spec, due_at=0.0)
     async with house(tmp_path, [obs], **settings_of(seaweed.service)) as place:
-        context = Delivering(place)
-        await destination.deliver(pending, record, context)
-        await destination.deliver(pending, record, context)
+        for _ in range(2):
+            await deliver(place, "OBS", destination, record)
         async with StoreOpener(seaweed.service).open() as store:
             listing = await store.list("outcomes")
 
         assert [(one.key, one.size) for one in listing.objects] == [("of/hello/id-7.json", len(record))]
-
-
-class Delivering:
-    """Context that the engine gives to a delivery."""
-
-    traceparent = ""
-
-    def __init__(self, place: House) -> None:
-        self.plugin = place.engine.plugins.of(obs)
-
-    def hop(self) -> int:
-        raise NotImplementedError
-
-    async def accept(self, request: Any) -> str:
-        raise NotImplementedError

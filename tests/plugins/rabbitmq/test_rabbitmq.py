@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -18,10 +18,12 @@ import msgspec
 import pamqp.encode
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
+from msgspec import Struct
 from pamqp.commands import Basic
 
 from engine import EVENT_LIMIT, SettingsError
 from engine.resources.bound_trigger import BoundTrigger
+from engine.triggers.sources import SourceState
 from plugins._shared.connections import deadline
 from plugins.rabbitmq import plugin
 from plugins.rabbitmq.binding import FIRST, PrefetchWindow
@@ -170,76 +172,124 @@ async def silenced(broker: Broker) -> AsyncIterator[tuple[str, asyncio.Event]]:
 # --- the source ---------------------------------------------------------------------------------------------
 
 
+class Scene(Struct, kw_only=True):
+    """Engine with a trigger of an exchange."""
+
+    place: House
+    broker: Broker
+    exchange: str
+    trigger: BoundTrigger
+
+    @property
+    def queue(self) -> str:
+        return f"functiond-{self.trigger.id}"
+
+    @property
+    def state(self) -> SourceState:
+        return self.place.state(self.trigger)
+
+    async def send(self, *bodies: bytes, ids: bool = True) -> None:
+        await self.broker.send(self.exchange, *bodies, ids=ids)
+
+    async def messages(self, count: int) -> list[str]:
+        return await messages(self.place, count)
+
+    async def tells(self, *texts: str) -> None:
+        await until(lambda: all(text in self.state.problem for text in texts))
+
+    async def has(self, *, ready: int | None) -> None:
+        """Wait until ``ready`` messages of the trigger's queue wait to be sent. None: until the queue is deleted."""
+        while (found := await self.broker.ready(self.queue)) != ready:
+            assert found is None or ready is None or found > ready, f"{found} is less than {ready}"
+            await anyio.sleep(0.02)
+
+    async def make_anew(self, kind: str = "fanout") -> None:
+        """Create the exchange again. ``kind``: for ``direct``, no trigger can read it."""
+        await self.broker.delete(self.exchange)
+        await self.broker.create(self.exchange, kind)
+
+    async def restart_broker(self, noticed: Callable[[], bool]) -> None:
+        await anyio.to_thread.run_sync(self.broker.kill)
+        await until(noticed)
+        await anyio.to_thread.run_sync(self.broker.start)
+
+    async def drained(self, count: int) -> list[str]:
+        """Make room in the backlog until ``count`` messages are accepted, and return them."""
+        while len(found := await self.messages(1)) < count:
+            await self.place.engine.dispatcher.cancel((await self.place.keys())[-1])
+            await anyio.sleep(0.01)
+        return found
+
+
+class Rabbit(Struct, kw_only=True):
+    """Exchange of a broker, and a folder for engines."""
+
+    folder: Path
+    broker: Broker
+    exchange: str
+
+    @asynccontextmanager
+    async def reading(
+        self, folder: str = "", /, *, runs: bool = True, settings: Mapping[str, Any] = {}, **options: Any
+    ) -> AsyncIterator[Scene]:
+        """Run an engine with a trigger, which the first engine of a folder creates. ``runs``: wait until it reads."""
+        async with house(self.folder / folder, [plugin], **{**QUICK, **settings}) as place:
+            login = {"vhost": VHOST, "access_user": USER, "access_password": PASSWORD}
+            where = {"instance_id": "i", "exchange_name": self.exchange, "connect_address": self.broker.address}
+            there = list(place.engine.resources.triggers.all())
+            made = {"batch_size": 10, **where, **login, **options}
+            trigger = there[0] if there else await place.create("RABBITMQ", **made)
+            one = Scene(place=place, broker=self.broker, exchange=self.exchange, trigger=trigger)
+            if runs:
+                await until(lambda: one.state.state == "running")
+            yield one
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[Scene]:
+        """Run a trigger whose backlog is full: message 0 fills it, 1 and 2 wait in a batch, 3 and 4 in the next one."""
+        async with self.reading(settings={"queue__function_rows": 1}, batch_size=2) as one:
+            await one.send(b"0")
+            await one.messages(1)
+            await one.send(b"1", b"2", b"3", b"4")
+            await one.tells("backlog")
+            await one.has(ready=0)
+            yield one
+
+
 @pytest.fixture
-async def exchange(broker: Broker) -> str:
-    return await created(broker)
+async def rabbit(tmp_path: Path, broker: Broker) -> Rabbit:
+    exchange = f"x-{uuid.uuid4()}"
+    await broker.create(exchange)
+    return Rabbit(folder=tmp_path, broker=broker, exchange=exchange)
 
 
-async def created(broker: Broker, kind: str = "fanout") -> str:
-    name = f"x-{uuid.uuid4()}"
-    await broker.create(name, kind)
-    return name
+async def test_a_batch_is_one_event(rabbit: Rabbit) -> None:
+    async with rabbit.reading(settings={"plugins__rabbitmq__batch_wait": 60.0}, batch_size=2) as one:
+        await one.send(b"a", b"\xc3\xa9", ids=False)
+        await one.messages(2)
 
-
-async def bound(place: House, broker: Broker, exchange: str, **changes: Any) -> BoundTrigger:
-    data = {"exchange_name": exchange, "batch_size": 10, "vhost": VHOST, "connect_address": broker.address, **changes}
-    return await place.create("RABBITMQ", instance_id="i", **{"access_user": USER, "access_password": PASSWORD, **data})
-
-
-async def reading(place: House, broker: Broker, exchange: str, **changes: Any) -> BoundTrigger:
-    trigger = await bound(place, broker, exchange, **changes)
-    await runs(place, trigger)
-    return trigger
-
-
-async def runs(place: House, trigger: BoundTrigger) -> None:
-    await until(lambda: place.state(trigger).state == "running")
-
-
-async def has(broker: Broker, trigger: BoundTrigger, *, ready: int | None) -> None:
-    """Wait until ``ready`` messages of the trigger's queue wait to be sent. None: until the queue is deleted."""
-    while (found := await broker.ready(queue_of(trigger))) != ready:
-        assert found is None or ready is None or found > ready, f"{found} is less than {ready}"
-        await anyio.sleep(0.02)
-
-
-def queue_of(trigger: BoundTrigger) -> str:
-    return f"functiond-{trigger.id}"
-
-
-async def test_a_batch_is_one_event(tmp_path: Path, broker: Broker, exchange: str) -> None:
-    async with house(tmp_path, [plugin], plugins__rabbitmq__batch_wait=60.0) as place:
-        await reading(place, broker, exchange, batch_size=2)
-        await broker.send(exchange, b"a", b"\xc3\xa9", ids=False)
-        await messages(place, 2)
-
-        [event] = await place.events()
-        assert abs(event.pop("event_time") - place.engine.clock.now()) < 60
+        [event] = await one.place.events()
+        assert abs(event.pop("event_time") - one.place.engine.clock.now()) < 60
         assert event == {
             "event_version": "v1.0",
             "trigger_type": "RABBITMQ",
-            "region": place.engine.settings.http.region,
+            "region": one.place.engine.settings.http.region,
             "instance_id": "i",
-            "records": [{"messages": ["a", "é"], "topic_id": exchange}],
+            "records": [{"messages": ["a", "é"], "topic_id": one.exchange}],
         }
 
 
-async def test_batches_end_at_their_bytes_and_a_message_too_large_is_thrown_away(
-    tmp_path: Path, broker: Broker, exchange: str
-) -> None:
-    async with house(tmp_path, [plugin], plugins__rabbitmq__batch_bytes=1 << 20) as place:
-        trigger = await reading(place, broker, exchange, batch_size=1000)
-        await broker.send(exchange, b"x" * EVENT_LIMIT, *[b"%d" % n + b"y" * 700_000 for n in range(3)], b"end")
-        found = await messages(place, 4)
+async def test_batches_end_at_their_bytes_and_a_message_too_large_is_thrown_away(rabbit: Rabbit) -> None:
+    async with rabbit.reading(settings={"plugins__rabbitmq__batch_bytes": 1 << 20}, batch_size=1000) as one:
+        await one.send(b"x" * EVENT_LIMIT, *[b"%d" % n + b"y" * 700_000 for n in range(3)], b"end")
+        found = await one.messages(4)
 
         assert [message[:1] for message in found] == ["0", "1", "2", "e"]
-        assert len(await place.events()) >= 3
-        await until(lambda: place.state(trigger).refused == 1)
+        assert len(await one.place.events()) >= 3
+        await until(lambda: one.state.refused == 1)
 
 
-async def test_few_large_messages_are_held(
-    tmp_path: Path, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_few_large_messages_are_held(rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
     accept = _Reader._accept
 
@@ -247,54 +297,48 @@ async def test_few_large_messages_are_held(
         held.append(len(batch) + reader._queue._received.qsize())
         await accept(reader, batch)
 
-    async with house(tmp_path, [plugin]) as place:
-        trigger = await reading(place, broker, exchange, batch_size=1000)
-    await broker.send(exchange, *[b"%d" % n + b"x" * 20_000 for n in range(300)])
+    async with rabbit.reading(batch_size=1000):
+        pass
+    await rabbit.broker.send(rabbit.exchange, *[b"%d" % n + b"x" * 20_000 for n in range(300)])
     monkeypatch.setattr(_Reader, "_accept", watched)
-    async with house(tmp_path, [plugin], plugins__rabbitmq__batch_bytes=100_000) as place:
-        await messages(place, 300)
-        await has(broker, trigger, ready=0)
+    async with rabbit.reading(settings={"plugins__rabbitmq__batch_bytes": 100_000}) as one:
+        await one.messages(300)
+        await one.has(ready=0)
 
         assert max(held) <= FIRST + 9
         assert max(held[-10:]) <= 9
 
 
-async def test_a_message_with_an_id_is_accepted_once_and_others_as_often_as_they_come(
-    tmp_path: Path, broker: Broker, exchange: str
-) -> None:
-    async with house(tmp_path, [plugin]) as place:
-        trigger = await reading(place, broker, exchange)
-        await broker.send(exchange, b"1", b"1", b"2")
-        await broker.send(exchange, b"1", b"3")
-        await broker.send(exchange, b"4", b"4", ids=False)
-        found = await messages(place, 5)
-        await has(broker, trigger, ready=0)
+async def test_a_message_with_an_id_is_accepted_once_and_others_as_often_as_they_come(rabbit: Rabbit) -> None:
+    async with rabbit.reading() as one:
+        await one.send(b"1", b"1", b"2")
+        await one.send(b"1", b"3")
+        await one.send(b"4", b"4", ids=False)
+        found = await one.messages(5)
+        await one.has(ready=0)
 
         assert found == ["1", "2", "3", "4", "4"]
 
 
-async def test_what_stands_beside_a_message_stops_no_trigger(
-    tmp_path: Path, broker: Broker, exchange: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_stands_beside_a_message_stops_no_trigger(rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch) -> None:
     odd, now = b"\xf0\xff", datetime.now(UTC)
-    async with house(tmp_path, [plugin]) as place:
-        trigger = await reading(place, broker, exchange)
+    async with rabbit.reading() as one:
         with monkeypatch.context() as patch:  # the unpatched client rejects such values
             for kind in ("shortstr", "timestamp"):
                 patch.setitem(pamqp.encode.METHODS, kind, partial(_encoded, pamqp.encode.METHODS[kind], odd))
             patch.setattr(pamqp.encode, "short_string", partial(_encoded, pamqp.encode.short_string, odd))
-            async with broker.channel() as channel:
+            async with one.broker.channel() as channel:
                 for body, properties, key in (
                     (b"id", Basic.Properties(message_id="odd"), ""),
                     (b"time", Basic.Properties(timestamp=now), ""),
                     (b"table", Basic.Properties(headers={"odd": 1}, message_id="1"), ""),
                     (b"key", Basic.Properties(), "odd"),
                 ):
-                    await channel.basic_publish(body, exchange=exchange, routing_key=key, properties=properties)
-        await broker.send(exchange, b"good")
+                    await channel.basic_publish(body, exchange=one.exchange, routing_key=key, properties=properties)
+        await one.send(b"good")
 
-        assert await messages(place, 5) == ["id", "time", "table", "key", "good"]
-        await has(broker, trigger, ready=0)
+        assert await one.messages(5) == ["id", "time", "table", "key", "good"]
+        await one.has(ready=0)
 
 
 def _encoded(encode: Callable[[Any], bytes], odd: bytes, value: Any) -> bytes:
@@ -303,70 +347,31 @@ def _encoded(encode: Callable[[Any], bytes], odd: bytes, value: Any) -> bytes:
     return bytes([len(odd)]) + odd if value == "odd" else encode(value)
 
 
-async def test_a_topic_exchange_gives_all_its_messages(tmp_path: Path, broker: Broker) -> None:
-    async with house(tmp_path, [plugin]) as place:
-        exchange = await created(broker, "topic")
-        await reading(place, broker, exchange)
-        await broker.send(exchange, b"1")
-
-        assert await messages(place, 1) == ["1"]
-
-
-async def test_a_direct_exchange_is_refused(tmp_path: Path, broker: Broker) -> None:
-    async with house(tmp_path, [plugin]) as place:
-        trigger = await bound(place, broker, await created(broker, "direct"))
-
-        await until(lambda: "is a direct exchange" in place.state(trigger).problem)
-
-
-async def test_a_full_backlog_leaves_messages_at_the_broker(tmp_path: Path, broker: Broker, exchange: str) -> None:
-    async with house(tmp_path, [plugin], queue__function_rows=1) as place:
-        trigger = await reading(place, broker, exchange, batch_size=2)
-        await broker.send(exchange, b"first")
-        await messages(place, 1)
-        await broker.send(exchange, *(b"%d" % number for number in range(10)))
-        await until(lambda: "backlog" in place.state(trigger).problem)
-
-        await has(broker, trigger, ready=6)  # two batches have left the queue
-
-
-async def test_a_broker_that_forgets_acknowledgements_brings_nothing_twice(
-    tmp_path: Path, broker: Broker, exchange: str
-) -> None:
+async def test_a_broker_that_forgets_acknowledgements_brings_nothing_twice(rabbit: Rabbit) -> None:
     sent = [b"%d" % number for number in range(300)]
-    async with house(tmp_path, [plugin], **QUICK, plugins__rabbitmq__batch_wait=0.0) as place:
-        trigger = await reading(place, broker, exchange, batch_size=5)
-        await broker.send(exchange, *sent)
-        await messages(place, 300)
-        await restart(broker, lambda: place.state(trigger).problem != "")
-        await runs(place, trigger)
-        await broker.send(exchange, b"last")
-        found = await messages(place, 301)
-        await has(broker, trigger, ready=0)
+    async with rabbit.reading(settings={"plugins__rabbitmq__batch_wait": 0.0}, batch_size=5) as one:
+        await one.send(*sent)
+        await one.messages(300)
+        await one.restart_broker(lambda: one.state.problem != "")
+        await until(lambda: one.state.state == "running")
+        await one.send(b"last")
+        found = await one.messages(301)
+        await one.has(ready=0)
 
         assert sorted(found) == sorted([*(number.decode() for number in sent), "last"])
 
 
-async def test_a_broker_lost_while_a_batch_waits_for_room_brings_that_batch_again(
-    tmp_path: Path, broker: Broker, exchange: str
-) -> None:
-    async with house(tmp_path, [plugin], **QUICK, queue__function_rows=1) as place:
-        trigger = await reading(place, broker, exchange, batch_size=2)
-        await broker.send(exchange, b"1", ids=False)
-        await messages(place, 1)
-        await broker.send(exchange, b"2", b"3", ids=False)
-        await until(lambda: "backlog" in place.state(trigger).problem)
-        await restart(broker, lambda: place.state(trigger).state == "failing")
-        [first] = await place.keys()
-        await place.engine.dispatcher.cancel(first)
+async def test_a_broker_lost_while_a_batch_waits_for_room_brings_that_batch_again(rabbit: Rabbit) -> None:
+    async with rabbit.reading(settings={"queue__function_rows": 1}, batch_size=2) as one:
+        await one.send(b"1", ids=False)
+        await one.messages(1)
+        await one.send(b"2", b"3", ids=False)
+        await one.tells("backlog")
+        await one.restart_broker(lambda: one.state.state == "failing")
+        [first] = await one.place.keys()
+        await one.place.engine.dispatcher.cancel(first)
 
-        assert await messages(place, 3) == ["1", "2", "3"]
-
-
-async def restart(broker: Broker, noticed: Any) -> None:
-    await anyio.to_thread.run_sync(broker.kill)
-    await until(noticed)
-    await anyio.to_thread.run_sync(broker.start)
+        assert await one.messages(3) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -377,192 +382,143 @@ async def restart(broker: Broker, noticed: Any) -> None:
         ({"vhost": "elsewhere"}, "access to vhost 'elsewhere'"),
     ],
 )
-async def test_what_the_broker_refuses_is_told(
-    tmp_path: Path, broker: Broker, exchange: str, change: dict[str, Any], named: str
-) -> None:
-    async with house(tmp_path, [plugin]) as place:
-        trigger = await bound(place, broker, **{"exchange": exchange, **change})
-
-        await until(lambda: named in place.state(trigger).problem)
-
-
-@asynccontextmanager
-async def paused(tmp_path: Path, broker: Broker, exchange: str) -> AsyncIterator[tuple[House, BoundTrigger]]:
-    """Run a trigger whose backlog is full: the message 0 fills it, 1 and 2 wait in a batch, 3 and 4 in the next one."""
-    async with house(tmp_path, [plugin], **QUICK, queue__function_rows=1) as place:
-        trigger = await reading(place, broker, exchange, batch_size=2)
-        await broker.send(exchange, b"0")
-        await messages(place, 1)
-        await broker.send(exchange, b"1", b"2", b"3", b"4")
-        await until(lambda: "backlog" in place.state(trigger).problem)
-        await has(broker, trigger, ready=0)
-        yield place, trigger
-
-
-async def drained(place: House, count: int) -> list[str]:
-    """Make room in the backlog until ``count`` messages are accepted, and return them."""
-    while len(found := await messages(place, 1)) < count:
-        await place.engine.dispatcher.cancel((await place.keys())[-1])
-        await anyio.sleep(0.01)
-    return found
-
-
-async def tells(place: House, trigger: BoundTrigger, *texts: str) -> None:
-    await until(lambda: all(text in place.state(trigger).problem for text in texts))
+async def test_what_the_broker_refuses_is_told(rabbit: Rabbit, change: dict[str, Any], named: str) -> None:
+    async with rabbit.reading(runs=False, **change) as one:
+        await one.tells(named)
 
 
 @pytest.mark.parametrize("missing", [False, True], ids=["at once", "later"])
 async def test_an_exchange_made_anew_gets_messages_through_while_the_backlog_is_full(
-    tmp_path: Path, broker: Broker, exchange: str, missing: bool
+    rabbit: Rabbit, missing: bool
 ) -> None:
-    async with paused(tmp_path, broker, exchange) as (place, trigger):
-        await broker.delete(exchange)
+    async with rabbit.paused() as one:
+        await one.broker.delete(one.exchange)
         if missing:
-            await tells(place, trigger, f"no exchange '{exchange}'", "no messages arrive since")
-        await broker.create(exchange, "topic")
-        await tells(place, trigger, f"{exchange} was deleted and made anew: messages sent between", "backlog")
-        await broker.send(exchange, b"5", b"6")
-        await has(broker, trigger, ready=2)
+            await one.tells(f"no exchange '{one.exchange}'", "no messages arrive since")
+        await one.broker.create(one.exchange, "topic")
+        await one.tells(f"{one.exchange} was deleted and made anew: messages sent between", "backlog")
+        await one.send(b"5", b"6")
+        await one.has(ready=2)
 
-        assert sorted(await drained(place, 7)) == list("0123456")
-        assert place.state(trigger).failures == 0
-
-
-async def test_a_removed_binding_is_made_again_while_the_backlog_is_full(
-    tmp_path: Path, broker: Broker, exchange: str
-) -> None:
-    async with paused(tmp_path, broker, exchange) as (_, trigger):
-        async with broker.channel() as channel:
-            await channel.queue_unbind(queue_of(trigger), exchange, "#")
-        await broker.send_routed(exchange, b"5")
-
-        await has(broker, trigger, ready=1)
+        assert sorted(await one.drained(7)) == list("0123456")
+        assert one.state.failures == 0
 
 
-async def test_a_deleted_queue_is_made_again_and_its_unread_messages_are_counted_as_lost(
-    tmp_path: Path, broker: Broker, exchange: str
-) -> None:
-    async with paused(tmp_path, broker, exchange) as (place, trigger):
-        await broker.send(exchange, *(b"lost %d" % number for number in range(60)))
+async def test_a_removed_binding_is_made_again_while_the_backlog_is_full(rabbit: Rabbit) -> None:
+    async with rabbit.paused() as one:
+        async with one.broker.channel() as channel:
+            await channel.queue_unbind(one.queue, one.exchange, "#")
+        await one.broker.send_routed(one.exchange, b"5")
+
+        await one.has(ready=1)
+
+
+async def test_a_deleted_queue_is_made_again_and_its_unread_messages_are_counted_as_lost(rabbit: Rabbit) -> None:
+    async with rabbit.paused() as one:
+        await one.send(*(b"lost %d" % number for number in range(60)))
         await anyio.sleep(12 * QUICK["plugins__rabbitmq__check_every"])  # the broker answers every tenth look
-        await broker.delete_queue(queue_of(trigger))
-        await tells(place, trigger, "was deleted with 60 unread messages: messages sent between", "backlog")
-        await broker.send_routed(exchange, b"5")
+        await one.broker.delete_queue(one.queue)
+        await one.tells("was deleted with 60 unread messages: messages sent between", "backlog")
+        await one.broker.send_routed(one.exchange, b"5")
 
-        assert sorted(await drained(place, 6)) == list("012345")
-        assert place.state(trigger).lost == 60
-
-
-async def test_what_was_made_anew_while_no_engine_ran_is_said(tmp_path: Path, broker: Broker, exchange: str) -> None:
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        trigger = await reading(place, broker, exchange)
-    await broker.delete(exchange)
-    await broker.delete_queue(queue_of(trigger))
-    await broker.create(exchange)
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        await tells(
-            place, trigger, f"queue {queue_of(trigger)} was deleted and exchange {exchange} was deleted and made"
-        )
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        await runs(place, trigger)
-
-        assert place.state(trigger).problem == ""
+        assert sorted(await one.drained(6)) == list("012345")
+        assert one.state.lost == 60
 
 
-async def test_an_exchange_made_anew_as_a_direct_one_is_told_until_it_is_usable(
-    tmp_path: Path, broker: Broker, exchange: str
-) -> None:
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        trigger = await reading(place, broker, exchange)
-        await broker.delete(exchange)
-        await broker.create(exchange, "direct")
-        await tells(place, trigger, "is a direct exchange", "no messages arrive since")
-        await broker.delete(exchange)
-        await broker.create(exchange)
-        await tells(place, trigger, "made anew: messages sent between")
-        await broker.send(exchange, b"1")
-
-        assert await messages(place, 1) == ["1"]
+async def test_what_was_made_anew_while_no_engine_ran_is_said(rabbit: Rabbit) -> None:
+    async with rabbit.reading() as one:
+        pass
+    await one.make_anew()
+    await one.broker.delete_queue(one.queue)
+    async with rabbit.reading(runs=False) as one:
+        await one.tells(f"queue {one.queue} was deleted and exchange {one.exchange} was deleted and made")
+    async with rabbit.reading() as one:
+        assert one.state.problem == ""
 
 
-async def test_an_existing_queue_is_read_and_left_as_it_is(tmp_path: Path, broker: Broker, exchange: str) -> None:
-    queue = f"q-{uuid.uuid4()}"
+async def test_an_exchange_made_anew_as_a_direct_one_is_told_until_it_is_usable(rabbit: Rabbit) -> None:
+    async with rabbit.reading() as one:
+        await one.make_anew("direct")
+        await one.tells("is a direct exchange", "no messages arrive since")
+        await one.make_anew()
+        await one.tells("made anew: messages sent between")
+        await one.send(b"1")
+
+        assert await one.messages(1) == ["1"]
+
+
+async def test_an_existing_queue_is_read_and_left_as_it_is(rabbit: Rabbit) -> None:
+    queue, broker = f"q-{uuid.uuid4()}", rabbit.broker
     async with broker.channel() as channel:
         await channel.queue_declare(queue, durable=True)
-        await channel.queue_bind(queue, exchange, "k")
-    await broker.send(exchange, b"before")
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        trigger = await reading(place, broker, exchange, queue=queue)
-        await messages(place, 1)
+        await channel.queue_bind(queue, rabbit.exchange, "k")
+    await broker.send(rabbit.exchange, b"before")
+    async with rabbit.reading(queue=queue) as one:
+        await one.messages(1)
         await broker.delete_queue(queue)
-        await tells(place, trigger, f"no queue '{queue}'")
+        await one.tells(f"no queue '{queue}'")
         async with broker.channel() as channel:
             await channel.queue_declare(queue, durable=True)
-        await tells(place, trigger, f"queue {queue} was deleted: messages sent between")
+        await one.tells(f"queue {queue} was deleted: messages sent between")
         await broker.send("", b"after", key=queue)
-        await messages(place, 2)
-        assert await broker.ready(queue_of(trigger)) is None
-        await place.delete(trigger)
-        await until(lambda: place.engine.sources.state(trigger.id) is None)
+        await one.messages(2)
+        assert await broker.ready(one.queue) is None
+        await one.place.delete(one.trigger)
+        await until(lambda: one.place.engine.sources.state(one.trigger.id) is None)
 
         assert await broker.ready(queue) == 0
 
 
-async def test_a_user_who_may_not_make_the_guard_gets_messages_and_a_notice(
-    tmp_path: Path, broker: Broker, exchange: str
-) -> None:
-    await anyio.to_thread.run_sync(broker.add_reader, "reader")
-    async with house(tmp_path, [plugin], **QUICK) as place:
-        trigger = await reading(place, broker, exchange, access_user="reader")
-        await tells(place, trigger, f"nothing shows whether {exchange} is made anew", "ACCESS_REFUSED")
-        await broker.delete(exchange)
-        await tells(place, trigger, "no messages arrive since")
-        await broker.create(exchange)
-        await broker.send_routed(exchange, b"1")
+async def test_a_user_who_may_not_make_the_guard_gets_messages_and_a_notice(rabbit: Rabbit) -> None:
+    await anyio.to_thread.run_sync(rabbit.broker.add_reader, "reader")
+    async with rabbit.reading(access_user="reader") as one:
+        await one.tells(f"nothing shows whether {one.exchange} is made anew", "ACCESS_REFUSED")
+        await one.broker.delete(one.exchange)
+        await one.tells("no messages arrive since")
+        await one.broker.create(one.exchange)
+        await one.broker.send_routed(one.exchange, b"1")
 
-        assert await messages(place, 1) == ["1"]
-        await tells(place, trigger, "no exchange", "messages sent between")
+        assert await one.messages(1) == ["1"]
+        await one.tells("no exchange", "messages sent between")
 
 
-async def test_the_queue_and_the_guard_go_with_their_trigger(tmp_path: Path, broker: Broker, exchange: str) -> None:
-    async with house(tmp_path, [plugin]) as place:
-        trigger = await reading(place, broker, exchange)
-        await has(broker, trigger, ready=0)
-        await place.delete(trigger)
+async def test_the_queue_and_the_guard_go_with_their_trigger(rabbit: Rabbit) -> None:
+    async with rabbit.reading() as one:
+        await one.has(ready=0)
+        await one.place.delete(one.trigger)
 
-        await has(broker, trigger, ready=None)
-        await until(lambda: place.engine.sources.state(trigger.id) is None)
-        async with broker.channel() as channel:
+        await one.has(ready=None)
+        await until(lambda: one.place.engine.sources.state(one.trigger.id) is None)
+        async with one.broker.channel() as channel:
             with pytest.raises(ChannelNotFoundEntity):
-                await channel.exchange_declare(queue_of(trigger), passive=True)
+                await channel.exchange_declare(one.queue, passive=True)
 
 
-async def test_a_trigger_may_be_moved_to_another_exchange(tmp_path: Path, broker: Broker, exchange: str) -> None:
-    async with house(tmp_path, [plugin]) as place:
-        other = await created(broker)
-        trigger = await place.update(await reading(place, broker, exchange), exchange_name=other)
-        while (await place.cursors(trigger)).get("exchange") != other.encode():  # noqa: ASYNC110  (a cursor sets no event)
-            await anyio.sleep(0.01)  # until the source has left the first exchange
-        await broker.send(exchange, b"1")
-        await broker.send(other, b"2")
+async def test_a_trigger_may_be_moved_to_another_exchange(rabbit: Rabbit) -> None:
+    other = f"x-{uuid.uuid4()}"
+    await rabbit.broker.create(other)
+    async with rabbit.reading() as one:
+        await one.place.update(one.trigger, exchange_name=other)
 
-        assert await messages(place, 1) == ["2"]
-        await has(broker, trigger, ready=0)
+        async def has_moved() -> bool:
+            return (await one.place.cursors(one.trigger)).get("exchange") == other.encode()
+
+        await until(has_moved)
+        await one.send(b"1")
+        await one.broker.send(other, b"2")
+
+        assert await one.messages(1) == ["2"]
+        await one.has(ready=0)
 
 
-async def test_settings_say_where_a_broker_is_and_whom_to_believe(
-    tmp_path: Path, broker: Broker, exchange: str
-) -> None:
+async def test_settings_say_where_a_broker_is_and_whom_to_believe(rabbit: Rabbit) -> None:
     table = "plugins__rabbitmq__instances__i__"
-    login = {f"{table}address": f"127.0.0.1:9, {broker.tls_address}", f"{table}user": USER, f"{table}tls": True}
-    known: dict[str, Any] = {**login, f"{table}password": PASSWORD, f"{table}ca_file": str(broker.ca_file)}
-    async with house(tmp_path / "known", [plugin], **known) as place:
-        await reading(place, broker, exchange, access_password="none", connect_address="")
-        await broker.send(exchange, b"1")
+    address = f"127.0.0.1:9, {rabbit.broker.tls_address}"
+    unknown = {f"{table}address": address, f"{table}user": USER, f"{table}password": PASSWORD, f"{table}tls": True}
+    known = {**unknown, f"{table}ca_file": str(rabbit.broker.ca_file)}
+    async with rabbit.reading("known", settings=known, access_password="none", connect_address="") as one:
+        await one.send(b"1")
 
-        assert await messages(place, 1) == ["1"]
-    del known[f"{table}ca_file"]
-    async with house(tmp_path / "unknown", [plugin], **known) as place:
-        trigger = await bound(place, broker, exchange)
-
-        await until(lambda: "CERTIFICATE_VERIFY_FAILED" in place.state(trigger).problem)
+        assert await one.messages(1) == ["1"]
+    async with rabbit.reading("unknown", runs=False, settings=unknown) as one:
+        await one.tells("CERTIFICATE_VERIFY_FAILED")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import pytest
 from msgspec import Struct
 from structlog.testing import capture_logs
 
-from engine.errors import DiskLow
+from engine.errors import NotStored
 from plugins._shared.rows import RowLogs
 from tests.doubles import MemoryStore
+from tests.doubles.writes import MemoryWrites
 
 
 class Row(Struct, frozen=True, array_like=True):
@@ -22,17 +21,6 @@ class Row(Struct, frozen=True, array_like=True):
         return len(self.text)
 
 
-class FullStore(MemoryStore):
-    """Store that rejects writes while ``full`` is set."""
-
-    full = False
-
-    async def write(self, table: str, put: Mapping[str, bytes] | None = None, delete: Iterable[str] = ()) -> None:
-        if self.full:
-            raise DiskLow(0, 1)
-        await super().write(table, put, delete)
-
-
 async def opened(store: MemoryStore) -> RowLogs[Row]:
     logs = RowLogs(store, "rows", Row, lambda: 0.0)
     await logs.load("a")
@@ -40,13 +28,14 @@ async def opened(store: MemoryStore) -> RowLogs[Row]:
 
 
 async def test_numbers_are_not_used_again_though_the_disk_refused_the_last_one_and_the_rest_has_gone() -> None:
-    store = FullStore()
+    writes = MemoryWrites()
+    store = MemoryStore(writes)
     logs = await opened(store)
     await logs.append([("a", Row(at=0, text="1")), ("a", Row(at=0, text="2"))])
-    store.full = True
-    with pytest.raises(DiskLow):
+    writes.fail("the disk is full")
+    with pytest.raises(NotStored):
         await logs.append([("a", Row(at=0, text="refused"))])
-    store.full = False
+    writes.heal()
     await logs.cut("a", logs.span("a")[1])
 
     later = await opened(store)

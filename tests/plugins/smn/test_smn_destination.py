@@ -10,42 +10,25 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import TaskStatus
-from msgspec.structs import replace
 
 from engine import Plugin, PluginContext
 from engine.app.api_wiring import build_app
 from engine.asgi.listener import listen
-from engine.model import DestinationSpec, PendingDelivery
+from engine.model import DestinationSpec
 from plugins.smn import plugin as smn
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.problems import SmnProblem
 from tests.contracts.storage import ended
+from tests.plugins import delivering
 from tests.support.http_app import PROJECT, REGION
 from tests.support.triggering import URN, House, api_client, house, until
 
 TOPIC = f"urn:smn:{REGION}:{PROJECT}:outcomes"
 RECORD = json.dumps({"request_context": {"request_id": "id", "function_urn": URN}}).encode()
-SPEC = DestinationSpec(destination="SMN", param="{}")
-OWED = PendingDelivery(delivery_id=7, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
 
 
-class Delivering:
-    """Context that the engine gives to a delivery."""
-
-    traceparent = ""
-
-    def __init__(self, place: House) -> None:
-        self.plugin = place.engine.plugins.of(smn)
-
-    def hop(self) -> int:
-        return 1
-
-    async def accept(self, request: Any) -> str:
-        raise NotImplementedError
-
-
-async def deliver(place: House, topic: str = TOPIC, pending: PendingDelivery = OWED) -> None:
-    await SmnDestination(SmnParam(topic_urn=topic)).deliver(pending, RECORD, Delivering(place))
+async def deliver(place: House, topic: str = TOPIC) -> None:
+    await delivering.deliver(place, "SMN", SmnDestination(SmnParam(topic_urn=topic)), RECORD)
 
 
 async def listening(place: House, client: httpx.AsyncClient, project: str = PROJECT) -> None:
@@ -78,7 +61,9 @@ async def test_pending_deliveries_of_the_last_engine_are_made_once_the_triggers_
     slow = Plugin(kinds=("SLOW",), serve=lambda settings: Slow())
     async with house(tmp_path, [smn]) as place, api_client(place) as client:
         await listening(place, client)
-        await ended(place.engine.storage, deliver_to=replace(SPEC, param=json.dumps({"topic_urn": TOPIC})))
+        await ended(
+            place.engine.storage, deliver_to=DestinationSpec(destination="SMN", param=json.dumps({"topic_urn": TOPIC}))
+        )
     async with house(tmp_path, [smn, slow]) as place:
         await until(lambda: place.engine.delivery.statistics().delivered == 1)
         _, event = await place.events()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from engine.errors import InvalidField
@@ -10,24 +12,18 @@ from plugins.timer.schedule import Interval, read_schedule
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("1m", 60), ("60m", 3600), ("1h", 3600), ("24h", 86_400), ("30d", 30 * 86_400)]
+    ("kind", "text", "seconds"),
+    [
+        *(("Rate", "1m", 60), ("Rate", "60m", 3600), ("Rate", "1h", 3600), ("Rate", "24h", 86_400)),
+        ("Rate", "30d", 30 * 86_400),
+        *(("Cron", "@every 1h30m", 5400), ("Cron", "@every 90s", 90), ("Cron", "@every 1.5h", 5400)),
+        *(("Cron", "@every 500ms", 1), ("Cron", "@every 2500ms", 2)),
+    ],
 )
-def test_a_rate_is_a_number_and_a_unit(text: str, seconds: int) -> None:
-    assert read_schedule("Rate", text) == Interval(seconds=seconds)
-
-
-@pytest.mark.parametrize("text", ["61m", "25h", "31d", "0m", "00m", "3", "m", "1.5h", "3s", " 3m", "3M", "-1m", "٣m"])
-def test_other_rates_are_refused(text: str) -> None:
-    with pytest.raises(InvalidField, match="1m to 60m, 1h to 24h or 1d to 30d"):
-        read_schedule("Rate", text)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("@every 1h30m", 5400), ("@every 90s", 90), ("@every 1.5h", 5400), ("@every 500ms", 1), ("@every 2500ms", 2)],
-)
-def test_every_takes_durations_in_whole_seconds(text: str, seconds: int) -> None:
-    assert read_schedule("Cron", text) == Interval(seconds=seconds)
+def test_intervals_are_rates_or_durations_in_whole_seconds(
+    kind: Literal["Rate", "Cron"], text: str, seconds: int
+) -> None:
+    assert read_schedule(kind, text) == Interval(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["@every", "@every ", "@every 5", "@every 5x", "@every 0s", "@daily", "@every 1h 5x"])
@@ -36,9 +32,12 @@ def test_other_intervals_are_refused(text: str) -> None:
         read_schedule("Cron", text)
 
 
-def test_every_is_no_rate() -> None:
-    with pytest.raises(InvalidField):
-        read_schedule("Rate", "@every 1h")
+@pytest.mark.parametrize(
+    "text", ["@every 1h", "61m", "25h", "31d", "0m", "00m", "3", "m", "1.5h", "3s", " 3m", "3M", "-1m", "٣m"]
+)
+def test_other_rates_are_refused(text: str) -> None:
+    with pytest.raises(InvalidField, match="1m to 60m, 1h to 24h or 1d to 30d"):
+        read_schedule("Rate", text)
 
 
 def test_a_calendar_names_months_and_days_in_any_case() -> None:

@@ -186,22 +186,18 @@ async def test_a_machine_that_slept_is_told_as_the_setting_says() -> None:
     assert [moment[11:13] for moment in one.moments()] == ["04", "05"]
 
 
-async def test_a_full_backlog_makes_requests_late_and_drops_none() -> None:
+@pytest.mark.parametrize(
+    ("disturbed", "hours"),
+    [("delays", ["01", "02", "03", "04", "05"]), ("jumps", ["01", "02", "04", "05"])],
+    ids=["late in a full backlog", "missed as the clock is set ahead"],
+)
+async def test_what_is_due_while_a_request_is_stored_is_late_or_missed(disturbed: str, hours: list[str]) -> None:
     one = world(5 * 3600)
-    one.delays = [0.0, 0.0, 2.5 * 3600]
+    setattr(one, disturbed, [0.0, 0.0, 2.5 * 3600])
 
     await one.run(timer("0 0 * * * *"))
 
-    assert [moment[11:13] for moment in one.moments()] == ["01", "02", "03", "04", "05"]
-
-
-async def test_what_a_clock_passes_that_is_set_ahead_while_a_request_is_stored_is_missed() -> None:
-    one = world(5 * 3600)
-    one.jumps = [0.0, 0.0, 2.5 * 3600]
-
-    await one.run(timer("0 0 * * * *"))
-
-    assert [moment[11:13] for moment in one.moments()] == ["01", "02", "04", "05"]
+    assert [moment[11:13] for moment in one.moments()] == hours
 
 
 async def test_what_was_due_while_the_function_was_switched_off_comes_as_the_setting_says() -> None:

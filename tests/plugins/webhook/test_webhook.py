@@ -8,28 +8,28 @@ import hmac
 import json
 import sys
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from msgspec import Struct
 from msgspec.structs import replace
 
-from engine import Plugin, PushRequest, Reply, SettingsError, Unauthorized, Undeliverable
+from engine import PushRequest, Reply, SettingsError, Unauthorized, Undeliverable
 from engine.asgi.listener import listen
-from engine.auth.credentials import Token
-from engine.auth.throttle import AuthThrottle
 from engine.code.store import CodeSource
 from engine.errors import InvalidField
-from engine.http.auth import Authenticator
-from engine.model import DestinationSpec, PendingDelivery
+from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
 from engine.triggers.routes import Mounts, PluginRoutes
 from plugins.eventgrid import plugin as eventgrid
 from plugins.webhook import plugin as webhook
 from plugins.webhook.destination import WebhookDestination, WebhookParam
 from plugins.webhook.signatures import check_standard, sign
+from tests.plugins import delivering
 from tests.support.http_app import PROJECT, SOURCE, encoded
 from tests.support.triggering import House, NeverStarts, api_client, house, until
 
@@ -39,10 +39,31 @@ NOW = 1_700_000_000
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def signed(place: House, body: bytes, message_id: str = "m1", key: bytes = KEY, late: int = 0) -> dict[str, str]:
-    now = int(place.engine.clock.now()) - late
-    signature = sign(key, message_id, now, body)
-    return {"webhook-id": message_id, "webhook-timestamp": str(now), "webhook-signature": f"v1,x {signature}"}
+class Hook(Struct, kw_only=True):
+    """Engine with a running trigger of a webhook, and a client of it."""
+
+    place: House
+    client: httpx.AsyncClient
+    trigger: BoundTrigger
+
+    async def push(self, body: bytes, message_id: str = "m1", *, query: str = "", **headers: str) -> httpx.Response:
+        """Push a message that is signed unless its headers are given."""
+        return await self.client.post(
+            self.trigger.path + query, content=body, headers=headers or self.signed(body, message_id)
+        )
+
+    def signed(self, body: bytes, message_id: str = "m1", key: bytes = KEY) -> dict[str, str]:
+        now = int(self.place.engine.clock.now())
+        signature = f"v1,x {sign(key, message_id, now, body)}"
+        return {"webhook-id": message_id, "webhook-timestamp": str(now), "webhook-signature": signature}
+
+
+@asynccontextmanager
+async def hooked(folder: Path, *, settings: dict[str, Any] | None = None, **options: str) -> AsyncIterator[Hook]:
+    async with house(folder, [webhook], **(settings or {})) as place, api_client(place) as client:
+        trigger = await place.create("WEBHOOK", **{"name": "orders", "secret": SECRET, **options})
+        await until(lambda: place.state(trigger).state == "running")
+        yield Hook(place=place, client=client, trigger=trigger)
 
 
 def test_a_signature_is_that_of_the_specification() -> None:
@@ -78,126 +99,67 @@ def test_what_is_not_signed_so_is_refused(headers: Mapping[bytes, bytes]) -> Non
 
 
 async def test_a_signed_request_becomes_one_event_however_often_it_comes(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
-        trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
-        await until(lambda: place.state(trigger).state == "running")
-        path, body = trigger.path, b'{"order": 7}'
+    async with hooked(tmp_path) as hook:
+        body = b'{"order": 7}'
+        refused = await hook.push(body, **hook.signed(body, key=b"wrong"))
+        first, again = [await hook.push(body, query="?a=b") for _ in range(2)]
+        other = await hook.push(b"else")
 
-        first = await client.post(path + "?a=b", content=body, headers=signed(place, body))
-        again = await client.post(path + "?a=b", content=body, headers=signed(place, body))
-        other = await client.post(path, content=b"else", headers=signed(place, b"else"))
-
+        assert (refused.status_code, refused.json()["error_code"]) == (401, "FSS.0401")
         assert (first.status_code, first.json(), other.status_code) == (202, again.json(), 200)
-        [event] = await place.events()
-        assert (event["id"], event["body"], event["query"], event["trigger_name"]) == (
-            "m1",
-            body.decode(),
-            "a=b",
-            "orders",
-        )
+        [event] = await hook.place.events()
+        told = (event["id"], event["body"], event["query"], event["trigger_name"])
+        assert told == ("m1", body.decode(), "a=b", "orders")
         assert not {"webhook-signature", "host"} & set(event["headers"])
-        assert trigger.shown["secret"] == "******"
+        assert hook.trigger.shown["secret"] == "******"
 
 
 async def test_a_webhook_hands_on_its_trace_context(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
-        trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
-        await until(lambda: place.state(trigger).state == "running")
-
+    async with hooked(tmp_path) as hook:
         for number, traceparent in enumerate((TRACE, "wrong")):
-            headers = {**signed(place, b"1", f"m{number}"), "traceparent": traceparent}
-            await client.post(trigger.path, content=b"1", headers=headers)
+            await hook.push(b"1", **hook.signed(b"1", f"m{number}"), traceparent=traceparent)
 
-        assert await place.traces() == [TRACE, ""]
-
-
-async def test_a_request_that_is_not_signed_changes_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
-        trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
-        await until(lambda: place.state(trigger).state == "running")
-
-        refused = await client.post(trigger.path, content=b"1", headers=signed(place, b"1", key=b"wrong"))
-
-        assert (refused.status_code, refused.json()["error_code"]) == (401, "FSS.0401")
-        assert await place.events() == []
-
-
-async def test_github_signs_its_own_way(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
-        trigger = await place.create("WEBHOOK", name="pushes", secret="a text of some length", scheme="github")
-        await until(lambda: place.state(trigger).state == "running")
-        digest = hmac.digest(b"a text of some length", b"\xff", "sha256").hex()
-        headers = {"x-hub-signature-256": f"sha256={digest}", "x-github-delivery": "d", "x-github-event": "push"}
-
-        reply = await client.post(trigger.path, content=b"\xff", headers=headers)
-
-        assert reply.status_code == 202
-        assert reply.headers.get_list("cache-control") == ["no-store"]
-        [event] = await place.events()
-        assert (event["body"], event["isBase64Encoded"], event["headers"]["x-github-event"]) == ("/w==", True, "push")
+        assert await hook.place.traces() == [TRACE, ""]
 
 
 async def test_a_body_that_github_signed_runs_once_under_any_delivery_id(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
-        trigger = await place.create("WEBHOOK", name="pushes", secret="a text of some length", scheme="github")
-        await until(lambda: place.state(trigger).state == "running")
+    async with hooked(tmp_path, secret="a text of some length", scheme="github") as hook:
 
         async def push(body: bytes, event: str = "push", **headers: str) -> httpx.Response:
             digest = hmac.digest(b"a text of some length", body, "sha256").hex()
-            given = {"x-hub-signature-256": f"sha256={digest}", "x-github-event": event}
-            given |= {name.replace("_", "-"): value for name, value in headers.items()}
-            return await client.post(trigger.path, content=body, headers=given)
+            given = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await hook.push(
+                body, **{"x-hub-signature-256": f"sha256={digest}", "x-github-event": event, **given}
+            )
 
-        first = await push(b"1", x_github_delivery="d")
-        redelivered = await push(b"1", x_github_delivery="d")
+        first, redelivered = [await push(b"\xff", x_github_delivery="d") for _ in range(2)]
         replayed = [
-            await push(b"1", x_github_delivery="other"),
-            await push(b"1"),
-            await push(b"1", "release", x_github_delivery="third"),
+            await push(b"\xff", x_github_delivery="other"),
+            await push(b"\xff"),
+            await push(b"\xff", "release", x_github_delivery="third"),
         ]
         different = await push(b"2", x_github_delivery="d2")
 
         assert (first.status_code, redelivered.status_code, different.status_code) == (202, 202, 202)
+        assert first.headers.get_list("cache-control") == ["no-store"]
         assert first.json() == redelivered.json()
         assert [(one.status_code, one.json()) for one in replayed] == [(200, {"duplicate": True})] * 3
-        assert [(event["id"], event["body"]) for event in await place.events()] == [("d", "1"), ("d2", "2")]
+        told = [(event["id"], event["body"], event["isBase64Encoded"]) for event in await hook.place.events()]
+        assert told == [("d", "/w==", True), ("d2", "2", False)]
+        assert (await hook.place.events())[0]["headers"]["x-github-event"] == "push"
 
 
-async def test_a_full_backlog_sends_pushers_away_for_a_while(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook], queue__function_rows=1) as place, api_client(place) as client:
-        trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
-        await until(lambda: place.state(trigger).state == "running")
-        for number in range(2):
-            body = b"%d" % number
-            reply = await client.post(trigger.path, content=body, headers=signed(place, body, str(number)))
+async def test_a_push_that_is_refused_for_a_while_is_told_when_to_come_again(tmp_path: Path) -> None:
+    async with hooked(tmp_path, settings={"queue__function_rows": 1}) as hook:
+        await hook.push(b"0", "0")
+        full = await hook.push(b"1", "1")
+        await hook.place.engine.catalog.limit(hook.place.urn, 0)
+        disabled = await hook.push(b"1", "1")
+        hook.place.engine.intake.close()
+        closed = await hook.push(b"1", "1")
 
-        assert (reply.status_code, reply.headers["retry-after"]) == (429, "5")
-        place.engine.intake.close()
-        reply = await client.post(trigger.path, content=b"2", headers=signed(place, b"2", "2"))
-        assert (reply.status_code, "retry-after" in reply.headers) == (503, True)
-
-
-async def test_a_push_for_a_function_that_is_switched_off_is_told_when_to_come_again(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
-        trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
-        await until(lambda: place.state(trigger).state == "running")
-        await place.engine.catalog.limit(place.urn, 0)
-
-        reply = await client.post(trigger.path, content=b"1", headers=signed(place, b"1"))
-
-        assert (reply.status_code, reply.headers["retry-after"]) == (429, "60")
-
-
-async def test_a_deleted_trigger_answers_no_more(tmp_path: Path) -> None:
-    async with house(tmp_path, [webhook]) as place, api_client(place) as client:
-        trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
-        await until(lambda: place.state(trigger).state == "running")
-        await place.delete(trigger)
-        await until(lambda: place.engine.sources.state(trigger.id) is None)
-
-        reply = await client.post(trigger.path, content=b"1", headers=signed(place, b"1"))
-
-        assert reply.status_code == 404
+        waits = [(reply.status_code, reply.headers["retry-after"]) for reply in (full, disabled, closed)]
+        assert waits == [(429, "5"), (429, "60"), (503, "2")]
 
 
 async def test_a_bad_secret_is_refused_and_not_shown(tmp_path: Path) -> None:
@@ -218,16 +180,20 @@ async def post(client: httpx.AsyncClient, body: Any, kind: str = "cloudevents+js
     return await client.post("/triggers/eventgrid/c", content=json.dumps(body), headers=headers)
 
 
-async def test_cloudevents_come_alone_in_headers_and_in_batches(tmp_path: Path) -> None:
-    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
-        trigger = await place.create("EVENTGRID", channel_id="c")
-        await until(lambda: place.state(trigger).state == "running")
+@asynccontextmanager
+async def channel(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
+    """Run an engine with a trigger of the channel ``c``, and yield it with a client."""
+    async with house(folder, [eventgrid]) as place, api_client(place) as client:
+        await place.create("EVENTGRID", channel_id="c")
+        yield place, client
 
+
+async def test_cloudevents_come_alone_in_headers_and_in_batches(tmp_path: Path) -> None:
+    in_headers = {"ce_id": "2", "ce_source": "shop", "ce_specversion": "1.0", "ce_type": "paid%20up"}
+    async with channel(tmp_path) as (place, client):
         replies = [
-            await post(client, EVENT),
-            await post(
-                client, {"n": 2}, "json", ce_id="2", ce_source="shop", ce_specversion="1.0", ce_type="paid%20up"
-            ),
+            await post(client, {**EVENT, "traceparent": TRACE}),
+            await post(client, {"n": 2}, "json", **in_headers),
             await post(client, [{**EVENT, "id": "3"}, {**EVENT, "id": "1"}], "cloudevents-batch+json"),
         ]
 
@@ -235,20 +201,11 @@ async def test_cloudevents_come_alone_in_headers_and_in_batches(tmp_path: Path) 
         events = await place.events()
         assert [(event["id"], event["type"]) for event in events] == [("1", "paid"), ("2", "paid up"), ("3", "paid")]
         assert events[1]["data"] == {"n": 2}
-
-
-async def test_cloudevents_hand_on_their_trace_contexts(tmp_path: Path) -> None:
-    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
-        await place.create("EVENTGRID", channel_id="c")
-        await post(client, {**EVENT, "traceparent": TRACE})
-        await post(client, {**EVENT, "id": "2"})
-
-        assert await place.traces() == [TRACE, ""]
+        assert await place.traces() == [TRACE, "", ""]
 
 
 async def test_events_are_told_apart_by_source_and_id_whatever_these_are_made_of(tmp_path: Path) -> None:
-    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
-        await place.create("EVENTGRID", channel_id="c")
+    async with channel(tmp_path) as (place, client):
         await post(client, {**EVENT, "source": "urn:shop", "id": "1:2"})
         await post(client, {**EVENT, "source": "urn:shop:1", "id": "2"})
 
@@ -269,9 +226,8 @@ async def test_a_trigger_gets_events_from_when_it_is_stored_until_it_is_deleted(
 async def test_an_event_goes_to_those_who_asked_for_its_like(tmp_path: Path) -> None:
     async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
         await place.create("EVENTGRID", channel_id="c", event_types=["sent"])
-        trigger = await place.create(
-            "EVENTGRID", channel_id="c", source_name="OBS", bucket="b", prefix="in/", key_encode=True
-        )
+        wanted = {"channel_id": "c", "source_name": "OBS", "bucket": "b", "prefix": "in/", "key_encode": True}
+        trigger = await place.create("EVENTGRID", **wanted)
         await until(lambda: place.engine.sources.statistics().states == {"running": 2})
         data = {"obs": {"bucket": {"name": "b"}, "object": {"key": "in/a b"}}}
 
@@ -285,14 +241,12 @@ async def test_an_event_goes_to_those_who_asked_for_its_like(tmp_path: Path) -> 
 
 
 async def test_a_function_that_is_switched_off_keeps_no_event_from_others(tmp_path: Path) -> None:
-    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
+    async with channel(tmp_path) as (place, client):
         catalog, off = place.engine.catalog, replace(place.urn, name="off")
         hello = catalog.route(place.urn)
         await catalog.create(replace(hello, name="off"), CodeSource(kind="inline", file=encoded(SOURCE)))
         draft = TriggerDraft(kind="EVENTGRID", data={"channel_id": "c"})
         await place.engine.resources.triggers.create(off, draft)
-        await place.create("EVENTGRID", channel_id="c")
-        await until(lambda: place.engine.sources.statistics().states == {"running": 2})
         await catalog.limit(off, 0)
 
         refused = await post(client, EVENT)
@@ -304,33 +258,30 @@ async def test_a_function_that_is_switched_off_keeps_no_event_from_others(tmp_pa
         assert (again.json(), await place.events()) == ({"accepted": 2}, meanwhile)
 
 
-@pytest.mark.parametrize("change", [{"id": ""}, {"source": None}, {"specversion": "0.3"}, {"type": 5}])
-async def test_what_is_no_cloudevent_is_refused_with_the_attribute(tmp_path: Path, change: dict[str, Any]) -> None:
-    async with house(tmp_path, [eventgrid]) as place, api_client(place) as client:
-        trigger = await place.create("EVENTGRID", channel_id="c")
-        await until(lambda: place.state(trigger).state == "running")
+async def test_what_is_no_cloudevent_is_refused_with_the_attribute(tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [{"id": ""}, {"source": None}, {"specversion": "0.3"}, {"type": 5}]
+    async with channel(tmp_path) as (_, client):
+        for change in changes:
+            reply = await post(client, {**EVENT, **change})
 
-        reply = await post(client, {**EVENT, **change})
-
-        assert reply.status_code == 400
-        assert next(iter(change)) in reply.json()["error_msg"]
+            assert (reply.status_code, next(iter(change)) in reply.json()["error_msg"]) == (400, True), change
 
 
 async def test_a_channel_takes_events_of_its_own_project_only(tmp_path: Path) -> None:
-    tokens = [Token(token=f"token-of-{project}-123456", project=project) for project in (PROJECT, "other")]
-    async with house(tmp_path, [eventgrid, webhook]) as place:
-        failures = AuthThrottle(place.engine.clock, limit=9, window=9.0)
-        guarded = Authenticator([], tokens, clock=place.engine.clock, failures=failures, body_limits={})
-        async with api_client(place, authenticator=guarded) as client:
-            await place.create("EVENTGRID", channel_id="c")
-            hook = await place.create("WEBHOOK", name="orders", secret=SECRET)
-            await until(lambda: place.engine.sources.statistics().states == {"running": 2})
+    tokens = [{"token": f"token-of-{project}-123456", "project": project} for project in (PROJECT, "other")]
+    async with (
+        house(tmp_path, [eventgrid, webhook], auth__tokens=tokens) as place,
+        api_client(place, authenticator=place.engine.authenticator) as client,
+    ):
+        await place.create("EVENTGRID", channel_id="c")
+        trigger = await place.create("WEBHOOK", name="orders", secret=SECRET)
+        await until(lambda: place.engine.sources.statistics().states == {"running": 2})
 
-            replies = [await post(client, EVENT, x_auth_token=token.token) for token in tokens]
-            nobody = await post(client, EVENT)
-            signed_only = await client.post(hook.path, content=b"1", headers=signed(place, b"1"))
+        replies = [await post(client, EVENT, x_auth_token=token["token"]) for token in tokens]
+        nobody = await post(client, EVENT)
+        signed_only = await Hook(place=place, client=client, trigger=trigger).push(b"1")
 
-            assert [reply.status_code for reply in (*replies, nobody, signed_only)] == [202, 404, 401, 202]
+        assert [reply.status_code for reply in (*replies, nobody, signed_only)] == [202, 404, 401, 202]
 
 
 async def test_a_body_may_be_as_large_as_its_mount_says(tmp_path: Path) -> None:
@@ -413,8 +364,8 @@ async def test_a_plugin_may_listen_on_a_port_of_its_own(tmp_path: Path) -> None:
 class Receiver:
     """Receiver that replies with ``status`` and records requests."""
 
-    def __init__(self) -> None:
-        self.status, self.came = 204, list[PushRequest]()
+    def __init__(self, status: int) -> None:
+        self.status, self.came = status, list[PushRequest]()
 
     async def __call__(self, request: PushRequest) -> Reply:
         self.came.append(request)
@@ -422,38 +373,29 @@ class Receiver:
 
 
 async def deliver(place: House, port: int, secret: str = "main") -> None:
-    pending = PendingDelivery(delivery_id=5, key=1, function_id=1, condition="success", destination=SPEC, due_at=0.0)
+    param = WebhookParam(url=f"http://127.0.0.1:{port}/x", secret=secret)
     record = json.dumps({"request_context": {"request_id": "r"}}).encode()
-
-    class Context:
-        plugin = place.engine.plugins.context_for("WEBHOOK")
-        traceparent = ""
-
-        def hop(self) -> int:
-            raise AssertionError
-
-        async def accept(self, request: Any) -> str:
-            raise AssertionError
-
-    await WebhookDestination(WebhookParam(url=f"http://127.0.0.1:{port}/x", secret=secret)).deliver(
-        pending, record, Context()
-    )
+    await delivering.deliver(place, "WEBHOOK", WebhookDestination(param), record)
 
 
-SPEC = DestinationSpec(destination="WEBHOOK")
+@asynccontextmanager
+async def receiving(folder: Path, status: int = 204, **settings: Any) -> AsyncIterator[tuple[House, Receiver, int]]:
+    """Run an engine and a receiver that replies with ``status``; yield them and the receiver's port."""
+    receiver = Receiver(status)
+    async with house(folder, [webhook], plugins__webhook__secrets__main=SECRET, **settings) as place:
+        app = place.engine.plugins.context_for("WEBHOOK").routes.app(receiver)
+        async with listen(app, "127.0.0.1", 0) as port:
+            yield place, receiver, port
 
 
 async def test_an_outcome_goes_out_signed_and_under_one_id(tmp_path: Path) -> None:
-    receiver = Receiver()
-    async with house(tmp_path, [webhook], plugins__webhook__secrets__main=SECRET) as place:
-        app = place.engine.plugins.context_for("WEBHOOK").routes.app(receiver)
-        async with listen(app, "127.0.0.1", 0) as port:
-            await deliver(place, port)
-            await deliver(place, port)
+    async with receiving(tmp_path) as (place, receiver, port):
+        await deliver(place, port)
+        await deliver(place, port)
 
     [one, two] = receiver.came
-    assert check_standard(KEY, one.headers, one.body, place.engine.clock.now()) == "r-5"
-    assert two.headers[b"webhook-id"] == b"r-5"
+    assert check_standard(KEY, one.headers, one.body, place.engine.clock.now()) == "r-7"
+    assert two.headers[b"webhook-id"] == b"r-7"
 
 
 async def test_receivers_that_hang_leave_connections_to_others(tmp_path: Path) -> None:
@@ -465,11 +407,9 @@ async def test_receivers_that_hang_leave_connections_to_others(tmp_path: Path) -
         if len(asked) == 150:
             enough.set()
 
-    receiver = Receiver()
     async with (
-        house(tmp_path, [webhook], plugins__webhook__secrets__main=SECRET, plugins__webhook__timeout=60.0) as place,
+        receiving(tmp_path, plugins__webhook__timeout=60.0) as (place, receiver, good),
         await asyncio.start_server(hang, "127.0.0.1", 0) as hanging,
-        listen(place.engine.plugins.context_for("WEBHOOK").routes.app(receiver), "127.0.0.1", 0) as good,
         anyio.create_task_group() as tasks,
     ):
         for _ in range(150):
@@ -503,13 +443,9 @@ async def test_what_a_receiver_answers_beyond_its_status_is_not_waited_for(tmp_p
 async def test_anything_but_success_is_tried_again_but_for_gone(
     tmp_path: Path, status: int, error: type[Exception]
 ) -> None:
-    receiver = Receiver()
-    receiver.status = status
-    async with house(tmp_path, [webhook]) as place:
-        app = place.engine.plugins.context_for("WEBHOOK").routes.app(receiver)
-        async with listen(app, "127.0.0.1", 0) as port:
-            with pytest.raises(error, match=str(status)):
-                await deliver(place, port, secret="")
+    async with receiving(tmp_path, status) as (place, _, port):
+        with pytest.raises(error, match=str(status)):
+            await deliver(place, port, secret="")
 
 
 async def test_a_secret_that_is_not_set_is_named(tmp_path: Path) -> None:
@@ -524,8 +460,3 @@ async def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatc
 
         with pytest.raises(SettingsError, match=r"pip install '.\[http\]'"):
             await deliver(place, 9, secret="")
-
-
-def test_the_plugins_are_found() -> None:
-    assert isinstance(webhook, Plugin)
-    assert eventgrid.kinds == ("EVENTGRID",)
