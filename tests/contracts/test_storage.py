@@ -28,7 +28,7 @@ from tests.contracts.storage import (
     stored,
     success,
 )
-from tests.contracts.test_catalog_store import FUNCTION
+from tests.contracts.test_stores import FUNCTION
 from tests.support.waiting import until
 
 RESOURCE = StoredResource(kind="event", owner="function:1", id="a", body=b"{}")

@@ -1,12 +1,16 @@
-"""Framing of bodies: Content-Length, Transfer-Encoding, and attempts to smuggle a request in a body."""
+"""Framing of bodies: Content-Length, Transfer-Encoding, chunks and trailers, and attempts to smuggle a request."""
 
 from __future__ import annotations
 
 import pytest
 
 from engine.asgi.heads import check_headers, parse_line
+from engine.asgi.listener import HEAD_LIMIT, listen
+from engine.asgi.reader import Part, RequestReader
 from engine.asgi.responses import Refusal
-from tests.support.raw_exchanges import GET, GOT, OK, PLAIN, POSTED, End, Row, answered, check, each, get, post
+from tests.support.raw_client import connect
+from tests.support.raw_exchanges import CHUNKED, GET, GOT, OK, PLAIN, POSTED, End, Row, answered, check, each, get, post
+from tests.support.scripted_app import ScriptedApp
 
 CHUNKS = b"2\r\n42\r\n0\r\n\r\n"
 INNER = get()  #: request that an attacker hides in a body
@@ -117,3 +121,129 @@ async def test_a_body_ends_where_its_only_framing_says(row: Row) -> None:
 def test_unclear_lengths_are_refused_even_if_the_parser_lets_them_pass(fields: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(Refusal, match="400"):
         check_headers(parse_line(b"POST /t HTTP/1.1"), [(b"host", b"a"), *fields])
+
+
+# --- chunks and trailers -------------------------------------------------------------------------------------
+
+LAST = b"0\r\n\r\n"
+LONG = b"[" + b"0," * 100 + b"0]"
+
+
+TAKEN = [
+    answered("one chunk", CHUNKED + b"2\r\n42\r\n" + LAST, POSTED),
+    answered("two chunks", CHUNKED + b"1\r\n4\r\n1\r\n2\r\n" + LAST, POSTED),
+    answered("no chunk", CHUNKED + LAST + get(), ("POST /t", b""), GOT),
+    answered("a size with leading zeros", CHUNKED + b"0002\r\n42\r\n000\r\n\r\n", POSTED),
+    answered("a size in small letters", CHUNKED + b"%x\r\n" % len(LONG) + LONG + b"\r\n" + LAST, ("POST /t", LONG)),
+    answered("a size in capitals", CHUNKED + b"%X\r\n" % len(LONG) + LONG + b"\r\n" + LAST, ("POST /t", LONG)),
+    answered("an extension", CHUNKED + b'2;a=b;c="d e"\r\n42\r\n0;x\r\n\r\n', POSTED),
+    answered("a chunk that looks like the end", CHUNKED + b"5\r\n" + LAST + b"\r\n" + LAST, ("POST /t", LAST)),
+    answered(
+        "a chunk of 100 KiB", CHUNKED + b"19000\r\n" + b"4" * 0x19000 + b"\r\n" + LAST, ("POST /t", b"4" * 0x19000)
+    ),
+    answered("a request behind a chunked body", CHUNKED + b"2\r\n42\r\n" + LAST + get(), POSTED, GOT),
+]
+
+#: Bytes in the place of a size and a chunk, whose last line ends here.
+NO_CHUNKS = b"|no size|+2\r\n42|-2\r\n42|0x2\r\n42|2h\r\n42| 2\r\n42|2 \r\n42|2\t\r\n42|2_0\r\n42|2.\r\n42|2\n42|2\r42"
+NO_CHUNKS += b"|2\r\n423|2;a\n42|2;a\r42|2;a\x00\r\n42|10000000000000002\r\n42|\xb2\r\n42|\x002\r\n42"
+
+#: Bytes in the place of a chunk. The body is aborted, and what follows is no request.
+WRONG = [
+    *(
+        Row(
+            f"the chunk {chunk[:20].decode('latin-1')!r}",
+            (CHUNKED + b"1\r\n4\r\n", chunk + LAST + get()),
+            400,
+            (ABORTED,),
+        )
+        for chunk in (*(line + b"\r\n" for line in NO_CHUNKS.split(b"|")), b"2\r\n42\n", b"2\r\n42")
+    ),
+    Row("a first chunk without a size", CHUNKED + b"no size\r\n" + get(), 400, (ABORTED,), cut=False),
+    Row(
+        "an end without an empty line", CHUNKED + b"2\r\n42\r\n0\r\nGET /g HTTP/1.1\r\nHost: a\r\n\r\n", 400, (ABORTED,)
+    ),
+    Row("a body without its last chunk", (CHUNKED + b"2\r\n42\r\n", End()), (), (ABORTED,)),
+    Row("a body without its last line", (CHUNKED + b"2\r\n42\r\n0\r\n", End()), (), (ABORTED,)),
+    Row("a chunk that breaks off", (CHUNKED + b"ffffffffffffffff\r\n42", End()), (), (ABORTED,)),
+]
+
+
+def trailers(*lines: bytes) -> bytes:
+    """Return a chunked request with these trailers."""
+    return CHUNKED + b"2\r\n42\r\n0\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
+FIELDS = ((b"host", b"localhost"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked"))
+TRAILERS = [
+    answered(
+        "trailers are dropped",
+        trailers(b"X-Auth-Token: stolen", b"Host: elsewhere", b"X-Real-IP: 10.0.0.1") + get(),
+        POSTED,
+        GOT,
+        fields=FIELDS,
+    ),
+    answered(
+        "trailers are not obeyed", trailers(b"Connection: close", b"Upgrade: h2c") + get(), POSTED, GOT, fields=FIELDS
+    ),
+    Row("a length in a trailer", trailers(b"Content-Length: 60") + get(), 400, (ABORTED,)),
+    Row("a coding in a trailer", trailers(b"Transfer-Encoding: chunked") + get(), 400, (ABORTED,)),
+    answered("a websocket in a trailer", trailers(b"Upgrade: websocket", b"Connection: upgrade") + get(), POSTED, GOT),
+    answered("an expectation in a trailer", trailers(b"Expect: 100-continue") + get(), POSTED, GOT),
+    Row("a trailer with a space in its name", trailers(b"A b: c") + get(), 400, (ABORTED,)),
+    Row("a folded trailer", trailers(b"A: b", b" c") + get(), 400, (ABORTED,)),
+    Row("a trailer with NUL", trailers(b"A: b\x00") + get(), 400, (ABORTED,)),
+    Row("a bare LF after a trailer", trailers(b"A: b\nC: d") + get(), 400, (ABORTED,)),
+    answered("many small trailers", trailers(*[b"a: b"] * 5000) + get(), POSTED, GOT),
+    Row("trailers of more than 64 KiB", trailers(*[b"a: " + b"b" * 1000] * 70) + get(), 431, (ABORTED,)),
+    Row("a trailer of more than 64 KiB", trailers(b"a: " + b"b" * (65 << 10)) + get(), 431, (ABORTED,)),
+]
+
+CHUNKED_ROWS = [*TAKEN, *WRONG, *TRAILERS]
+
+
+@each(CHUNKED_ROWS)
+async def test_a_chunked_body_ends_at_its_last_line(row: Row) -> None:
+    await check(row)
+
+
+async def test_trailers_are_dropped_also_where_the_headers_are_read_late() -> None:
+    app = ScriptedApp()
+    async with listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(CHUNKED + b"2\r\n42\r\n0\r\nX-Auth-Token: stolen\r\n")
+        await app.entered.wait()
+        await client.send(b"X-Real-IP: 10.0.0.1\r\n\r\n")
+        await client.until(b"\r\n\r\n42")
+
+    assert app.fields == [list(FIELDS)]
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, OK), (3, 431)])
+async def test_trailers_count_with_the_head(more: int, status: int) -> None:
+    field = b"x: " + b"a" * (HEAD_LIMIT - 2000)
+    head = post(field, b"Transfer-Encoding: chunked", body=b"")
+    trailer = b"y: " + b"b" * (HEAD_LIMIT - len(head) - len(b"y: \r\n") + more) + b"\r\n"
+    sent = head + b"2\r\n42\r\n0\r\n" + trailer + b"\r\n"
+    await check(Row("", sent, status, (POSTED,) if status == OK else (ABORTED,)))
+
+
+EXTENSION = b";" + b"x" * 35_000
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+@pytest.mark.parametrize(("count", "fits"), [(1, True), (2, False)])
+def test_extensions_count_over_the_whole_body_however_it_arrives(size: int, count: int, fits: bool) -> None:
+    sent = CHUNKED + b"1\r\n.\r\n" * 20_000 + b"1%b\r\n.\r\n" % EXTENSION * count + b"0\r\n\r\n"
+    reader = RequestReader()
+
+    def read_all() -> bool:
+        at = 0
+        while at < len(sent):
+            at += reader.read(sent[at : at + size], 0)
+        return reader.part is Part.END
+
+    if fits:
+        assert read_all()
+    else:
+        with pytest.raises(Refusal, match="431"):
+            read_all()

@@ -14,7 +14,6 @@ from tests.support.http_app import BASE, serve, urn_of
 from tests.support.raw_exchanges import Row, check_engine, in_production
 from tests.unit.asgi import (
     test_body_framing,
-    test_chunks_and_trailers,
     test_expectations,
     test_half_closed_clients,
     test_header_fields,
@@ -30,7 +29,7 @@ TABLE = {
     "hosts and targets": test_hosts_and_targets.ROWS,
     "header fields": test_header_fields.ROWS,
     "body framing": test_body_framing.ROWS,
-    "chunks and trailers": test_chunks_and_trailers.ROWS,
+    "chunks and trailers": test_body_framing.CHUNKED_ROWS,
     "upgrades": test_upgrades.ROWS,
     "expectations": test_expectations.ROWS,
     "half-closed clients": test_half_closed_clients.ROWS,

@@ -1,15 +1,21 @@
-"""Connections of clients: their ends, forks, event loops that ended, and replies of servers that are no engine."""
+"""Connections of clients: ends, forks, time limits, batches, and replies of servers that are no engine."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
+import json
+import math
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -23,8 +29,12 @@ from functiond import (
     Client,
     ClientClosed,
     Event,
+    ResultTimeout,
     Unreachable,
 )
+from functiond.configuration import Configuration
+from functiond.operations import Operations
+from functiond.steps import Reply, Request, Sleep
 
 from engine.model.limits import LONGEST_DELAY
 from tests.support.engine_process import CLEAN, ROOT
@@ -285,3 +295,136 @@ def test_a_parameter_that_no_request_can_have_is_named(parameters: dict[str, str
     with pytest.raises(BadConfiguration, match=problem) as caught:
         Client(**parameters)  # type: ignore[arg-type]
     assert "secret" not in str(caught.value).lower().removesuffix("functiond_secret_key")
+
+
+# --- time limits ---------------------------------------------------------------------------------------------
+
+LONG = 20.0  #: seconds, of which no limit here has more than one; without limits, replies are awaited for 60
+
+
+def url_of(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """URL of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield url_of(listener)
+
+
+@pytest.fixture
+def full() -> Iterator[str]:
+    """URL of a server on which connections are not established, as its backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        for _ in range(4):
+            other = stack.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(listener.getsockname())
+        yield url_of(listener)
+
+
+@pytest.fixture
+def closing() -> Iterator[str]:
+    """URL of a server that closes each connection."""
+
+    def close_each() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if connection.recv(1) == b"E":
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=close_each)
+        thread.start()
+        yield url_of(listener)
+        with socket.create_connection(listener.getsockname()) as end:
+            end.send(b"E")
+        thread.join()
+
+
+@pytest.mark.parametrize("server", ["silent", "full", "closing"])
+def test_the_time_limit_of_a_result_holds(server: str, request: pytest.FixtureRequest) -> None:
+    with Client(request.getfixturevalue(server)) as client:
+        began = time.monotonic()
+        with pytest.raises(ResultTimeout, match=r"unknown state after 0\.3 s .*no reply") as caught:
+            client.handle("f", "r").result(timeout=0.3)
+    assert 0.3 <= time.monotonic() - began < LONG
+    assert isinstance(caught.value.__cause__, Unreachable)
+    assert (caught.value.request_id, caught.value.status) == ("r", "")
+
+
+@pytest.mark.parametrize("server", ["silent", "full"])
+def test_the_time_limit_of_a_client_holds(server: str, request: pytest.FixtureRequest) -> None:
+    with Client(request.getfixturevalue(server), timeout=0.3) as client, ThreadPoolExecutor() as threads:
+        handle = client.handle("f", "r")
+        sends: list[Callable[[], object]] = [
+            lambda: client.enqueue("f"),
+            lambda: client.enqueue_many("f", [1, 2]),
+            lambda: list(handle.logs()),
+            handle.status,
+            handle.cancel,
+        ]
+        began = time.monotonic()
+        for sending in [threads.submit(send) for send in sends]:
+            with pytest.raises(Unreachable) as caught:
+                sending.result(LONG)
+            assert caught.value.sent == (server == "silent")
+    assert time.monotonic() - began < LONG
+
+
+def test_a_synchronous_call_has_a_time_limit(silent: str) -> None:
+    with Client(silent) as client:
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="it may have received the request"):
+            client.call("f", timeout=0.3)
+    assert time.monotonic() - began < LONG
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e12])
+def test_a_call_may_have_no_time_limit(timeout: float, closing: str) -> None:
+    with Client(closing, timeout=timeout) as client, pytest.raises(Unreachable):
+        client.call("f", timeout=timeout)
+
+
+@pytest.mark.parametrize(("timeout", "limit"), [(None, 160), (500, 500), (5, 5)])
+def test_the_time_limit_of_a_call_covers_retries(timeout: float | None, limit: float) -> None:
+    operations = Operations(Configuration(url="http://a"))
+    step = next(operations.call("f", None, object, timeout))
+    assert isinstance(step, Request)
+    assert math.isclose(step.limit, limit, abs_tol=2)
+
+
+async def test_an_asynchronous_client_has_the_same_time_limits(silent: str) -> None:
+    async with AsyncClient(silent) as client:
+        began = time.monotonic()
+        with pytest.raises(ResultTimeout):
+            await client.handle("f", "r").result(timeout=0.3)
+        with pytest.raises(Unreachable):
+            await client.call("f", timeout=0.3)
+    assert time.monotonic() - began < LONG
+
+
+# --- batches -------------------------------------------------------------------------------------------------
+
+FULL = {"error_code": "FSS.0429", "error_msg": "no room"}
+
+
+def reply(*results: dict[str, str], seconds: str) -> Reply:
+    body = json.dumps({"results": results}).encode()
+    return Reply(status=202, headers={"retry-after": seconds}, body=body)
+
+
+def test_events_without_room_wait_as_long_as_the_engine_asks() -> None:
+    operations = Operations(Configuration(url="http://a"))
+    steps = operations.enqueue_many("f", [1, 2])
+    first = next(steps)
+    wait = steps.send(reply({"request_id": "a"}, FULL, seconds="20"))
+    assert isinstance(wait, Sleep)
+    assert 20 <= wait.seconds <= 30
+
+    second = steps.send(None)
+    assert isinstance(first, Request)
+    assert isinstance(second, Request)
+    assert second.body == b'{"events":[%b]}' % first.body.removeprefix(b'{"events":[').partition(b"},")[2][:-2]

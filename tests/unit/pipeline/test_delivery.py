@@ -1,9 +1,13 @@
+"""Deliveries: their attempts and order, their circuit breakers, and their records."""
+
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import anyio
@@ -12,14 +16,16 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry
 from engine.errors import NotFound, PageDamaged
 from engine.functions.catalog import Catalog
-from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, Request
+from engine.model import AsyncSettings, DestinationSpec, Function, Invocation, PendingDelivery, Record, Request, State
 from engine.model.alarms import CHECK
+from engine.model.clock import SystemClock
 from engine.model.retry import RetryPolicy
 from engine.model.urn import FunctionUrn
-from engine.pipeline.circuit_breaker import LONGEST, DeliveryStatus
+from engine.pipeline.circuit_breaker import LONGEST, CircuitBreakers, DeliveryStatus, DestinationStatus
 from engine.pipeline.delivery import (
     ALL_AT_ONCE,
     AT_ONCE,
@@ -533,3 +539,87 @@ async def test_a_record_too_large_for_an_event_goes_without_its_request() -> Non
         assert len(now.recorder.records[0]) <= 1000
         assert record["request_payload"] == ""
         assert record["request_context"]["request_id"]
+
+
+# --- circuit breakers ----------------------------------------------------------------------------------------
+
+NOW = 1_700_000_000.0
+ONE = DestinationSpec(destination="ONE")
+
+
+def breakers(failures: int) -> CircuitBreakers:
+    """Return breakers whose destination failed so often in a row, each time as soon as a try was allowed."""
+    found, now = CircuitBreakers(RetryPolicy(), Random(1)), NOW
+    for _ in range(failures):
+        now = max(now, found.until(ONE, now))
+        found.failed(ONE, now)
+    return found
+
+
+def test_a_destination_is_left_alone_from_its_second_failure_in_a_row_until_it_takes_something() -> None:
+    once, twice = breakers(1), breakers(2)
+
+    assert once.until(ONE, NOW) <= NOW
+    assert NOW < twice.until(ONE, NOW) <= NOW + LONGEST
+    twice.succeeded(ONE)
+    assert twice.until(ONE, NOW) <= NOW
+
+
+def test_a_clock_that_is_set_back_does_not_prolong_how_long_a_destination_is_left_alone() -> None:
+    found, earlier = breakers(2), NOW - 3600
+
+    assert found.until(ONE, earlier) <= earlier
+    found.failed(ONE, earlier)
+    assert earlier < found.until(ONE, earlier) <= earlier + LONGEST
+
+
+def test_the_state_of_a_destination_names_its_last_failure_and_the_start_of_all() -> None:
+    found = CircuitBreakers(RetryPolicy(), Random(1))
+    never = found.status(ONE, NOW)
+    found.failed(ONE, NOW, "refused")
+    once = found.status(ONE, NOW)
+    found.failed(ONE, NOW + 5, "no such host")
+    twice = found.status(ONE, NOW + 5)
+    later = found.status(ONE, twice.next_try)
+    found.succeeded(ONE)
+
+    assert never == DestinationStatus()
+    assert (once.state, once.problem, once.since, once.failures) == ("failing", "refused", NOW, 1)
+    assert (twice.state, twice.problem, twice.since, twice.failures) == ("paused", "no such host", NOW, 2)
+    assert NOW + 5 < twice.next_try <= NOW + 5 + LONGEST
+    assert (later.state, later.next_try) == ("failing", 0.0)
+    assert found.status(ONE, NOW + 6) == DestinationStatus()
+
+
+# --- records -------------------------------------------------------------------------------------------------
+
+NOT_KEPT = "the result has 300000 bytes, more than 262144, and is not kept"
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "damaged", "error"),
+    [
+        (State.SUCCESS, NOT_KEPT, frozenset[str](), ""),
+        (State.SUCCESS, "", frozenset({"result"}), "the result is damaged on disk and left out"),
+        (State.FAIL, "ValueError: no", frozenset({"result"}), "ValueError: no"),
+    ],
+)
+def test_only_failures_and_damage_are_errors(
+    tmp_path: Path, state: State, message: str, damaged: frozenset[str], error: str
+) -> None:
+    catalog = Catalog(MemoryStorage().catalog, CodeStore(tmp_path), SystemClock(), region="here")
+    record = Record(
+        key=1,
+        request_id="r",
+        function_id=1,
+        version="latest",
+        alias="",
+        source="API",
+        state=state,
+        priority=0,
+        due_at=1.0,
+        message=message,
+        damaged=damaged,
+    )
+
+    assert json.loads(DeliveryRecords(catalog, "here").encode(record))["response_context"]["function_error"] == error

@@ -1,4 +1,4 @@
-"""Contract of catalog stores: functions and settings are returned as they were stored."""
+"""Contracts of stores: plugins' rows, resources of functions and projects, and the catalog."""
 
 from __future__ import annotations
 
@@ -11,6 +11,88 @@ from tests.contracts.storage import (
     Opened,
 )
 from tests.support.builders import a_function
+
+
+async def test_rows_come_in_the_order_of_their_keys_between_bounds(storage: Storage) -> None:
+    store = storage.store("dis")
+    await store.write("records", {"b": b"2", "a": b"1", "d": b"4", "c": b"3"})
+
+    assert await store.scan("records", after="a", until="d") == [("b", b"2"), ("c", b"3")]
+    assert await store.scan("records", limit=2, newest=True) == [("d", b"4"), ("c", b"3")]
+    assert await store.get("records", "a") == b"1"
+
+
+async def test_one_write_puts_and_deletes(storage: Storage) -> None:
+    store = storage.store("dis")
+    await store.write("records", {"a": b"1", "b": b"2"})
+    await store.write("records", {"c": b"3", "b": b"9"}, delete=["a", "missing"])
+
+    assert await store.scan("records") == [("b", b"9"), ("c", b"3")]
+
+
+async def test_tables_and_plugins_are_apart(storage: Storage) -> None:
+    await storage.store("dis").write("records", {"a": b"1"})
+
+    assert await storage.store("dis").scan("streams") == []
+    assert await storage.store("smn").get("records", "a") is None
+
+
+async def test_purging_goes_in_steps(storage: Storage) -> None:
+    store = storage.store("dis")
+    await store.write("records", {f"{number:02}": b"" for number in range(10)})
+
+    gone = [await store.purge("records", "08", after="00", limit=4) for _ in range(3)]
+
+    assert gone == [4, 3, 0]
+    assert [key for key, _ in await store.scan("records")] == ["00", "08", "09"]
+
+
+async def test_rows_outlive_the_engine(opened: Opened) -> None:
+    async with opened() as storage:
+        await storage.store("dis").write("records", {"a": b"1"})
+
+    async with opened() as storage:
+        assert await storage.store("dis").get("records", "a") == b"1"
+
+
+# --- resources -----------------------------------------------------------------------------------------------
+
+
+def resource(id: str, *, kind: str = "event", owner: str = "function:1", body: bytes = b"{}") -> StoredResource:
+    return StoredResource(kind=kind, owner=owner, id=id, body=body)
+
+
+async def test_resources_are_loaded_by_owner_and_id(storage: Storage) -> None:
+    rows = [resource("b"), resource("a", owner="function:2"), resource("a"), resource("a", kind="trigger")]
+    for row in rows:
+        await storage.resources.put(row)
+
+    assert list(await storage.resources.load("event")) == [rows[2], rows[0], rows[1]]
+    assert list(await storage.resources.load("unheard_of")) == []
+
+
+async def test_a_resource_that_is_put_again_replaces_the_earlier_one(storage: Storage) -> None:
+    await storage.resources.put(resource("a", body=b"old"))
+    await storage.resources.put(resource("a", body=b"new"))
+
+    assert [row.body for row in await storage.resources.load("event")] == [b"new"]
+
+
+async def test_only_the_named_resource_is_deleted(storage: Storage) -> None:
+    for row in (resource("a"), resource("b"), resource("a", owner="function:2"), resource("a", kind="trigger")):
+        await storage.resources.put(row)
+
+    await storage.resources.delete("event", "function:1", "a")
+    await storage.resources.delete("event", "function:1", "nothing")
+
+    assert [(row.owner, row.id) for row in await storage.resources.load("event")] == [
+        ("function:1", "b"),
+        ("function:2", "a"),
+    ]
+    assert len(await storage.resources.load("trigger")) == 1
+
+
+# --- catalog -------------------------------------------------------------------------------------------------
 
 FUNCTION = a_function(
     function_id=1,
@@ -38,7 +120,7 @@ async def test_stored_functions_and_settings_are_there_for_the_next_engine(opene
         assert (list(functions), settings) == ([FUNCTION], {(1, "latest"): SETTINGS})
 
 
-async def test_putting_again_replaces(storage: Storage) -> None:
+async def test_a_function_that_is_put_again_replaces_the_earlier_one(storage: Storage) -> None:
     changed = replace(FUNCTION, revision=2, timeout=9)
     await storage.catalog.put_functions([FUNCTION])
     await storage.catalog.put_functions([changed])
