@@ -8,7 +8,7 @@ import pytest
 from engine.protocols import Storage
 from tests.contracts.rigs.base import Rig
 from tests.contracts.scenes import RIGS, params_of
-from tests.contracts.storage import KINDS, Opened
+from tests.support.storages import KINDS, Opened
 from tests.support.waiting import in_own_task
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from engine.model import Code, State
 from engine.protocols import FIRST, Place, Selection, Storage, WaitingEnd
-from tests.contracts.storage import (
+from tests.support.storages import (
     CANCELLED,
     NOW,
     SINK,

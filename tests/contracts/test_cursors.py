@@ -11,7 +11,7 @@ import pytest
 from engine.errors import CursorMoved, IdempotencyConflict
 from engine.model import ContentKey, Invocation
 from engine.protocols import CursorMove, Storage, StoredResource
-from tests.contracts.storage import Opened, made, ready_of
+from tests.support.storages import Opened, made, ready_of
 
 OWNER = "function:1"
 

@@ -11,7 +11,7 @@ from engine.model import Code, Invocation, Outcome, State
 from engine.model.retry import HISTORY
 from engine.model.retry_rules import Decision
 from engine.protocols import Storage, WaitingEnd
-from tests.contracts.storage import (
+from tests.support.storages import (
     CANCELLED,
     NOW,
     ROOM,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.errors import CursorMoved, IdempotencyConflict, NotStored
 from engine.model import Invocation, State
 from engine.protocols import FIRST, CursorMove, Place, Selection, Storage, WaitingEnd
-from tests.contracts.storage import (
+from tests.support.storages import (
     CANCELLED,
     KINDS,
     NOW,

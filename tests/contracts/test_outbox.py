@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from engine.model import DestinationSpec, PendingDelivery, State
 from engine.protocols import Count, DeliveryFilter, Storage
-from tests.contracts.storage import (
+from tests.support.storages import (
     NOW,
     SINK,
     Opened,

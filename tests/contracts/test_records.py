@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.model import Invocation, Outcome, State
 from engine.protocols import FIRST, Count, Place, Queued, Selection, Standing, Storage, WaitingEnd
-from tests.contracts.storage import (
+from tests.support.storages import (
     NOW,
     SINK,
     Opened,

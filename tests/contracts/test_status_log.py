@@ -14,7 +14,8 @@ from engine.logs.target import status_log_target
 from engine.model import Code, State
 from engine.protocols import StatusEntry, StatusTarget, Storage, WaitingEnd
 from engine.storage.sqlite import status_log
-from tests.contracts.storage import (
+from tests.doubles import rows as memory_status_log
+from tests.support.storages import (
     CANCELLED,
     SINK,
     Opened,
@@ -30,7 +31,6 @@ from tests.contracts.storage import (
     stored,
     success,
 )
-from tests.doubles import rows as memory_status_log
 from tests.support.waiting import until
 
 WAIT, RUNNING, SUCCESS, FAIL, DISCARD = State.WAIT, State.RUNNING, State.SUCCESS, State.FAIL, State.DISCARD

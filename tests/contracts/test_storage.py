@@ -14,7 +14,8 @@ from engine.model import State
 from engine.model.identity import SLOT_BITS
 from engine.protocols import Settlement, Storage, StoredResource
 from engine.scheduling.function_queue import BEGINNING
-from tests.contracts.storage import (
+from tests.contracts.test_stores import FUNCTION
+from tests.support.storages import (
     CANCELLED,
     NOW,
     ROOM,
@@ -28,7 +29,6 @@ from tests.contracts.storage import (
     stored,
     success,
 )
-from tests.contracts.test_stores import FUNCTION
 from tests.support.waiting import until
 
 RESOURCE = StoredResource(kind="event", owner="function:1", id="a", body=b"{}")

@@ -6,11 +6,11 @@ from msgspec.structs import replace
 
 from engine.model import AsyncSettings, CodePackage
 from engine.protocols import Storage, StoredResource
-from tests.contracts.storage import (
+from tests.support.builders import a_function
+from tests.support.storages import (
     SINK,
     Opened,
 )
-from tests.support.builders import a_function
 
 
 async def test_rows_come_in_the_order_of_their_keys_between_bounds(storage: Storage) -> None:

@@ -8,7 +8,7 @@ from engine.model import Invocation, State
 from engine.protocols import Settlement, Storage
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
-from tests.contracts.storage import BEGINNING, CANCELLED, NOW, ROOM, Opened, ended, made, started, stored, success
+from tests.support.storages import BEGINNING, CANCELLED, NOW, ROOM, Opened, ended, made, started, stored, success
 
 
 async def keys_of(storage: Storage, function_id: int = 1, *, rows: int = 100) -> list[int]:

@@ -15,8 +15,8 @@ from engine.errors import DataDirectoryUnusable
 from engine.model import Invocation
 from engine.storage import StorageOptions
 from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
-from tests.contracts.storage import BEGINNING, NOW, ROOM, made
 from tests.support.pages import Page, PageFile
+from tests.support.storages import BEGINNING, NOW, ROOM, made
 
 ROWS = 160  #: enough for several pages of each table
 

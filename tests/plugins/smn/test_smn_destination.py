@@ -18,9 +18,9 @@ from engine.model import DestinationSpec
 from plugins.smn import plugin as smn
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.problems import SmnProblem
-from tests.contracts.storage import ended
 from tests.plugins import delivering
 from tests.support.http_app import PROJECT, REGION
+from tests.support.storages import ended
 from tests.support.triggering import URN, House, api_client, house, until
 
 TOPIC = f"urn:smn:{REGION}:{PROJECT}:outcomes"

@@ -16,9 +16,9 @@ from engine.http.console.overview.concerns import NAMED
 from engine.http.console.paths import HOME, SIGN_IN
 from engine.logs.lines import STDOUT, encode
 from engine.storage.sqlite.connection import Readers
-from tests.contracts.storage import NOW, failure, made, retried, settled, started, stored, success
 from tests.support.console import form_token
 from tests.support.http_app import PROJECT, SOURCE, encoded
+from tests.support.storages import NOW, failure, made, retried, settled, started, stored, success
 from tests.support.triggering import api_client, house
 
 RIGHTS: Mapping[str, dict[str, Any]] = {

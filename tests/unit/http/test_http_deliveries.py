@@ -18,9 +18,9 @@ from engine.http.api.routing import own_urn
 from engine.http.console.paths import HOME
 from engine.model import DestinationSpec, PendingDelivery
 from engine.protocols import DeliveryFilter
-from tests.contracts.storage import ended
 from tests.support.console import form_token
 from tests.support.http_app import PROJECT, REGION, Api, serve
+from tests.support.storages import ended
 from tests.support.triggering import House, api_client, house
 
 PATH = f"/v2/{PROJECT}/fgs/deliveries"

@@ -14,9 +14,9 @@ from engine.maintenance.clock_guard import DAY, ClockGuard
 from engine.model import Invocation
 from engine.model.alarms import Alarms
 from engine.model.expiry import Expiry
-from tests.contracts.storage import made
 from tests.doubles import ManualClock, MemoryStorage
 from tests.support.damage import storing
+from tests.support.storages import made
 
 LONG = 600.0
 

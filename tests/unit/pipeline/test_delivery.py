@@ -44,9 +44,9 @@ from engine.protocols import DeliveryContext, Plugin, PluginContext, Undeliverab
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from tests.contracts.storage import ended
 from tests.doubles import ManualClock, MemoryStorage
 from tests.support.executing import function
+from tests.support.storages import ended
 from tests.support.waiting import in_own_task, until
 from tests.unit.pipeline.test_dispatcher import LIMITS
 

@@ -11,8 +11,8 @@ from engine.model.clock import SystemClock
 from engine.pipeline.explanation import Explainer, Explanation
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from tests.contracts.storage import made
 from tests.doubles import MemoryStorage
+from tests.support.storages import made
 
 
 class House:

@@ -20,8 +20,8 @@ from engine.pipeline.settling import DispatchOptions
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from tests.contracts.storage import SINK, made
 from tests.doubles import InlineExecutor, ManualClock, MemoryStorage
+from tests.support.storages import SINK, made
 from tests.support.waiting import in_own_task, until
 from tests.unit.pipeline.test_dispatcher import LIMITS, Functions, ends_of
 

@@ -16,9 +16,9 @@ from engine.model.clock import Clock, SystemClock
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
-from tests.contracts.storage import CANCELLED, KINDS, stored
 from tests.doubles import ManualClock
 from tests.support.builders import call, waiting
+from tests.support.storages import CANCELLED, KINDS, stored
 
 
 class Disk:

@@ -21,7 +21,7 @@ import pytest
 from engine.storage import StorageOptions
 from engine.storage.sqlite.checks import find_problems
 from engine.storage.sqlite.database import open_sqlite
-from tests.contracts.storage import CANCELLED, ended, failure, made, retried, started, stored
+from tests.support.storages import CANCELLED, ended, failure, made, retried, started, stored
 
 PAGE = 4096
 ROWS = 40

@@ -16,7 +16,7 @@ from engine.storage import StorageOptions
 from engine.storage.data_directory import locked
 from engine.storage.sqlite.checkpoints import PAGES, Checkpoints
 from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
-from tests.contracts.storage import made
+from tests.support.storages import made
 
 PAGE = 4096
 LONG = PAGES * PAGE  #: bytes of a log that is long enough for a checkpoint

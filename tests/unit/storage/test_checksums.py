@@ -13,8 +13,8 @@ from engine.protocols import Settlement
 from engine.storage import StorageOptions
 from engine.storage.sqlite.checksums import payload_problem, payload_sum, result_is_damaged, result_sum
 from engine.storage.sqlite.database import open_sqlite
-from tests.contracts.storage import NOW, ROOM, made, ready_of, settled, stored, success
 from tests.support.pages import PageFile
+from tests.support.storages import NOW, ROOM, made, ready_of, settled, stored, success
 
 
 def storing(folder: Path):  # type: ignore[no-untyped-def]

@@ -16,7 +16,7 @@ from engine.protocols import CopySteps
 from engine.storage import StorageOptions
 from engine.storage.sqlite.copying import PAGES
 from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
-from tests.contracts.storage import made
+from tests.support.storages import made
 
 
 async def fill(storage: SQLiteStorage, megabytes: int) -> None:

@@ -20,9 +20,9 @@ from engine.errors import DiskFailing, PageDamaged
 from engine.model import DestinationSpec, State
 from engine.protocols import FIRST, Selection, Settlement, WaitingEnd
 from engine.storage.sqlite.checks import CATALOG, GROWING, find_problems
-from tests.contracts.storage import CANCELLED, NOW, ROOM, discarded, made, settled, stored, success
 from tests.support.damage import ROWS, kept, ready, refusal, storing
 from tests.support.programs import needs
+from tests.support.storages import CANCELLED, NOW, ROOM, discarded, made, settled, stored, success
 
 #: Lets reads at one offset of one file fail, as those of a bad sector do.
 UNREADABLE = r"""

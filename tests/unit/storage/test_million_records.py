@@ -16,8 +16,8 @@ from engine.protocols import Count, DeliveryFilter, Found, Selection
 from engine.storage import StorageOptions
 from engine.storage.data_directory import locked
 from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
-from tests.contracts.storage import NOW
 from tests.support.many_records import RARE, ROWS, fill, fill_deliveries
+from tests.support.storages import NOW
 
 pytestmark = pytest.mark.long
 

@@ -19,8 +19,8 @@ from engine.storage.sqlite import outbox, record_search
 from engine.storage.sqlite.connection import Readers, connected
 from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.database import open_sqlite
-from tests.contracts.storage import KINDS, SINK, ended
 from tests.support.damage import kept, storing
+from tests.support.storages import KINDS, SINK, ended
 
 LOOKS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
     "records": lambda storage: storage.records.list(Selection(function_id=1)),

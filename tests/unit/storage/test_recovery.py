@@ -29,11 +29,11 @@ from engine.storage.sqlite.damage import MARK
 from engine.storage.sqlite.journal_check import check_journal
 from engine.storage.sqlite.recovery import DamagedJournal, Loss, Recovered, put_in_place
 from tests.acceptance.upgrade import archive
-from tests.contracts.storage import NOW, SINK, made, success
 from tests.support.builders import a_function
 from tests.support.damage import rows_of, storing
 from tests.support.full_disk import full_disk
 from tests.support.pages import PageFile
+from tests.support.storages import NOW, SINK, made, success
 
 HEADER, FRAME = 32, 24  #: bytes before the log, and before each page in it
 PAGE = 4096

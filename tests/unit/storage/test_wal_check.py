@@ -23,9 +23,9 @@ from engine.storage.sqlite import checkpoints
 from engine.storage.sqlite.checkpoints import PAGES, ROW, checkpoint
 from engine.storage.sqlite.database import open_sqlite
 from engine.storage.sqlite.journal_check import log_problem
-from tests.contracts.storage import stored
 from tests.support.damage import refusal, storing
 from tests.support.programs import program
+from tests.support.storages import stored
 
 HEADER, FRAME, PAGE = 32, 24, 4096
 #: Lets the sync of a file fail while the file ``$FAIL`` exists.

@@ -23,8 +23,8 @@ from engine.storage.sqlite.damage import Damage
 from engine.storage.sqlite.database import open_sqlite
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer
-from tests.contracts.storage import NOW, success
 from tests.support.disk import FSYNC, FULL, WRITE, Disk, connection_on
+from tests.support.storages import NOW, success
 from tests.support.waiting import in_own_task, until
 
 
