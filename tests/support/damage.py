@@ -78,3 +78,10 @@ async def ready(storage: SQLiteStorage, function_id: int, rows: int = ROWS) -> l
 def rows_of(folder: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(folder / "journal.db")) as database:
         return database.execute(sql, values).fetchall()
+
+
+def change(folder: Path, *statements: str) -> None:
+    """Execute statements on the closed journal of a data directory."""
+    with closing(sqlite3.connect(folder / "journal.db", isolation_level=None)) as database:
+        for statement in statements:
+            database.execute(statement)

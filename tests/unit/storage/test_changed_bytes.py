@@ -21,6 +21,7 @@ import pytest
 from engine.storage import StorageOptions
 from engine.storage.sqlite.checks import find_problems
 from engine.storage.sqlite.database import open_sqlite
+from tests.support.damage import change
 from tests.support.storages import CANCELLED, ended, failure, made, retried, started, stored
 
 PAGE = 4096
@@ -135,8 +136,7 @@ def test_a_changed_bit_of_any_table_or_index_is_found(folder: Path) -> None:
 
 def test_a_value_of_another_type_is_a_problem_and_no_error(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "journal.db", tmp_path)
-    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
-        database.execute("UPDATE invocation SET function_id = 'text' WHERE key IN (SELECT min(key) FROM invocation)")
+    change(tmp_path, "UPDATE invocation SET function_id = 'text' WHERE key IN (SELECT min(key) FROM invocation)")
 
     assert "its tallies cannot be checked" in " ".join(one.problem for one in find_problems(tmp_path))
 

@@ -10,15 +10,10 @@ import pytest
 
 from engine.model import State
 from engine.protocols import Settlement
-from engine.storage import StorageOptions
 from engine.storage.sqlite.checksums import payload_problem, payload_sum, result_is_damaged, result_sum
-from engine.storage.sqlite.database import open_sqlite
+from tests.support.damage import change, rows_of, storing
 from tests.support.pages import PageFile
 from tests.support.storages import NOW, ROOM, made, ready_of, settled, stored, success
-
-
-def storing(folder: Path):  # type: ignore[no-untyped-def]
-    return open_sqlite(StorageOptions(directory=folder))
 
 
 def flip(folder: Path, old: bytes, new: bytes) -> None:
@@ -68,8 +63,7 @@ async def test_a_payload_under_the_key_of_another_row_is_read_as_damaged(tmp_pat
 async def test_a_missing_payload_is_read_as_damaged(tmp_path: Path) -> None:
     async with storing(tmp_path) as storage:
         await stored(storage)
-    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
-        database.execute("DELETE FROM payload")
+    change(tmp_path, "DELETE FROM payload")
 
     async with storing(tmp_path) as storage:
         [invocation] = await ready_of(storage)
@@ -82,9 +76,7 @@ async def test_rows_without_checksums_are_read_as_before(tmp_path: Path) -> None
         waiting = await stored(storage, payload=b"[1]")
         invocation = await stored(storage, 2, payload=b"[2]")
         await settled(storage, invocation, success(invocation, result=b"ended"))
-    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
-        database.execute("UPDATE payload SET sum = NULL")
-        database.execute("UPDATE result SET sum = NULL")
+    change(tmp_path, "UPDATE payload SET sum = NULL", "UPDATE result SET sum = NULL")
 
     async with storing(tmp_path) as storage:
         [invocation_read] = await ready_of(storage)
@@ -103,9 +95,8 @@ async def test_every_way_to_store_an_invocation_stores_its_checksum(tmp_path: Pa
         await storage.cursors.append([(invocations[2], ""), (invocations[3], "two")])
         for each in invocations:
             await settled(storage, each, success(each, result=b"fine", log=b"said"))
-    with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
-        payloads = database.execute("SELECT key, body, sum FROM payload ORDER BY key").fetchall()
-        results = database.execute("SELECT key, body, log, sum FROM result ORDER BY key").fetchall()
+    payloads = rows_of(tmp_path, "SELECT key, body, sum FROM payload ORDER BY key")
+    results = rows_of(tmp_path, "SELECT key, body, log, sum FROM result ORDER BY key")
 
     assert payloads == [(i.key, i.payload, payload_sum(i.key, i.payload)) for i in invocations]
     assert results == [(i.key, b"fine", b"said", result_sum(i.key, b"fine", b"said")) for i in invocations]

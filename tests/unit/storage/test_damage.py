@@ -7,9 +7,7 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -20,7 +18,7 @@ from engine.errors import DiskFailing, PageDamaged
 from engine.model import DestinationSpec, State
 from engine.protocols import FIRST, Selection, Settlement, WaitingEnd
 from engine.storage.sqlite.checks import CATALOG, GROWING, find_problems
-from tests.support.damage import ROWS, kept, ready, refusal, storing
+from tests.support.damage import ROWS, change, kept, ready, refusal, storing
 from tests.support.programs import needs
 from tests.support.storages import CANCELLED, NOW, ROOM, discarded, made, settled, stored, success
 
@@ -146,8 +144,7 @@ async def test_rows_on_a_page_that_the_disk_cannot_read_are_left_out(tmp_path: P
 async def test_an_undecodable_row_is_left_out(tmp_path: Path) -> None:
     data = await kept(tmp_path, 20)
     lost = data.invocations[4].key
-    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
-        database.execute("UPDATE invocation SET version = CAST(x'ff' AS TEXT) WHERE key = ?", (lost,))
+    change(tmp_path, f"UPDATE invocation SET version = CAST(x'ff' AS TEXT) WHERE key = {lost}")
 
     async with storing(tmp_path) as storage:
         assert await ready(storage, 1) == data.keys(1, (lost,))
@@ -332,8 +329,7 @@ async def test_running_rows_on_a_damaged_page_are_not_recovered(tmp_path: Path) 
 )
 async def test_damage_that_an_earlier_engine_went_on_with_refuses_the_start(tmp_path: Path, sql: str) -> None:
     await kept(tmp_path, 1)
-    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
-        database.execute(sql)
+    change(tmp_path, sql)
 
     assert "an earlier engine found damaged pages" in await refusal(tmp_path)
     [problem] = find_problems(tmp_path)

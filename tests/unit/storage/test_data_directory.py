@@ -7,11 +7,9 @@ import fcntl
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from engine.errors import DataDirectoryLocked, DataDirectoryUnusable
 from engine.storage import StorageOptions, open_storage
 from engine.storage.data_directory import locked, marker_of
 from tests.acceptance.engine_process import EngineProcess, engine_on
+from tests.support.damage import change
 from tests.support.engine_process import CLEAN, ROOT, functiond
 
 SOURCE = "def handler(event, context):\n    return 1\n"
@@ -82,12 +81,6 @@ def contents(data: Path) -> dict[str, bytes]:
 
 def packages(data: Path) -> list[str]:
     return sorted(name for name in os.listdir(data / "code") if not name.startswith("."))
-
-
-def change(data: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(data / "journal.db", isolation_level=None)) as database:
-        for statement in statements:
-            database.execute(statement)
 
 
 def application_id(data: Path) -> int:

@@ -30,7 +30,7 @@ from engine.storage.sqlite.journal_check import check_journal
 from engine.storage.sqlite.recovery import DamagedJournal, Loss, Recovered, put_in_place
 from tests.acceptance.upgrade import archive
 from tests.support.builders import a_function
-from tests.support.damage import rows_of, storing
+from tests.support.damage import change, rows_of, storing
 from tests.support.full_disk import full_disk
 from tests.support.pages import PageFile
 from tests.support.storages import NOW, SINK, made, success
@@ -253,8 +253,7 @@ def test_held_invocations_go_on_behind_a_lost_one_of_their_key(original: Origina
 
 def test_a_cursor_is_listed_and_removed_with_its_lost_trigger(original: Original, tmp_path: Path) -> None:
     data = copied(original, tmp_path)
-    with closing(sqlite3.connect(data / "journal.db")) as database, database:
-        database.execute("INSERT INTO cursor (trigger_id, name, position) VALUES ('lost', 'shard', x'00')")
+    change(data, "INSERT INTO cursor (trigger_id, name, position) VALUES ('lost', 'shard', x'00')")
     _, lost = recovered(data)
     assert (lost, rows_of(data, "SELECT * FROM cursor"), list(find_problems(data))) == ({"lost, shard"}, [], [])
 
@@ -335,13 +334,11 @@ def test_the_number_of_a_journal_is_found_by_its_long_logs(original: Original, t
 
 
 def _newer(data: Path) -> None:
-    with closing(sqlite3.connect(data / "journal.db")) as database:
-        database.execute("PRAGMA user_version = 1000")
+    change(data, "PRAGMA user_version = 1000")
 
 
 def _foreign(data: Path) -> None:
-    with closing(sqlite3.connect(data / "journal.db")) as database:
-        database.execute("PRAGMA application_id = 7")
+    change(data, "PRAGMA application_id = 7")
 
 
 def _text(data: Path) -> None:
@@ -412,8 +409,7 @@ def test_the_newest_whole_backup_is_offered_first(
         backup.mkdir(parents=True)
         with closing(sqlite3.connect(original.folder / "journal.db")) as whole:
             whole.execute("VACUUM INTO ?", (str(backup / "journal.db"),))
-        with closing(sqlite3.connect(backup / "journal.db")) as copy, copy:
-            copy.execute("DELETE FROM function_version")  # whose packages no test has made
+        change(backup, "DELETE FROM function_version")  # whose packages no test has made
         manifest = Manifest(version="1", journal=name, made_at=f"2026-01-0{day}T00:00:00", packages=())
         (backup / "backup.json").write_bytes(msgspec.json.encode(manifest))
     damage(tmp_path / "backups" / "day3", 5, bytes(PAGE))
@@ -447,9 +443,11 @@ def test_a_directory_in_use_and_one_without_a_journal_are_refused(
 def test_rows_whose_checksum_does_not_hold_are_not_taken(original: Original, tmp_path: Path) -> None:
     data = copied(original, tmp_path)
     key = min(key for key, state in original.states.items() if state == 0)
-    with closing(sqlite3.connect(data / "journal.db")) as database, database:
-        database.execute("UPDATE invocation SET source = 'DIS' WHERE key = ?", (key,))
-        database.execute("UPDATE function SET name = 'another' WHERE function_id = 1")
+    change(
+        data,
+        f"UPDATE invocation SET source = 'DIS' WHERE key = {key}",
+        "UPDATE function SET name = 'another' WHERE function_id = 1",
+    )
     identity = DamagedJournal(data).identity
     _, lost = recovered(data)
 
