@@ -36,9 +36,10 @@ def test_a_package_is_admitted_up_to_the_byte() -> None:
         admit(package("large", 41))
 
 
-def test_a_stored_package_is_admitted_again() -> None:
-    with quota(100, package("a", 100)).claims("p") as admit:
-        admit(package("a", 100))
+@pytest.mark.parametrize(("project", "name"), [("p", "a"), ("q", "b")], ids=["stored already", "of another project"])
+def test_a_package_that_needs_no_room_of_its_project_is_admitted(project: str, name: str) -> None:
+    with quota(100, package("a", 100)).claims(project) as admit:
+        admit(package(name, 100))
 
 
 def test_a_replaced_package_makes_room_unless_others_use_it() -> None:
@@ -58,8 +59,3 @@ def test_an_upload_counts_until_it_is_stored_or_given_up() -> None:
             other(package("b", 60))
 
     assert empty.used("p") == 0
-
-
-def test_projects_do_not_share_their_quotas() -> None:
-    with quota(100, package("a", 100)).claims("q") as admit:
-        admit(package("b", 100))

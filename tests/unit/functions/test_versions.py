@@ -10,7 +10,6 @@ from typing import Any
 
 import anyio
 import pytest
-from msgspec import Struct
 
 from engine.code.store import CodeSource, CodeStore
 from engine.errors import (
@@ -32,7 +31,7 @@ from engine.errors import (
 )
 from engine.functions.alias_rules import check_alias, check_version_name, choose_version
 from engine.functions.aliases import MAX_ALIASES, Aliases
-from engine.functions.catalog import BoundTo, Catalog
+from engine.functions.catalog import Catalog
 from engine.functions.versions import MAX_VERSIONS, Versions
 from engine.model import Alias, AsyncSettings, CodePackage, Function, Rule, Strategy
 from engine.model.identity import Identity
@@ -47,22 +46,25 @@ INLINE = CodeSource(kind="inline", file=encoded(SOURCE))
 DRAFT = a_function(function_id=0, project=PROJECT)
 
 
-class House(Struct):
+class House:
     """Catalog with one function, and the services that change its versions."""
 
-    folder: Path
-    writes: NotedWrites  #: of the storage
-    storage: MemoryStorage
-    clock: ManualClock
-    catalog: Catalog
-    versions: Versions
-    aliases: Aliases
-    bound: dict[tuple[int, str], list[StoredResource]]  #: resources by function id and qualifier
-    bound_to: BoundTo  #: reads ``bound``
+    def __init__(self, folder: Path, clock: ManualClock, before: House | None = None) -> None:
+        self.folder, self.clock = folder, clock
+        self.writes: NotedWrites = before.writes if before else NotedWrites()
+        self.storage: MemoryStorage = before.storage if before else MemoryStorage(writes=self.writes)
+        self.bound: dict[tuple[int, str], list[StoredResource]] = {}  #: resources by function id and qualifier
+        codes, store = CodeStore(folder), self.storage.catalog
+        self.catalog = Catalog(store, codes, clock, region=REGION, random=Random(3))
+        self.aliases = Aliases(self.catalog, self.storage.resources, clock, self.bound_to)
+        self.versions = Versions(self.catalog, store, codes, clock, Identity(1), self.bound_to)
+
+    def bound_to(self, function_id: int, qualifier: str) -> list[StoredResource]:
+        return self.bound.get((function_id, qualifier), [])
 
     async def again(self) -> House:
         """Open it again, as after a restart."""
-        return await opened(self.folder, self.clock, self.writes, self.storage)
+        return await opened(self.folder, self.clock, self)
 
     async def publish(self, name: str = "", **fields: Any) -> Function:
         """Publish a version that differs from earlier ones."""
@@ -80,22 +82,11 @@ class House(Struct):
         return await self.aliases.create(urn(), Alias(name=name, version=version, **fields))
 
 
-async def opened(
-    folder: Path, clock: ManualClock, writes: NotedWrites | None = None, storage: MemoryStorage | None = None
-) -> House:
-    codes, writes = CodeStore(folder), writes or NotedWrites()
-    storage = storage or MemoryStorage(writes=writes)
-    catalog = Catalog(storage.catalog, codes, clock, region=REGION, random=Random(3))
-    bound: dict[tuple[int, str], list[StoredResource]] = {}
-
-    def bound_to(function_id: int, qualifier: str) -> list[StoredResource]:
-        return bound.get((function_id, qualifier), [])
-
-    aliases = Aliases(catalog, storage.resources, clock, bound_to)
-    versions = Versions(catalog, storage.catalog, codes, clock, Identity(1), bound_to)
-    await catalog.load()
-    await aliases.load()
-    return House(folder, writes, storage, clock, catalog, versions, aliases, bound, bound_to)
+async def opened(folder: Path, clock: ManualClock, before: House | None = None) -> House:
+    house = House(folder, clock, before)
+    await house.catalog.load()
+    await house.aliases.load()
+    return house
 
 
 @pytest.fixture

@@ -75,25 +75,30 @@ class NarrowOptions(OwnOptions, frozen=True, kw_only=True):
 OWN = Plugin(kinds=("webhook",), options=OwnOptions, rules=TriggerRules(unique=("address",)))
 
 
-class Bench(Struct, kw_only=True):
+class Bench:
     """Catalog with one function, and its triggers. ``again`` opens the triggers as the next engine does."""
 
-    folder: Path
-    storage: MemoryStorage
-    catalog: Catalog
-    triggers: Triggers
-    told: list[tuple[str, BoundTrigger | None]]
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.storage, self.told = folder, MemoryStorage(), list[tuple[str, BoundTrigger | None]]()
+
+    async def opened(self, *plugins: Plugin) -> tuple[Catalog, Triggers]:
+        catalog = Catalog(self.storage.catalog, CodeStore(self.folder), SystemClock(), region=REGION)
+        triggers = Triggers(self.storage.resources, catalog, Registry(plugins), SystemClock(), region=REGION)
+        await catalog.load()
+        catalog.changed.connect(triggers.follow)
+        await triggers.load()
+        return catalog, triggers
+
+    async def again(self, *plugins: Plugin) -> Triggers:
+        return (await self.opened(*plugins))[1]
+
+    async def begin(self) -> None:
+        self.catalog, self.triggers = await self.opened(*load_plugins(), OWN)
+        self.triggers.changed.connect(lambda trigger_id, trigger: self.told.append((trigger_id, trigger)))
+        await self.catalog.create(draft("hello"), CodeSource(kind="inline", file=encoded(SOURCE)))
 
     async def create(self, kind: str = "TIMER", urn: FunctionUrn | None = None, **data: Any) -> BoundTrigger:
         return await self.triggers.create(urn or hello(), TriggerDraft(kind=kind, data=data))
-
-    async def again(self, *plugins: Plugin) -> Triggers:
-        catalog = a_catalog(self.storage, self.folder)
-        await catalog.load()
-        triggers = Triggers(self.storage.resources, catalog, Registry(plugins), SystemClock(), region=REGION)
-        catalog.changed.connect(triggers.follow)
-        await triggers.load()
-        return triggers
 
 
 def hello(qualifier: str = "") -> FunctionUrn:
@@ -101,21 +106,11 @@ def hello(qualifier: str = "") -> FunctionUrn:
     return parse_urn(text, region=REGION, project=PROJECT)
 
 
-def a_catalog(storage: MemoryStorage, folder: Path) -> Catalog:
-    return Catalog(storage.catalog, CodeStore(folder), SystemClock(), region=REGION)
-
-
 @pytest.fixture
 async def bench(tmp_path: Path) -> Bench:
-    storage, told = MemoryStorage(), list[tuple[str, BoundTrigger | None]]()
-    catalog = a_catalog(storage, tmp_path)
-    registry = Registry([*load_plugins(), OWN])
-    triggers = Triggers(storage.resources, catalog, registry, SystemClock(), region=REGION)
-    catalog.changed.connect(triggers.follow)
-    await triggers.load()
-    triggers.changed.connect(lambda trigger_id, trigger: told.append((trigger_id, trigger)))
-    await catalog.create(draft("hello"), CodeSource(kind="inline", file=encoded(SOURCE)))
-    return Bench(folder=tmp_path, storage=storage, catalog=catalog, triggers=triggers, told=told)
+    bench = Bench(tmp_path)
+    await bench.begin()
+    return bench
 
 
 def draft(name: str) -> Function:
