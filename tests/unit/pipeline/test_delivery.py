@@ -39,16 +39,12 @@ from engine.pipeline.delivery import (
 )
 from engine.pipeline.delivery import LONGEST as LONGEST_DELIVERY
 from engine.pipeline.delivery_records import DeliveryRecords
-from engine.pipeline.intake import Intake, InvocationFactory
 from engine.protocols import DeliveryContext, Plugin, PluginContext, Undeliverable
-from engine.scheduling.backlog import Backlog
-from engine.scheduling.runqueue import RunQueue
-from engine.scheduling.scheduler import Scheduler
 from tests.doubles import ManualClock, MemoryStorage
 from tests.support.executing import function
 from tests.support.storages import ended
 from tests.support.waiting import in_own_task, until
-from tests.unit.pipeline.test_dispatcher import LIMITS
+from tests.unit.pipeline.test_intake import Queue
 
 SPEC = DestinationSpec(destination="TEST", param="{}")
 OTHER = DestinationSpec(destination="TEST", param='{"to": "another place"}')
@@ -94,13 +90,24 @@ class Functions:
         return function(urn.name, function_id=9)
 
 
-class Delivering(Struct, kw_only=True):
-    storage: MemoryStorage
-    delivery: DeliveryWorker
-    recorder: Recorder
-    backlog: Backlog
-    scheduler: Scheduler
-    clock: ManualClock
+class Delivering(Queue):
+    """Delivery worker of a queue, with a destination that records what it gets."""
+
+    def __init__(self, clock: ManualClock, *, longest: float, largest: int) -> None:
+        catalog = cast("Catalog", Functions())
+        super().__init__(catalog, clock)
+        self.clock, self.recorder = clock, Recorder()
+        plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: self.recorder)
+        self.delivery = DeliveryWorker(
+            outbox=self.storage.outbox,
+            records=self.storage.records,
+            destinations=Destinations(Registry([plugin]), lambda kind: cast("PluginContext", None), trace_of_request),
+            delivery_records=DeliveryRecords(catalog, "here", largest),
+            intake=self.intake,
+            clock=clock,
+            policy=RetryPolicy(),
+            longest=longest,
+        )
 
     async def add(self, to: DestinationSpec = SPEC, **fields: Any) -> PendingDelivery:
         """Add a pending delivery, due now."""
@@ -130,40 +137,11 @@ class Delivering(Struct, kw_only=True):
 async def delivering(
     *, longest: float = LONGEST_DELIVERY, largest: int = 256 << 10, check: float = CHECK
 ) -> AsyncIterator[Delivering]:
-    storage, recorder, clock = MemoryStorage(), Recorder(), ManualClock(check=check)
-    plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: recorder)
-    catalog, backlog = cast("Catalog", Functions()), Backlog(LIMITS)
-    scheduler = Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.journal, clock)
-    intake = Intake(
-        catalog=catalog,
-        journal=storage.journal,
-        cursors=storage.cursors,
-        scheduler=scheduler,
-        backlog=backlog,
-        factory=InvocationFactory(storage.identity, clock, priority_step=1.0),
-        sync_timeout=1.0,
-    )
-    delivery = DeliveryWorker(
-        outbox=storage.outbox,
-        records=storage.records,
-        destinations=Destinations(Registry([plugin]), lambda kind: cast("PluginContext", None), trace_of_request),
-        delivery_records=DeliveryRecords(catalog, "here", largest),
-        intake=intake,
-        clock=clock,
-        policy=RetryPolicy(),
-        longest=longest,
-    )
+    now = Delivering(ManualClock(check=check), longest=longest, largest=largest)
     async with anyio.create_task_group() as tasks:
-        await tasks.start(delivery.run)
+        await tasks.start(now.delivery.run)
         with anyio.fail_after(60):
-            yield Delivering(
-                storage=storage,
-                delivery=delivery,
-                recorder=recorder,
-                backlog=backlog,
-                scheduler=scheduler,
-                clock=clock,
-            )
+            yield now
         tasks.cancel_scope.cancel()
 
 

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from msgspec import Struct, field
 
 from engine.errors import NotStored, OutcomeUnknown
 from engine.functions.catalog import Catalog
@@ -18,7 +17,7 @@ from engine.model.retry import RetryPolicy
 from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.settling import DispatchOptions, Ends
-from engine.protocols import Settlement, WaitingEnd
+from engine.protocols import WaitingEnd
 from engine.scheduling.backlog import Backlog, Limits
 from engine.scheduling.function_queue import Entry
 from engine.scheduling.runqueue import RunQueue
@@ -45,18 +44,28 @@ class Functions:
         return self.settings
 
 
-class Dispatching(Struct, kw_only=True):
+class Dispatching:
     """Dispatcher between the real scheduler and doubles. ``job`` runs until ``gate`` is set."""
 
-    storage: MemoryStorage
-    scheduler: Scheduler
-    dispatcher: Dispatcher
-    backlog: Backlog
-    executor: InlineExecutor
-    functions: Functions
-    gate: asyncio.Event
-    announced: Ends
-    ends: list[Settlement] = field(default_factory=list)
+    def __init__(self, *, slots: int = 1, clock: Clock | None = None) -> None:
+        self.gate, self.storage, self.functions = asyncio.Event(), MemoryStorage(), Functions()
+        self.backlog, self.announced = Backlog(LIMITS), ends_of(self.storage)
+        self.executor = InlineExecutor({"job": self._job, "other": lambda event, context: event})
+        queue = RunQueue(slots=slots, sync_slots=0, memory=10_000)
+        self.scheduler = Scheduler(queue, self.storage.window, SystemClock())
+        self.dispatcher = Dispatcher(
+            scheduler=self.scheduler,
+            storage=self.storage,
+            executor=self.executor,
+            catalog=cast("Catalog", self.functions),
+            backlog=self.backlog,
+            clock=clock or SystemClock(),
+            ends=self.announced,
+            options=DispatchOptions(slots=slots, priority_step=60.0, retry=RetryPolicy(base=0.01)),
+        )
+
+    async def _job(self, event: Any, context: InlineContext) -> None:
+        await self.gate.wait()
 
     def push(self, function_id: int = 1) -> Invocation:
         """Push an invocation. If a slot is free, the invocation is on its way to it when this returns."""
@@ -103,40 +112,12 @@ def ends_of(storage: MemoryStorage) -> Ends:
 
 @asynccontextmanager
 async def dispatching(*, slots: int = 1, clock: Clock | None = None) -> AsyncIterator[Dispatching]:
-    gate, storage, functions = asyncio.Event(), MemoryStorage(), Functions()
-
-    async def job(event: Any, context: InlineContext) -> None:
-        await gate.wait()
-
-    executor = InlineExecutor({"job": job, "other": lambda event, context: event})
-    scheduler = Scheduler(RunQueue(slots=slots, sync_slots=0, memory=10_000), storage.window, SystemClock())
-    backlog, ends, announced = Backlog(LIMITS), list[Settlement](), ends_of(storage)
-    dispatcher = Dispatcher(
-        scheduler=scheduler,
-        storage=storage,
-        executor=executor,
-        catalog=cast("Catalog", functions),
-        backlog=backlog,
-        clock=clock or SystemClock(),
-        ends=announced,
-        options=DispatchOptions(slots=slots, priority_step=60.0, retry=RetryPolicy(base=0.01)),
-    )
-    announced.end_stored.connect(ends.append)
+    now = Dispatching(slots=slots, clock=clock)
     async with anyio.create_task_group() as tasks:
-        await tasks.start(scheduler.run)
-        await tasks.start(dispatcher.run)
+        await tasks.start(now.scheduler.run)
+        await tasks.start(now.dispatcher.run)
         with anyio.fail_after(60):
-            yield Dispatching(
-                storage=storage,
-                scheduler=scheduler,
-                dispatcher=dispatcher,
-                backlog=backlog,
-                executor=executor,
-                functions=functions,
-                gate=gate,
-                announced=announced,
-                ends=ends,
-            )
+            yield now
         tasks.cancel_scope.cancel()
 
 

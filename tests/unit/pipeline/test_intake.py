@@ -6,30 +6,47 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.errors import FunctionDisabled, FunctionPaused, IdempotencyConflict, InvalidField, NotStored
+from engine.functions.catalog import Catalog
 from engine.model import Alias, Invocation, Mode, Request, Rule, Strategy
+from engine.model.clock import Clock
 from engine.pipeline.intake import Intake, InvocationFactory
-from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from tests.doubles import ManualClock, MemoryStorage
 from tests.unit.functions.test_versions import DRAFT as FUNCTION
 from tests.unit.functions.test_versions import INLINE, House, opened, urn
+from tests.unit.pipeline.test_dispatcher import LIMITS
 
-MANY = 1 << 40
-LIMITS = Limits(rows=MANY, size=MANY, function_rows=MANY, function_size=MANY, sync_rows=MANY, sync_size=MANY)
 EARLY = Strategy(rules=(Rule(param="X-Ring", value="early"),))
 
 
-class Ingress(Struct):
-    house: House
-    intake: Intake
-    storage: MemoryStorage
-    scheduler: Scheduler
-    backlog: Backlog
+class Queue:
+    """Intake, a scheduler with one slot, and their backlog, over a storage in memory."""
+
+    def __init__(self, catalog: Catalog, clock: Clock) -> None:
+        self.storage, self.backlog = MemoryStorage(), Backlog(LIMITS)
+        self.scheduler = Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), self.storage.window, clock)
+        self.intake = Intake(
+            catalog=catalog,
+            journal=self.storage.journal,
+            cursors=self.storage.cursors,
+            scheduler=self.scheduler,
+            backlog=self.backlog,
+            factory=InvocationFactory(self.storage.identity, clock, priority_step=1.0),
+            sync_timeout=1.0,
+        )
+
+
+class Ingress(Queue):
+    """Queue of the requests for a function with two versions."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house.catalog, house.clock)
+        self.house = house
 
     async def accept(self, qualifier: str = "", **headers: bytes) -> Invocation:
         """Accept a request and return the stored invocation."""
@@ -41,25 +58,11 @@ class Ingress(Struct):
 
 @pytest.fixture
 async def ingress(tmp_path: Path) -> Ingress:
-    clock, storage = ManualClock(), MemoryStorage()
-    house = await opened(tmp_path / "code", clock)
+    house = await opened(tmp_path / "code", ManualClock())
     await house.catalog.create(FUNCTION, INLINE)
     await house.publish("v1")
     await house.publish("v2")
-    scheduler, backlog = (
-        Scheduler(RunQueue(slots=1, sync_slots=0, memory=1000), storage.window, clock),
-        Backlog(LIMITS),
-    )
-    intake = Intake(
-        catalog=house.catalog,
-        journal=storage.journal,
-        cursors=storage.cursors,
-        scheduler=scheduler,
-        backlog=backlog,
-        factory=InvocationFactory(storage.identity, clock, priority_step=1.0),
-        sync_timeout=1.0,
-    )
-    return Ingress(house, intake, storage, scheduler, backlog)
+    return Ingress(house)
 
 
 async def test_a_call_that_nobody_waits_for_any_more_leaves_the_queue(ingress: Ingress) -> None:

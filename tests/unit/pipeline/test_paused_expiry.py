@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from msgspec import Struct
 
 from engine.functions.catalog import Catalog
 from engine.model import AsyncSettings, Code, Function, Invocation, State
@@ -39,15 +38,36 @@ class Ageing(Functions):
         return [self.known[function_id]]
 
 
-class House(Struct, kw_only=True):
-    storage: MemoryStorage
-    scheduler: Scheduler
-    functions: Ageing
-    clock: ManualClock
-    backlog: Backlog
-    dispatcher: Dispatcher
-    discarder: Discarder
-    told: list[int]
+class House:
+    """Discarder of invocations, and a dispatcher that does not run."""
+
+    def __init__(self) -> None:
+        self.storage, self.functions, self.clock = MemoryStorage(), Ageing(), ManualClock(check=0.01)
+        self.backlog, self.told = Backlog(LIMITS), list[int]()
+        queue = RunQueue(slots=1, sync_slots=0, memory=1000)
+        self.scheduler = Scheduler(queue, self.storage.window, self.clock)
+        policy, catalog, ends = RetryPolicy(), cast("Catalog", self.functions), ends_of(self.storage)
+        self.dispatcher = Dispatcher(
+            scheduler=self.scheduler,
+            storage=self.storage,
+            executor=InlineExecutor({}),
+            catalog=catalog,
+            backlog=self.backlog,
+            clock=self.clock,
+            ends=ends,
+            options=DispatchOptions(slots=1, priority_step=60.0, retry=policy),
+        )
+        self.discarder = Discarder(
+            scheduler=self.scheduler,
+            storage=self.storage,
+            cancellation=self.dispatcher.cancellation,
+            catalog=catalog,
+            policy=policy,
+            clock=self.clock,
+        )
+        self.storage.journal.released.connect(self.scheduler.note_release)
+        self.scheduler.kept_out.connect(self.discarder.note_push)
+        ends.waiting_ended.connect(lambda function_id, end, rows: self.told.append(rows))
 
     async def send(self, function_id: int = 1, *, ago: float = 0.0, **fields: Any) -> Invocation:
         """Store an invocation that has been due for so many seconds."""
@@ -72,46 +92,12 @@ class House(Struct, kw_only=True):
 
 @asynccontextmanager
 async def expiring() -> AsyncIterator[House]:
-    storage, functions, clock, backlog = MemoryStorage(), Ageing(), ManualClock(check=0.01), Backlog(LIMITS)
-    queue = RunQueue(slots=1, sync_slots=0, memory=1000)
-    scheduler, executor = Scheduler(queue, storage.window, clock), InlineExecutor({"job": lambda event, context: 1})
-    policy, catalog, ends = RetryPolicy(), cast("Catalog", functions), ends_of(storage)
-    dispatcher = Dispatcher(
-        scheduler=scheduler,
-        storage=storage,
-        executor=executor,
-        catalog=catalog,
-        backlog=backlog,
-        clock=clock,
-        ends=ends,
-        options=DispatchOptions(slots=1, priority_step=60.0, retry=policy),
-    )
-    told = list[int]()
-    discarder = Discarder(
-        scheduler=scheduler,
-        storage=storage,
-        cancellation=dispatcher.cancellation,
-        catalog=catalog,
-        policy=policy,
-        clock=clock,
-    )
-    storage.journal.released.connect(scheduler.note_release)
-    scheduler.kept_out.connect(discarder.note_push)
-    ends.waiting_ended.connect(lambda function_id, end, rows: told.append(rows))
+    house = House()
     async with anyio.create_task_group() as tasks:
-        await tasks.start(scheduler.run)
-        await tasks.start(discarder.run)
+        await tasks.start(house.scheduler.run)
+        await tasks.start(house.discarder.run)
         with anyio.fail_after(20):
-            yield House(
-                storage=storage,
-                scheduler=scheduler,
-                functions=functions,
-                clock=clock,
-                backlog=backlog,
-                dispatcher=dispatcher,
-                discarder=discarder,
-                told=told,
-            )
+            yield house
         tasks.cancel_scope.cancel()
 
 
