@@ -53,16 +53,6 @@ def test_variables_of_the_command_line_are_no_settings() -> None:
     assert load_settings(environ=dict.fromkeys(COMMAND_VARIABLES, "x")) == Settings()
 
 
-def test_a_file_with_a_plugins_secret_must_be_its_owners_alone(tmp_path: Path) -> None:
-    file = toml(tmp_path, "[plugins.kafka.instances.one]\nuser = 'me'\npassword = 'p'\n")
-    file.chmod(0o644)
-
-    with pytest.raises(SettingsError, match="chmod 600"):
-        load_settings(file=file)
-    file.chmod(0o600)
-    assert load_settings(file=file).plugins["kafka"]
-
-
 def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
     file = toml(tmp_path, "[plugins.kafka.instances.one]\nbrokers = ['a']\n")
 
