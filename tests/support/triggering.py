@@ -133,9 +133,9 @@ async def messages(place: House, count: int) -> list[str]:
 
 @asynccontextmanager
 async def api_client(place: House, *, authenticator: Authenticator | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the API with the plugins' mounts; yield an HTTP client of it."""
+    """Serve the API with the plugins' mounts; yield an HTTP client of it. ``authenticator`` replaces the engine's."""
     engine = copy(place.engine)
-    engine.authenticator = authenticator
+    engine.authenticator = authenticator or engine.authenticator
     app = build_app(engine)
     async with (
         listen(app, "127.0.0.1", 0) as port,

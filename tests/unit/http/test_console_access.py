@@ -37,10 +37,7 @@ HELLO = f"{HOME}projects/{PROJECT}/functions/hello"
 async def console(folder: Path, **settings: Any) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
     tokens = [{"token": token, "project": PROJECT, "role": role} for role, token in TOKENS.items()]
     keys = [{"access": "AK1", "secret": SECRET, "project": PROJECT}]
-    async with (
-        house(folder, auth__tokens=tokens, auth__keys=keys, **settings) as place,
-        api_client(place, authenticator=place.engine.authenticator) as client,
-    ):
+    async with house(folder, auth__tokens=tokens, auth__keys=keys, **settings) as place, api_client(place) as client:
         yield place, client
 
 
@@ -49,16 +46,15 @@ async def sign_in(client: httpx.AsyncClient, **fields: str) -> None:
     assert reply.status_code == 303, reply.text
 
 
-async def test_actions_in_the_console_are_traced_with_the_credential(tmp_path: Path) -> None:
+async def test_actions_in_the_console_are_traced_with_the_credential(place: House, client: httpx.AsyncClient) -> None:
     traces: list[Trace] = []
-    async with console(tmp_path) as (place, client):
-        with place.engine.audit.subscribed(traces.append), capture_logs() as lines:
-            await client.post(SIGN_IN, data={"kind": "key", "access": "AK1", "secret": "wrong-secret-of-it"})
-            await sign_in(client, kind="key", access="AK1", secret=SECRET)
-            token = await form_token(client, HELLO)
-            await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"})
-            await client.post(f"{HELLO}/resume", data={"form_token": token})
-            await client.post(SIGN_OUT, data={"form_token": token})
+    with place.engine.audit.subscribed(traces.append), capture_logs() as lines:
+        await client.post(SIGN_IN, data={"kind": "key", "access": "AK1", "secret": "wrong-secret-of-it"})
+        await sign_in(client, kind="key", access="AK1", secret=SECRET)
+        token = await form_token(client, HELLO)
+        await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"})
+        await client.post(f"{HELLO}/resume", data={"form_token": token})
+        await client.post(SIGN_OUT, data={"form_token": token})
 
     operations = ["ConsoleSignIn", "PauseFunction", "ResumeFunction", "ConsoleSignOut"]
     assert [trace.operation for trace in traces] == operations
@@ -71,18 +67,17 @@ async def test_actions_in_the_console_are_traced_with_the_credential(tmp_path: P
     assert SECRET not in str(traces) + str(lines)
 
 
-async def test_the_role_of_a_session_decides_what_a_form_may_do(tmp_path: Path) -> None:
+async def test_the_role_of_a_session_decides_what_a_form_may_do(place: House, client: httpx.AsyncClient) -> None:
     traces: list[Trace] = []
-    async with console(tmp_path) as (place, client):
-        with place.engine.audit.subscribed(traces.append):
-            await sign_in(client, token=TOKENS["read"])
-            token = await form_token(client, HELLO)
-            sent_from = {"Referer": f"{client.base_url}{HELLO}/configuration?a=b"}
-            refused = await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"}, headers=sent_from)
-            page = await client.get(HELLO)
-            await client.post(SIGN_OUT, data={"form_token": token})
-            await sign_in(client, token=TOKENS["invoke"])
-            hidden = await client.get(HELLO)
+    with place.engine.audit.subscribed(traces.append):
+        await sign_in(client, token=TOKENS["read"])
+        token = await form_token(client, HELLO)
+        sent_from = {"Referer": f"{client.base_url}{HELLO}/configuration?a=b"}
+        refused = await client.post(f"{HELLO}/pause", data={"form_token": token, "reason": "x"}, headers=sent_from)
+        page = await client.get(HELLO)
+        await client.post(SIGN_OUT, data={"form_token": token})
+        await sign_in(client, token=TOKENS["invoke"])
+        hidden = await client.get(HELLO)
 
     assert (refused.status_code, hidden.status_code) == (403, 403)
     assert "the role read may not use PauseFunction" in refused.text
@@ -92,69 +87,64 @@ async def test_the_role_of_a_session_decides_what_a_form_may_do(tmp_path: Path) 
     assert {trace.operation for trace in traces} == {"ConsoleSignIn", "ConsoleSignOut"}
 
 
-async def test_emptied_controls_get_their_defaults(tmp_path: Path) -> None:
-    async with console(tmp_path) as (place, client):
-        await sign_in(client, token=TOKENS["admin"])
-        [function] = place.engine.catalog.list(PROJECT)
-        await place.engine.controls.change(function.urn(""), {"burst": 3, "recycle_requests": 7, "rate": 0.5})
-        token = await form_token(client, f"{HELLO}/configuration/concurrency")
-        fields = {"form_token": token, "burst": "", "recycle_requests": "", "rate": ""}
-        reply = await client.post(f"{HELLO}/configuration/concurrency/controls", data=fields)
+async def test_emptied_controls_get_their_defaults(place: House, client: httpx.AsyncClient) -> None:
+    await sign_in(client, token=TOKENS["admin"])
+    [function] = place.engine.catalog.list(PROJECT)
+    await place.engine.controls.change(function.urn(""), {"burst": 3, "recycle_requests": 7, "rate": 0.5})
+    token = await form_token(client, f"{HELLO}/configuration/concurrency")
+    fields = {"form_token": token, "burst": "", "recycle_requests": "", "rate": ""}
+    reply = await client.post(f"{HELLO}/configuration/concurrency/controls", data=fields)
 
     assert reply.status_code == 303, reply.text
     assert place.engine.controls.of(function.function_id) == Controls()
 
 
-async def test_the_role_invoke_sees_no_page_by_sending_its_form(tmp_path: Path) -> None:
+async def test_the_role_invoke_sees_no_page_by_sending_its_form(client: httpx.AsyncClient) -> None:
     known = {"project_id": PROJECT, "function": "hello"}
     paths = [re.sub(r"{(\w+)}", lambda found: known.get(found[1], "x"), action.path) for action in ACTIONS]
-    async with console(tmp_path) as (_, client):
-        await sign_in(client, token=TOKENS["invoke"])
-        fields = {"form_token": await form_token(client, f"{HOME}docs/")}
-        sent = {path: await client.post(path, data=fields) for path in paths if path not in (SIGN_IN, SIGN_OUT)}
+    await sign_in(client, token=TOKENS["invoke"])
+    fields = {"form_token": await form_token(client, f"{HOME}docs/")}
+    sent = {path: await client.post(path, data=fields) for path in paths if path not in (SIGN_IN, SIGN_OUT)}
 
     assert len(sent) > 30
     assert {path: one.status_code for path, one in sent.items() if one.status_code != 403} == {}
     assert all("the role invoke may not use" in one.text for one in sent.values())
 
 
-async def test_a_stream_ends_when_its_credential_gets_another_role(tmp_path: Path) -> None:
-    async with console(tmp_path) as (place, client):
-        authenticator = place.engine.authenticator
-        assert authenticator is not None
-        headers = {"X-Auth-Token": TOKENS["read"], "Accept": "text/event-stream"}
-        with anyio.fail_after(30):
-            async with client.stream("GET", CHANGES, headers=headers) as reply:
-                authenticator.replace([], [Token(token=TOKENS["read"], project=PROJECT, role="invoke")])
-                place.engine.catalog.settings_changed(1)
-                text = "".join([piece async for piece in reply.aiter_text()])
+async def test_a_stream_ends_when_its_credential_gets_another_role(place: House, client: httpx.AsyncClient) -> None:
+    authenticator = place.engine.authenticator
+    assert authenticator is not None
+    headers = {"X-Auth-Token": TOKENS["read"], "Accept": "text/event-stream"}
+    with anyio.fail_after(30):
+        async with client.stream("GET", CHANGES, headers=headers) as reply:
+            authenticator.replace([], [Token(token=TOKENS["read"], project=PROJECT, role="invoke")])
+            place.engine.catalog.settings_changed(1)
+            text = "".join([piece async for piece in reply.aiter_text()])
 
     assert (reply.status_code, "event: change" in text) == (200, False)
 
 
 async def test_the_link_of_code_is_shown_to_the_role_read_without_its_credentials(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: House, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with console(tmp_path) as (place, client):
-        [function] = place.engine.catalog.list(PROJECT)
-        linked = replace(function, code=replace(function.code, url="https://user:word@host/a.zip?signature=b"))
-        monkeypatch.setattr(FunctionFrame, "version_of", lambda self, call: linked)
-        links = {}
-        for role in ("read", "admin"):
-            await sign_in(client, token=TOKENS[role])
-            links[role] = re.findall(r"https://[^<]*host[^<]*", (await client.get(HELLO)).text)
+    [function] = place.engine.catalog.list(PROJECT)
+    linked = replace(function, code=replace(function.code, url="https://user:word@host/a.zip?signature=b"))
+    monkeypatch.setattr(FunctionFrame, "version_of", lambda self, call: linked)
+    links = {}
+    for role in ("read", "admin"):
+        await sign_in(client, token=TOKENS[role])
+        links[role] = re.findall(r"https://[^<]*host[^<]*", (await client.get(HELLO)).text)
 
     assert links == {"read": ["https://host/******"], "admin": ["https://user:word@host/a.zip?signature=b"]}
 
 
-async def test_the_editor_of_an_event_sends_6_mib(tmp_path: Path) -> None:
+async def test_the_editor_of_an_event_sends_6_mib(client: httpx.AsyncClient) -> None:
     event = '["' + '","' * 2_000_000 + '"]'
-    async with console(tmp_path) as (_, client):
-        await sign_in(client, token=TOKENS["admin"])
-        fields = {"form_token": await form_token(client, f"{HELLO}/test"), "mode": "async", "event": event}
-        page = await client.get(f"{HELLO}/test")
-        reply = await client.post(f"{HELLO}/test", files={name: (None, text) for name, text in fields.items()})
-        encoded = await client.post(f"{HELLO}/test", data=fields)
+    await sign_in(client, token=TOKENS["admin"])
+    fields = {"form_token": await form_token(client, f"{HELLO}/test"), "mode": "async", "event": event}
+    page = await client.get(f"{HELLO}/test")
+    reply = await client.post(f"{HELLO}/test", files={name: (None, text) for name, text in fields.items()})
+    encoded = await client.post(f"{HELLO}/test", data=fields)
 
     assert re.search(f'action="{HELLO}/test" enctype="multipart/form-data"', page.text)
     assert (reply.status_code, encoded.status_code) == (400, 413)
@@ -162,15 +152,16 @@ async def test_the_editor_of_an_event_sends_6_mib(tmp_path: Path) -> None:
     assert reply.text.count("&#34;,&#34;") == 2_000_000
 
 
-async def test_the_role_read_has_no_package_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_role_read_has_no_package_packed(
+    place: House, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packed: list[object] = []
     monkeypatch.setattr(function_code, "with_file", lambda *args: packed.append(args))
     monkeypatch.setattr(function_code, "is_editable", lambda code: True)
-    async with console(tmp_path) as (place, client):
-        await sign_in(client, token=TOKENS["read"])
-        [function] = place.engine.catalog.list(PROJECT)
-        fields = {"form_token": await form_token(client, HELLO), "digest": function.code.digest, "code": "x"}
-        reply = await client.post(f"{HELLO}/code/file?file=index.py", data=fields)
+    await sign_in(client, token=TOKENS["read"])
+    [function] = place.engine.catalog.list(PROJECT)
+    fields = {"form_token": await form_token(client, HELLO), "digest": function.code.digest, "code": "x"}
+    reply = await client.post(f"{HELLO}/code/file?file=index.py", data=fields)
 
     assert (reply.status_code, packed) == (403, [])
 
@@ -197,16 +188,17 @@ async def test_many_wrong_attempts_are_delayed_and_then_refused(
     assert int(replies[1].headers["retry-after"]) > 0
 
 
-async def test_a_bug_in_a_page_is_a_page_with_the_navigation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_in_a_page_is_a_page_with_the_navigation(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken() -> None:
         raise RuntimeError("<b>a bug</b>")
 
-    async with console(tmp_path) as (_, client):
-        await sign_in(client, token=TOKENS["admin"])
-        monkeypatch.setattr(docs, "_files", broken)
-        with capture_logs() as lines:
-            reply = await client.get(f"{HOME}docs/")
-            api = await client.get(f"/v2/{PROJECT}/fgs/functions")
+    await sign_in(client, token=TOKENS["admin"])
+    monkeypatch.setattr(docs, "_files", broken)
+    with capture_logs() as lines:
+        reply = await client.get(f"{HOME}docs/")
+        api = await client.get(f"/v2/{PROJECT}/fgs/functions")
 
     assert (reply.status_code, reply.headers["content-type"]) == (500, "text/html; charset=utf-8")
     assert "internal error; see the engine" in reply.text
@@ -216,34 +208,32 @@ async def test_a_bug_in_a_page_is_a_page_with_the_navigation(tmp_path: Path, mon
     assert (api.status_code, api.headers["content-type"]) == (401, "application/json")
 
 
-async def test_an_unknown_page_of_a_project_keeps_the_project(tmp_path: Path) -> None:
-    async with console(tmp_path) as (_, client):
-        await sign_in(client, token=TOKENS["admin"])
-        replies = [
-            await client.get(f"{HOME}projects/{PROJECT}/nothing"),
-            await client.get(f"{HOME}projects/{PROJECT}/functions/nobody"),
-            await client.get(f"{HELLO}/nothing"),
-        ]
+async def test_an_unknown_page_of_a_project_keeps_the_project(client: httpx.AsyncClient) -> None:
+    await sign_in(client, token=TOKENS["admin"])
+    replies = [
+        await client.get(f"{HOME}projects/{PROJECT}/nothing"),
+        await client.get(f"{HOME}projects/{PROJECT}/functions/nobody"),
+        await client.get(f"{HELLO}/nothing"),
+    ]
 
     assert [reply.status_code for reply in replies] == [404] * 3
     assert all(f'href="{HOME}projects/{PROJECT}/functions"' in reply.text for reply in replies)
 
 
-async def test_pages_show_the_role_read_no_button_that_changes_something(tmp_path: Path) -> None:
+async def test_pages_show_the_role_read_no_button_that_changes_something(client: httpx.AsyncClient) -> None:
     paths = [page.path.format(project_id=PROJECT, function="hello") for page in PAGES if _is_plain(page.path)]
     buttons: dict[str, dict[str, list[str]]] = {"read": {}, "admin": {}}
     creating = {
         f"{HELLO}/configuration/{path}": [403, 200] for path in ("new-alias", "new-reservation", "triggers/new")
     }
     statuses: dict[str, list[int]] = {path: [] for path in {*paths, *creating}}
-    async with console(tmp_path) as (_, client):
-        for role, found in buttons.items():
-            await sign_in(client, token=TOKENS[role])
-            for path, told in statuses.items():
-                reply = await client.get(path)
-                told.append(reply.status_code)
-                assert reply.status_code < 500, (path, reply.text)
-                found[path] = re.findall(r'<button type="submit"[^>]*>([^<]*)<', reply.text)
+    for role, found in buttons.items():
+        await sign_in(client, token=TOKENS[role])
+        for path, told in statuses.items():
+            reply = await client.get(path)
+            told.append(reply.status_code)
+            assert reply.status_code < 500, (path, reply.text)
+            found[path] = re.findall(r'<button type="submit"[^>]*>([^<]*)<', reply.text)
 
     assert len(paths) > 10
     assert {path: statuses[path] for path in creating} == creating

@@ -19,7 +19,7 @@ from engine.storage.sqlite.connection import Readers
 from tests.support.console import form_token
 from tests.support.http_app import PROJECT, SOURCE, encoded
 from tests.support.storages import NOW, failure, made, retried, settled, started, stored, success
-from tests.support.triggering import api_client, house
+from tests.support.triggering import House, api_client, house
 
 RIGHTS: Mapping[str, dict[str, Any]] = {
     "admin": {},
@@ -40,26 +40,28 @@ def headers(rights: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def console(folder: Path) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
-    """Run an engine with a waiting invocation, which never starts. Yield a client and the request id."""
+async def console(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
     tokens = [{**TOKENS[name], "project": PROJECT, **fields} for name, fields in RIGHTS.items()]
-    async with (
-        house(folder, auth__tokens=tokens) as place,
-        api_client(place, authenticator=place.engine.authenticator) as client,
-    ):
-        sent = await client.post(f"{API}/invocations-async", json={"k": SECRET}, headers=headers("admin"))
-        yield client, sent.json()["request_id"]
+    async with house(folder, auth__tokens=tokens) as place, api_client(place) as client:
+        yield place, client
 
 
-async def test_events_and_actions_are_for_those_who_may(tmp_path: Path) -> None:
-    async with console(tmp_path) as (client, request_id):
-        path = f"{HERE}/invocations/{request_id}"
-        pages = {rights: await client.get(path, headers=headers(rights)) for rights in RIGHTS}
-        events = {rights: await client.get(f"{path}/event", headers=headers(rights)) for rights in RIGHTS}
-        editors = {rights: await client.get(f"{path}/again", headers=headers(rights)) for rights in RIGHTS}
-        many = f"{HERE}/functions/hello/invocations/cancel"
-        previews = {rights: await client.get(many, headers=headers(rights)) for rights in RIGHTS}
-        listed = await client.get(f"{HERE}/functions/hello/invocations", headers=headers("read"))
+@pytest.fixture
+async def request_id(client: httpx.AsyncClient) -> str:
+    """Send an invocation, which waits and never starts."""
+    sent = await client.post(f"{API}/invocations-async", json={"k": SECRET}, headers=headers("admin"))
+    request_id: str = sent.json()["request_id"]
+    return request_id
+
+
+async def test_events_and_actions_are_for_those_who_may(client: httpx.AsyncClient, request_id: str) -> None:
+    path = f"{HERE}/invocations/{request_id}"
+    pages = {rights: await client.get(path, headers=headers(rights)) for rights in RIGHTS}
+    events = {rights: await client.get(f"{path}/event", headers=headers(rights)) for rights in RIGHTS}
+    editors = {rights: await client.get(f"{path}/again", headers=headers(rights)) for rights in RIGHTS}
+    many = f"{HERE}/functions/hello/invocations/cancel"
+    previews = {rights: await client.get(many, headers=headers(rights)) for rights in RIGHTS}
+    listed = await client.get(f"{HERE}/functions/hello/invocations", headers=headers("read"))
 
     assert {rights for rights, page in pages.items() if SECRET in page.text} == {"admin", "payloads"}
     assert {rights for rights, page in pages.items() if "Cancel invocation" in page.text} == {"admin"}
@@ -86,17 +88,14 @@ CHANGES: Mapping[str, dict[str, str]] = {
 }
 
 
-async def test_an_action_is_refused_to_a_reader(tmp_path: Path) -> None:
-    async with console(tmp_path) as (client, request_id):
-        path = f"{HERE}/invocations/{request_id}"
-        await client.post(SIGN_IN, data=TOKENS["read"])
-        data = {"form_token": await form_token(client, path)}
-        replies = [
-            await client.post(f"{path}/{action}", data=data) for action in ("cancel", "redrive", "again", "deliver")
-        ]
-        many = await client.post(f"{HERE}/functions/hello/invocations/cancel", data=data)
-        others = [await client.post(f"{HERE}/{path}", data=data | fields) for path, fields in CHANGES.items()]
-        record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("read"))
+async def test_an_action_is_refused_to_a_reader(client: httpx.AsyncClient, request_id: str) -> None:
+    path = f"{HERE}/invocations/{request_id}"
+    await client.post(SIGN_IN, data=TOKENS["read"])
+    data = {"form_token": await form_token(client, path)}
+    replies = [await client.post(f"{path}/{action}", data=data) for action in ("cancel", "redrive", "again", "deliver")]
+    many = await client.post(f"{HERE}/functions/hello/invocations/cancel", data=data)
+    others = [await client.post(f"{HERE}/{path}", data=data | fields) for path, fields in CHANGES.items()]
+    record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("read"))
 
     assert [reply.status_code for reply in (*replies, many, *others)] == [403] * (5 + len(CHANGES))
     assert "may not use CancelAsyncInvocations" in many.text
@@ -124,58 +123,54 @@ QUERIES = {
 }
 
 
-async def test_queries_that_no_page_makes_get_a_page(tmp_path: Path) -> None:
-    async with console(tmp_path) as (client, _):
-        replies = {query: await client.get(f"{HERE}/invocations?{query}", headers=headers("read")) for query in QUERIES}
+async def test_queries_that_no_page_makes_get_a_page(client: httpx.AsyncClient) -> None:
+    replies = {query: await client.get(f"{HERE}/invocations?{query}", headers=headers("read")) for query in QUERIES}
 
     assert {query: reply.status_code for query, reply in replies.items()} == QUERIES
     assert {reply.headers["content-type"] for reply in replies.values()} == {"text/html; charset=utf-8"}
 
 
-async def test_a_function_is_named_with_its_version_or_alias(tmp_path: Path) -> None:
-    async with console(tmp_path) as (client, request_id):
-        for target, body in (("versions", {"version": "v1"}), ("aliases", {"name": "prod", "version": "v1"})):
-            assert (await client.post(f"{API}/{target}", json=body, headers=headers("admin"))).status_code < 300
-        sent = await client.post(f"{ALIAS}/invocations-async", json={}, headers=headers("admin"))
-        by_alias = sent.json()["request_id"]
-        shown = {
-            name: (await client.get(f"{HERE}/invocations?function={name}", headers=headers("admin"))).text
-            for name in ("hello", "hello:latest", "default:hello", "hello:v1", "hello:!prod", "default:hello:v1")
-        }
+async def test_a_function_is_named_with_its_version_or_alias(client: httpx.AsyncClient, request_id: str) -> None:
+    for target, body in (("versions", {"version": "v1"}), ("aliases", {"name": "prod", "version": "v1"})):
+        assert (await client.post(f"{API}/{target}", json=body, headers=headers("admin"))).status_code < 300
+    sent = await client.post(f"{ALIAS}/invocations-async", json={}, headers=headers("admin"))
+    by_alias = sent.json()["request_id"]
+    shown = {
+        name: (await client.get(f"{HERE}/invocations?function={name}", headers=headers("admin"))).text
+        for name in ("hello", "hello:latest", "default:hello", "hello:v1", "hello:!prod", "default:hello:v1")
+    }
 
     assert {name for name, text in shown.items() if request_id in text} == {"hello", "hello:latest", "default:hello"}
     assert {name for name, text in shown.items() if by_alias in text} == {*shown} - {"hello:latest"}
 
 
-async def test_forms_that_no_page_makes_are_refused(tmp_path: Path) -> None:
+async def test_forms_that_no_page_makes_are_refused(client: httpx.AsyncClient, request_id: str) -> None:
     hello, number = f"{HERE}/functions/hello", "9" * 5000
-    async with console(tmp_path) as (client, request_id):
-        await client.post(SIGN_IN, data=TOKENS["admin"])
-        token = {"form_token": await form_token(client, hello)}
-        forms = {
-            f"{hello}/invocations/cancel": {"text": "x"},  # many are not chosen by text
-            f"{HERE}/invocations/{request_id}/deliver": {"delivery": number},
-            f"{hello}/configuration/concurrency": {"priority_cap": number},
-            f"{hello}/code": {"code": ""},
-        }
-        replies = [await client.post(path, data={**token, **fields}) for path, fields in forms.items()]
-        shown = await client.get(f"{hello}/invocations/cancel?text=x")
-        record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("admin"))
+    await client.post(SIGN_IN, data=TOKENS["admin"])
+    token = {"form_token": await form_token(client, hello)}
+    forms = {
+        f"{hello}/invocations/cancel": {"text": "x"},  # many are not chosen by text
+        f"{HERE}/invocations/{request_id}/deliver": {"delivery": number},
+        f"{hello}/configuration/concurrency": {"priority_cap": number},
+        f"{hello}/code": {"code": ""},
+    }
+    replies = [await client.post(path, data={**token, **fields}) for path, fields in forms.items()]
+    shown = await client.get(f"{hello}/invocations/cancel?text=x")
+    record = await client.get(f"{API}/async-invocations/{request_id}", headers=headers("admin"))
 
     assert [reply.status_code for reply in (*replies, shown)] == [400] * 5
     assert (record.json()["status"], "write some code" in replies[-1].text) == ("WAIT", True)
 
 
-async def test_the_path_of_a_form_leads_to_its_page(tmp_path: Path) -> None:
+async def test_the_path_of_a_form_leads_to_its_page(client: httpx.AsyncClient) -> None:
     pages = {
         "functions/hello/code": "functions/hello",
         "functions/a%3Ab/test/save": "functions/a%3Ab/test",
         "functions/hello/configuration/concurrency/controls": "functions/hello/configuration/concurrency",
         "queues/hello/pause": "queues",
     }
-    async with console(tmp_path) as (client, _):
-        found = {path: await client.get(f"{HERE}/{path}", headers=headers("read")) for path in pages}
-        unknown = await client.get(f"{HERE}/functions/hello/nothing", headers=headers("read"))
+    found = {path: await client.get(f"{HERE}/{path}", headers=headers("read")) for path in pages}
+    unknown = await client.get(f"{HERE}/functions/hello/nothing", headers=headers("read"))
 
     assert {path: reply.headers["location"] for path, reply in found.items()} == {
         path: f"{HERE}/{page}" for path, page in pages.items()
@@ -202,30 +197,28 @@ async def test_attempts_that_failed_and_are_tried_again_are_listed(tmp_path: Pat
     assert cancel.status_code == 400
 
 
-async def test_an_invocation_that_never_started_has_no_attempts(tmp_path: Path) -> None:
-    async with console(tmp_path) as (client, request_id):
-        path = f"{HERE}/invocations/{request_id}"
-        listed = await client.get(f"{HERE}/invocations", headers=headers("read"))
-        waiting = await client.get(path, headers=headers("read"))
-        await client.post(f"{API}/cancel", json={"request_id": request_id, "type": "force"}, headers=headers("admin"))
-        ended = await client.get(path, headers=headers("read"))
+async def test_an_invocation_that_never_started_has_no_attempts(client: httpx.AsyncClient, request_id: str) -> None:
+    path = f"{HERE}/invocations/{request_id}"
+    listed = await client.get(f"{HERE}/invocations", headers=headers("read"))
+    waiting = await client.get(path, headers=headers("read"))
+    await client.post(f"{API}/cancel", json={"request_id": request_id, "type": "force"}, headers=headers("admin"))
+    ended = await client.get(path, headers=headers("read"))
 
     assert '<td data-label="Attempts" class="amount">0</td>' in listed.text
     for page in (waiting, ended):
         assert "<dt>Attempts</dt><dd>0</dd>" in page.text
 
 
-async def test_a_second_redrive_says_that_nothing_was_sent(tmp_path: Path) -> None:
-    async with console(tmp_path) as (client, request_id):
-        await client.post(f"{API}/cancel", json={"request_id": request_id, "type": "force"}, headers=headers("admin"))
-        path, many = f"{HERE}/invocations/{request_id}", f"{HERE}/functions/hello/invocations/redrive"
-        await client.post(SIGN_IN, data=TOKENS["admin"])
-        token = {"form_token": await form_token(client, path)}
-        pages = [await client.post(f"{path}/redrive", data=token, follow_redirects=True) for _ in range(2)]
-        fields = {**token, "code": "4208", "total": "1", "done": "0", "refused": "0"}
-        all_again = await client.post(many, data=fields)
-        redrive = {"request_ids": [request_id]}
-        reply = await client.post(f"{API}/async-invocations/redrive", json=redrive, headers=headers("admin"))
+async def test_a_second_redrive_says_that_nothing_was_sent(client: httpx.AsyncClient, request_id: str) -> None:
+    await client.post(f"{API}/cancel", json={"request_id": request_id, "type": "force"}, headers=headers("admin"))
+    path, many = f"{HERE}/invocations/{request_id}", f"{HERE}/functions/hello/invocations/redrive"
+    await client.post(SIGN_IN, data=TOKENS["admin"])
+    token = {"form_token": await form_token(client, path)}
+    pages = [await client.post(f"{path}/redrive", data=token, follow_redirects=True) for _ in range(2)]
+    fields = {**token, "code": "4208", "total": "1", "done": "0", "refused": "0"}
+    all_again = await client.post(many, data=fields)
+    redrive = {"request_ids": [request_id]}
+    reply = await client.post(f"{API}/async-invocations/redrive", json=redrive, headers=headers("admin"))
 
     first, second = (page.text for page in pages)
     assert f"Redriven. This invocation repeats {request_id}." in first

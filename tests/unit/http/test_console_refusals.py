@@ -42,15 +42,19 @@ class Console:
 
 
 @asynccontextmanager
-async def console(folder: Path) -> AsyncIterator[Console]:
+async def console(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
     async with house(folder, [webhook, kafka]) as place, api_client(place) as client:
-        yield Console(client, place)
+        yield place, client
 
 
-async def test_the_reason_of_a_pause_stays_beside_its_error(tmp_path: Path) -> None:
+@pytest.fixture
+def at(place: House, client: httpx.AsyncClient) -> Console:
+    return Console(client, place)
+
+
+async def test_the_reason_of_a_pause_stays_beside_its_error(at: Console) -> None:
     reason = "moving " * 100
-    async with console(tmp_path) as at:
-        reply = await at.send(HELLO, f"{HELLO}/pause", reason=reason)
+    reply = await at.send(HELLO, f"{HELLO}/pause", reason=reason)
 
     assert reply.status_code == 400
     assert '<details class="menu" open>' in reply.text
@@ -58,26 +62,24 @@ async def test_the_reason_of_a_pause_stays_beside_its_error(tmp_path: Path) -> N
     assert re.search(r'id="f-reason-error">[^<]*256', reply.text)
 
 
-async def test_a_secret_must_be_typed_again(tmp_path: Path) -> None:
+async def test_a_secret_must_be_typed_again(at: Console) -> None:
     path = f"{HELLO}/configuration/triggers/new"
     fields = {"kind": "WEBHOOK", "event_data.secret": SECRET, "event_data.name": ""}
-    async with console(tmp_path) as at:
-        reply = await at.send(f"{path}?kind=WEBHOOK", path, **fields)
+    reply = await at.send(f"{path}?kind=WEBHOOK", path, **fields)
 
     assert (reply.status_code, SECRET in reply.text) == (400, False)
     assert 'id="f-event_data.secret-error">Type it again' in reply.text
     assert 'id="f-event_data.name-error">Enter a value' in reply.text
 
 
-async def test_a_private_key_keeps_its_lines_and_is_not_shown(tmp_path: Path) -> None:
+async def test_a_private_key_keeps_its_lines_and_is_not_shown(at: Console) -> None:
     path, key = f"{HELLO}/configuration/triggers/new", "-----BEGIN KEY-----\nabc\n"
     options = {"instance_id": "main", "topic_ids": "t", "batch_size": "1", "kafka_cert": key, "kafka_key": key}
     fields = {f"event_data.{name}": value for name, value in options.items()} | {"event_data.kafka_ssl_enable": "on"}
-    async with console(tmp_path) as at:
-        page = await at.get(f"{path}?kind=KAFKA")
-        made = await at.send(f"{path}?kind=KAFKA", path, kind="KAFKA", **fields)
-        shown = await at.get(made.headers["location"])
-        [trigger] = at.place.engine.resources.triggers.all()
+    page = await at.get(f"{path}?kind=KAFKA")
+    made = await at.send(f"{path}?kind=KAFKA", path, kind="KAFKA", **fields)
+    shown = await at.get(made.headers["location"])
+    [trigger] = at.place.engine.resources.triggers.all()
 
     assert '<textarea id="f-event_data.kafka_key"' in page
     assert '<select id="f-event_data.message_format"' in page
@@ -85,32 +87,30 @@ async def test_a_private_key_keeps_its_lines_and_is_not_shown(tmp_path: Path) ->
     assert shown.count("abc") == 1  # the certificate
 
 
-async def test_a_reservation_of_no_instance_is_refused(tmp_path: Path) -> None:
+async def test_a_reservation_of_no_instance_is_refused(at: Console) -> None:
     path = f"{HELLO}/configuration/new-reservation"
-    async with console(tmp_path) as at:
-        reply = await at.send(path, path, qualifier="latest", count="0")
-        made = await at.send(path, path, qualifier="latest", count="1")
-        one = f"{HELLO}/configuration/reserved/latest"
-        await at.send(one, one, count="0")
-        after = await at.get(f"{HELLO}/configuration/reserved")
+    reply = await at.send(path, path, qualifier="latest", count="0")
+    made = await at.send(path, path, qualifier="latest", count="1")
+    one = f"{HELLO}/configuration/reserved/latest"
+    await at.send(one, one, count="0")
+    after = await at.get(f"{HELLO}/configuration/reserved")
 
     assert (reply.status_code, made.status_code) == (400, 303)
     assert "Nothing is reserved: enter 1 or more" in reply.text
     assert "Removed the reservation." in after
 
 
-async def test_tags_that_are_saved_by_half_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tags_that_are_saved_by_half_say_so(at: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     path = f"{HELLO}/configuration/tags"
 
     async def refuse(*_: object) -> None:
         raise NotStored("the disk is full")
 
-    async with console(tmp_path) as at:
-        await at.send(path, path, key="old", value="1")
-        with monkeypatch.context() as patched:
-            patched.setattr(Tags, "add", refuse)
-            reply = await at.send(path, path, key="new", value="2")
-        page = await at.get(path)
+    await at.send(path, path, key="old", value="1")
+    with monkeypatch.context() as patched:
+        patched.setattr(Tags, "add", refuse)
+        reply = await at.send(path, path, key="new", value="2")
+    page = await at.get(path)
 
     assert reply.status_code == 400
     assert "Removed old, and saved nothing else; save again. " in reply.text

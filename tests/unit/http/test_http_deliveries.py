@@ -145,36 +145,33 @@ async def act(client: httpx.AsyncClient, path: str = HERE, **fields: Any) -> htt
     return await client.post(path, data=data, follow_redirects=True)
 
 
-async def test_one_delivery_is_redirected_to_the_present_destination(tmp_path: Path) -> None:
-    async with console(tmp_path) as (place, client):
-        page = (await client.get(HERE)).text
-        sent = await act(client, one="redirect-3")
-        after = await stored(place)
+async def test_one_delivery_is_redirected_to_the_present_destination(place: House, client: httpx.AsyncClient) -> None:
+    page = (await client.get(HERE)).text
+    sent = await act(client, one="redirect-3")
+    after = await stored(place)
 
     assert page.count(">Redirect</button>") == 4
     assert "1 delivery sent to the present destination." in sent.text
     assert [one[:2] for one in after if one[2] == PRESENT] == [(3, False)]
 
 
-async def test_all_deliveries_of_a_list_are_redirected(tmp_path: Path) -> None:
-    async with console(tmp_path) as (place, client):
-        asked = (await client.get(f"{HERE}/redrive?pending=1&redirect=1")).text
-        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', asked))
-        done = await act(client, f"{HERE}/redrive", **fields)
-        after = await stored(place)
+async def test_all_deliveries_of_a_list_are_redirected(place: House, client: httpx.AsyncClient) -> None:
+    asked = (await client.get(f"{HERE}/redrive?pending=1&redirect=1")).text
+    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', asked))
+    done = await act(client, f"{HERE}/redrive", **fields)
+    after = await stored(place)
 
     assert "<strong>2</strong> waiting deliveries" in asked
     assert "<strong>2</strong> deliveries redirected." in done.text
     assert [one[2] for one in after] == [WRONG, WRONG, PRESENT, PRESENT]
 
 
-async def test_deliveries_that_wait_are_discarded_one_or_all(tmp_path: Path) -> None:
-    async with console(tmp_path) as (place, client):
-        await act(client, one="discard-3")  # as if it were in the list of given-up ones
-        one = await act(client, one="discard-3", pending="true")
-        left = await stored(place)
-        await act(client, f"{HERE}/discard", pending="true", after="0", done="0", total="1")
-        after = await stored(place)
+async def test_deliveries_that_wait_are_discarded_one_or_all(place: House, client: httpx.AsyncClient) -> None:
+    await act(client, one="discard-3")  # as if it were in the list of given-up ones
+    one = await act(client, one="discard-3", pending="true")
+    left = await stored(place)
+    await act(client, f"{HERE}/discard", pending="true", after="0", done="0", total="1")
+    after = await stored(place)
 
     assert "1 delivery discarded." in one.text
     assert [each[0] for each in left] == [1, 2, 4]

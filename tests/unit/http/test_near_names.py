@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from engine.asgi.ignored_fields import MOST_NAMES
 from engine.http import server
 from tests.support.http_app import PROJECT, Api, serve, urn_of
-from tests.unit.http.test_roles import ask, secured
+from tests.unit.http.test_roles import ask, console
 
 IGNORED = "x-functiond-ignored-fields"
 
@@ -41,7 +41,7 @@ async def test_an_unknown_function_suggests_up_to_three_near_names(api: Api) -> 
 
 
 async def test_names_are_suggested_only_to_those_who_may_list_functions(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (place, client):
+    async with console(tmp_path) as (place, client):
         [function] = place.engine.catalog.list(PROJECT)
         path = f"/v2/{PROJECT}/fgs/functions/{function.name}e/async-invocations"
         invoke, read = await ask(client, "invoke", "GET", path), await ask(client, "read", "GET", path)

@@ -64,14 +64,11 @@ def token_of(rights: str) -> str:
 
 
 @asynccontextmanager
-async def secured(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
+async def console(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
     """Run an engine with a token for each of RIGHTS, and yield it with an HTTP client."""
     tokens = [{"token": token_of(name), "project": PROJECT, **rights} for name, rights in RIGHTS.items()]
     del tokens[-1]["project"]
-    async with (
-        house(folder, PLUGINS, auth__tokens=tokens) as place,
-        api_client(place, authenticator=place.engine.authenticator) as client,
-    ):
+    async with house(folder, PLUGINS, auth__tokens=tokens) as place, api_client(place) as client:
         await until(lambda: has_all_routes(place))
         yield place, client
 
@@ -103,31 +100,32 @@ def may(rights: str, operation: Operation) -> bool:
 
 
 @pytest.mark.parametrize("rights", RIGHTS)
-async def test_each_role_uses_its_operations_and_no_others(tmp_path: Path, rights: str) -> None:
-    async with secured(tmp_path) as (place, client):
-        served = place.engine.plugins.mounts.operations()
-        operations = [one for one in [*OPERATIONS, *PAGES, *served] if one.path not in OPEN_PATHS]
-        for operation in operations:
-            body = {"content": b"{}", "headers": {"content-type": "application/json"}} if operation.body else {}
-            reply = await ask(client, rights, operation.method, path_of(operation), **body)
+async def test_each_role_uses_its_operations_and_no_others(
+    place: House, client: httpx.AsyncClient, rights: str
+) -> None:
+    served = place.engine.plugins.mounts.operations()
+    operations = [one for one in [*OPERATIONS, *PAGES, *served] if one.path not in OPEN_PATHS]
+    for operation in operations:
+        body = {"content": b"{}", "headers": {"content-type": "application/json"}} if operation.body else {}
+        reply = await ask(client, rights, operation.method, path_of(operation), **body)
 
-            if may(rights, operation):
-                # SMN answers some invalid bodies with 403 as well.
-                assert reply.status_code != 401, (operation.name, reply.text)
-                assert reply.status_code != 403 or operation.name.startswith("Smn"), (operation.name, reply.text)
-                assert "the role" not in reply.text or operation.name == "ShowDocument" or operation.name in _PAGES
-                continue
-            assert reply.status_code == 403, (operation.name, reply.text)
-            told = reply.text if operation.name in _PAGES else reply.json()["error_msg"]
-            assert operation.name in told
-            assert f"the role {RIGHTS[rights]['role']} may" in told
-            if operation.name not in _PAGES:
-                assert reply.json()["error_code"] == "FSS.0403"
-                assert reply.headers["x-request-id"]
+        if may(rights, operation):
+            # SMN answers some invalid bodies with 403 as well.
+            assert reply.status_code != 401, (operation.name, reply.text)
+            assert reply.status_code != 403 or operation.name.startswith("Smn"), (operation.name, reply.text)
+            assert "the role" not in reply.text or operation.name == "ShowDocument" or operation.name in _PAGES
+            continue
+        assert reply.status_code == 403, (operation.name, reply.text)
+        told = reply.text if operation.name in _PAGES else reply.json()["error_msg"]
+        assert operation.name in told
+        assert f"the role {RIGHTS[rights]['role']} may" in told
+        if operation.name not in _PAGES:
+            assert reply.json()["error_code"] == "FSS.0403"
+            assert reply.headers["x-request-id"]
 
-        assert len(served) > 35
-        assert any(may(rights, operation) for operation in operations)
-        assert rights == "admin" or not all(may(rights, operation) for operation in operations)
+    assert len(served) > 35
+    assert any(may(rights, operation) for operation in operations)
+    assert rights == "admin" or not all(may(rights, operation) for operation in operations)
 
 
 def test_the_table_gives_each_role_the_operations_of_its_purpose() -> None:
@@ -152,7 +150,7 @@ async def test_an_admin_of_one_of_two_projects_gets_no_backup_and_accepts_no_clo
     backups, clock = f"/v2/{PROJECT}/fgs/backups", f"/v2/{PROJECT}/fgs/clock/accept"
     async with (
         house(tmp_path / "data", auth__tokens=tokens, storage__backup_dir=str(tmp_path)) as place,
-        api_client(place, authenticator=place.engine.authenticator) as client,
+        api_client(place) as client,
     ):
         stolen = await ask(client, PROJECT, "POST", backups, json={"path": str(tmp_path / "stolen")})
         denied = await ask(client, PROJECT, "POST", clock)
@@ -168,12 +166,11 @@ async def test_an_admin_of_one_of_two_projects_gets_no_backup_and_accepts_no_clo
     assert (tmp_path / "made" / "backup.json").exists()
 
 
-async def test_a_request_that_no_table_names_is_for_admin_only(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (_, client):
-        for path in (f"/v2/{PROJECT}/streams/a/b/c/d", f"/v3/{PROJECT}/streams", "/triggers/cts/else"):
-            assert (await ask(client, "read", "GET", path)).status_code == 403
-            assert (await ask(client, "invoke", "PATCH", path)).status_code == 403
-            assert (await ask(client, "admin", "PATCH", path)).status_code != 403
+async def test_a_request_that_no_table_names_is_for_admin_only(client: httpx.AsyncClient) -> None:
+    for path in (f"/v2/{PROJECT}/streams/a/b/c/d", f"/v3/{PROJECT}/streams", "/triggers/cts/else"):
+        assert (await ask(client, "read", "GET", path)).status_code == 403
+        assert (await ask(client, "invoke", "PATCH", path)).status_code == 403
+        assert (await ask(client, "admin", "PATCH", path)).status_code != 403
 
 
 async def plant(place: House, client: httpx.AsyncClient) -> str:
@@ -223,23 +220,23 @@ async def shown_to(client: httpx.AsyncClient, rights: str, request_id: str, even
     return "\n".join(texts)
 
 
-async def test_the_role_read_sees_no_secrets_and_payloads_only_on_demand(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (place, client):
-        request_id = await plant(place, client)
-        [event] = (await ask(client, "admin", "GET", f"{FUNCTIONS}/hello/events")).json()["events"]
-        shown = {rights: await shown_to(client, rights, request_id, event["id"]) for rights in RIGHTS}
+async def test_the_role_read_sees_no_secrets_and_payloads_only_on_demand(
+    place: House, client: httpx.AsyncClient
+) -> None:
+    request_id = await plant(place, client)
+    [event] = (await ask(client, "admin", "GET", f"{FUNCTIONS}/hello/events")).json()["events"]
+    shown = {rights: await shown_to(client, rights, request_id, event["id"]) for rights in RIGHTS}
 
     assert {text: [rights for rights in RIGHTS if text in shown[rights]] for text in SEEN} == SEEN
 
 
 async def test_a_large_list_shows_the_role_read_no_secrets_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: House, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(large_replies, "STEP", 1)  # each item of a list is then sent by itself
-    async with secured(tmp_path) as (place, client):
-        await plant(place, client)
-        path = f"{FUNCTIONS}/hello/versions"
-        shown = {rights: await ask(client, rights, "GET", path) for rights in ("read", "payloads", "admin")}
+    await plant(place, client)
+    path = f"{FUNCTIONS}/hello/versions"
+    shown = {rights: await ask(client, rights, "GET", path) for rights in ("read", "payloads", "admin")}
 
     assert [ENVIRONMENT in reply.text for reply in shown.values()] == [False, False, True]
     lists = {rights: reply.json() for rights, reply in shown.items()}
@@ -271,10 +268,7 @@ class _Unreachable:
 async def test_the_role_read_sees_no_credentials_in_problems_of_services(tmp_path: Path) -> None:
     plugin = Plugin(kinds=("LAMP",), serve=lambda settings: _Unreachable())
     tokens = [{"token": token_of(name), "project": PROJECT, **RIGHTS[name]} for name in ("read", "admin")]
-    async with (
-        house(tmp_path, [plugin], auth__tokens=tokens) as place,
-        api_client(place, authenticator=place.engine.authenticator) as client,
-    ):
+    async with house(tmp_path, [plugin], auth__tokens=tokens) as place, api_client(place) as client:
         pages: dict[str, str] = {}
         for rights in ("read", "admin"):
             with anyio.fail_after(60):
@@ -284,16 +278,15 @@ async def test_the_role_read_sees_no_credentials_in_problems_of_services(tmp_pat
     assert {rights: HOOK in page for rights, page in pages.items()} == {"read": False, "admin": True}
 
 
-async def test_the_role_invoke_gets_status_and_result_of_an_invocation(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (_, client):
-        accepted = await ask(client, "invoke", "POST", f"{FUNCTIONS}/hello/invocations-async", json={"k": PAYLOAD})
-        record = f"{FUNCTIONS}/hello/async-invocations/{accepted.json()['request_id']}"
-        to_invoker = (await ask(client, "invoke", "GET", record)).json()
-        to_reader = (await ask(client, "read", "GET", record)).json()
-        whole = (await ask(client, "payloads", "GET", record)).json()
-        cancelled = await ask(
-            client, "invoke", "POST", f"{FUNCTIONS}/hello/cancel", json={"request_id": accepted.json()["request_id"]}
-        )
+async def test_the_role_invoke_gets_status_and_result_of_an_invocation(client: httpx.AsyncClient) -> None:
+    accepted = await ask(client, "invoke", "POST", f"{FUNCTIONS}/hello/invocations-async", json={"k": PAYLOAD})
+    record = f"{FUNCTIONS}/hello/async-invocations/{accepted.json()['request_id']}"
+    to_invoker = (await ask(client, "invoke", "GET", record)).json()
+    to_reader = (await ask(client, "read", "GET", record)).json()
+    whole = (await ask(client, "payloads", "GET", record)).json()
+    cancelled = await ask(
+        client, "invoke", "POST", f"{FUNCTIONS}/hello/cancel", json={"request_id": accepted.json()["request_id"]}
+    )
 
     assert (accepted.status_code, cancelled.status_code) == (202, 200)
     assert set(whole) - set(to_invoker) == {"payload", "log"}
@@ -302,11 +295,10 @@ async def test_the_role_invoke_gets_status_and_result_of_an_invocation(tmp_path:
     assert json.loads(whole["payload"]) == {"k": PAYLOAD}
 
 
-async def test_the_console_shows_a_role_only_what_it_may_open(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (_, client):
-        docs = {rights: (await ask(client, rights, "GET", f"{HOME}docs/")).text for rights in ("invoke", "read")}
-        lists = {rights: (await ask(client, rights, "GET", HOME)).text for rights in ("read", "admin")}
-        files = [await client.get(f"{HOME}static/{name}") for name in FILES]
+async def test_the_console_shows_a_role_only_what_it_may_open(client: httpx.AsyncClient) -> None:
+    docs = {rights: (await ask(client, rights, "GET", f"{HOME}docs/")).text for rights in ("invoke", "read")}
+    lists = {rights: (await ask(client, rights, "GET", HOME)).text for rights in ("read", "admin")}
+    files = [await client.get(f"{HOME}static/{name}") for name in FILES]
 
     assert f"{HOME}projects/" in docs["read"]
     assert f"{HOME}projects/" not in docs["invoke"]
@@ -316,17 +308,16 @@ async def test_the_console_shows_a_role_only_what_it_may_open(tmp_path: Path) ->
     assert {file.status_code for file in files} == {200}
 
 
-async def test_each_denial_is_logged_with_credential_and_role(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (_, client):
-        with capture_logs() as lines:
-            await ask(client, "read", "DELETE", f"{FUNCTIONS}/hello")
-            await ask(client, "invoke", "GET", "/v2/other/fgs/functions")
-            await ask(client, "admin", "PUT", "/v3/other/streams/events", json={})
-            await ask(client, "read", "POST", f"/v2/{PROJECT}/streams", json={})
-            for _ in range(LINES + 5):
-                assert (await client.get(FUNCTIONS)).status_code == 401
-            await ask(client, "invoke", "GET", FUNCTIONS)
-        denials = [line for line in lines if line["event"] == "access denied"]
+async def test_each_denial_is_logged_with_credential_and_role(client: httpx.AsyncClient) -> None:
+    with capture_logs() as lines:
+        await ask(client, "read", "DELETE", f"{FUNCTIONS}/hello")
+        await ask(client, "invoke", "GET", "/v2/other/fgs/functions")
+        await ask(client, "admin", "PUT", "/v3/other/streams/events", json={})
+        await ask(client, "read", "POST", f"/v2/{PROJECT}/streams", json={})
+        for _ in range(LINES + 5):
+            assert (await client.get(FUNCTIONS)).status_code == 401
+        await ask(client, "invoke", "GET", FUNCTIONS)
+    denials = [line for line in lines if line["event"] == "access denied"]
 
     roles = ["read", "invoke", "admin", "read", *[None] * LINES, "invoke"]  # not all of anonymous clients are logged
     assert [line.get("role") for line in denials] == roles
@@ -337,18 +328,17 @@ async def test_each_denial_is_logged_with_credential_and_role(tmp_path: Path) ->
     assert not any(token_of(rights) in str(lines) for rights in RIGHTS)
 
 
-async def test_changes_of_plugins_leave_traces_that_say_who(tmp_path: Path) -> None:
+async def test_changes_of_plugins_leave_traces_that_say_who(place: House, client: httpx.AsyncClient) -> None:
     traces: list[Trace] = []
-    async with secured(tmp_path) as (place, client):
-        streams = f"/v2/{PROJECT}/streams"
-        with place.engine.audit.subscribed(traces.append):
-            stream = {"stream_name": "events", "partition_count": 1}
-            await ask(client, "admin", "POST", streams, json=stream)
-            record = {"stream_name": "events", "records": [{"data": "YQ==", "partition_key": "a"}]}
-            sent = await ask(client, "invoke", "POST", f"/v2/{PROJECT}/records", json=record)
-            await ask(client, "read", "DELETE", f"{streams}/events")
-            gone = await ask(client, "admin", "DELETE", f"{streams}/nothing")
-            await ask(client, "admin", "PUT", f"{FUNCTIONS}/hello/collect/true")
+    streams = f"/v2/{PROJECT}/streams"
+    with place.engine.audit.subscribed(traces.append):
+        stream = {"stream_name": "events", "partition_count": 1}
+        await ask(client, "admin", "POST", streams, json=stream)
+        record = {"stream_name": "events", "records": [{"data": "YQ==", "partition_key": "a"}]}
+        sent = await ask(client, "invoke", "POST", f"/v2/{PROJECT}/records", json=record)
+        await ask(client, "read", "DELETE", f"{streams}/events")
+        gone = await ask(client, "admin", "DELETE", f"{streams}/nothing")
+        await ask(client, "admin", "PUT", f"{FUNCTIONS}/hello/collect/true")
 
     assert sent.status_code == 200
     made, refused, marked = traces
@@ -386,9 +376,8 @@ def test_a_param_that_is_no_json_is_masked_whole() -> None:
     assert param_shown('{"token":"","private":false}') == '{"token":"","private":false}'
 
 
-async def test_the_page_about_security_lists_the_operations_of_each_role(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (place, _):
-        served = place.engine.plugins.mounts.operations()
+async def test_the_page_about_security_lists_the_operations_of_each_role(place: House) -> None:
+    served = place.engine.plugins.mounts.operations()
     page = (DOCS / "security.md").read_text()
 
     rows = dict(re.findall(r"^\| `(invoke|read|operator)` \| (.*) \|$", page, re.MULTILINE))

@@ -11,7 +11,7 @@ from engine.http.operations import OPERATIONS
 from engine.http.plugin_requests import variables
 from engine.protocols import Operation
 from tests.support.http_app import PROJECT, Api, urn_of
-from tests.unit.http.test_roles import ask, path_of, secured
+from tests.unit.http.test_roles import ask, console, path_of
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -22,7 +22,7 @@ def methods_of(path: str, operations: Iterable[Operation] = OPERATIONS) -> set[s
 
 
 async def test_a_wrong_method_is_answered_with_those_that_the_path_has(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (_, client):
+    async with console(tmp_path) as (_, client):
         for operation in OPERATIONS:
             path = path_of(operation)
             wrong = next(method for method in METHODS if method not in methods_of(path))
@@ -34,7 +34,7 @@ async def test_a_wrong_method_is_answered_with_those_that_the_path_has(tmp_path:
 
 
 async def test_a_wrong_method_at_a_path_of_a_plugin_is_not_a_matter_of_the_role(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (place, client):
+    async with console(tmp_path) as (place, client):
         served = place.engine.plugins.mounts.operations()
         for operation in served:
             path = path_of(operation)
@@ -50,7 +50,7 @@ async def test_a_wrong_method_at_a_path_of_a_plugin_is_not_a_matter_of_the_role(
 
 
 async def test_each_path_with_get_has_head_without_a_body(tmp_path: Path) -> None:
-    async with secured(tmp_path) as (place, client):
+    async with console(tmp_path) as (place, client):
         served = [*OPERATIONS, *place.engine.plugins.mounts.operations()]
         for operation in served:
             path = path_of(operation)
