@@ -20,7 +20,11 @@ class FunctionParam(Struct, frozen=True, kw_only=True):
     ]
 
     def __post_init__(self) -> None:
-        if not self.func_urn.startswith("urn:"):
+        try:
+            complete = parse_urn(self.func_urn, region="", project="").region != ""
+        except InvalidField:
+            complete = False
+        if not complete:
             allowed = "must be a complete URN: urn:fss:<region>:<project>:function:<package>:<name>"
             raise InvalidField("func_urn", self.func_urn, allowed)
 

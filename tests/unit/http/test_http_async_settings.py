@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from engine.logs.target import LogTarget
@@ -84,7 +86,7 @@ async def test_a_list_holds_the_settings_of_all_versions(api: Api) -> None:
     assert full.json["page_info"] == {"next_marker": 1, "previous_marker": 0, "current_count": 1}
 
 
-NEXT = {"on_success": {"destination": "FunctionGraph", "param": '{"func_urn": "hello"}'}}
+NEXT = {"on_success": {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of()})}}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,7 @@ async def test_settings_that_cannot_be_are_refused(api: Api, body: object, probl
         ({"destination": "OBS", "param": "bucket"}, "param"),
         ({"destination": "FunctionGraph", "param": "{}"}, "param.func_urn"),
         ({"destination": "FunctionGraph", "param": '{"func_urn": "next"}'}, "param.func_urn"),
+        ({"destination": "FunctionGraph", "param": '{"func_urn": "urn:x"}'}, "param.func_urn"),
         (
             {
                 "destination": "FunctionGraph",
