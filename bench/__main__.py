@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report.show_profile(console, options.profile)
     if given.json:
         report.write_json(Path(given.json), report.Results(machine=machine, options=options, scenarios=measured))
-    missed = (one for found in measured.values() for one in found if one.required and not one.met)
+    missed = (figure for figures in measured.values() for figure in figures if figure.required and not figure.met)
     return int(any(missed))
 
 

@@ -20,19 +20,19 @@ BODY = '{"k": "' + "x" * 191 + '"}'
 
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
-        found: Round = {}
+        figures: Round = {}
         with scratch(options) as directory, engine(directory, profile=options.profile) as server:
             path = server.deploy("held", HELD, instances=1) + "/invocations-async"
             for connections in CONNECTIONS:
                 # Measured before and after the cell it is compared with, because a machine's speed varies.
                 bare = [_bare(options, progress)] if connections == MAIN else []
                 progress(f"accept: {connections} connections")
-                found |= _cell(server, path, connections, options)
+                figures |= _cell(server, path, connections, options)
                 if bare:
                     bare.append(_bare(options, progress))
-                    found["starlette 64"] = mean(bare)
-        found["accept / starlette 64"] = found["accept 64"] / found["starlette 64"]
-        yield found
+                    figures["starlette 64"] = mean(bare)
+        figures["accept / starlette 64"] = figures["accept 64"] / figures["starlette 64"]
+        yield figures
 
 
 def _bare(options: Options, progress: Progress) -> float:
@@ -48,14 +48,14 @@ def _cell(server: Engine, path: str, connections: int, options: Options) -> Roun
     report = load(_job(server, path, connections, options))
     used = cpu_of(server.pid).since(before)
     all_commits, all_carried = server.commits()
-    found = {f"accept {connections}": report.rate, f"p99 {connections}": report.latency.p99}
+    figures = {f"accept {connections}": report.rate, f"p99 {connections}": report.latency.p99}
     if connections == MAIN:
-        found["p50 64"] = report.latency.p50
-        found["commit"] = (all_carried - carried) / (all_commits - commits)
-        found["engine loop"] = used.loop / report.requests * 1e6
-        found["engine threads"] = used.threads / report.requests * 1e6
-        found["load generator"] = report.cpu_micros
-    return found
+        figures["p50 64"] = report.latency.p50
+        figures["commit"] = (all_carried - carried) / (all_commits - commits)
+        figures["engine loop"] = used.loop / report.requests * 1e6
+        figures["engine threads"] = used.threads / report.requests * 1e6
+        figures["load generator"] = report.cpu_micros
+    return figures
 
 
 def _job(server: Process, path: str, connections: int, options: Options) -> Job:

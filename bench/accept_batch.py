@@ -33,17 +33,17 @@ EVENT = {"k": "x" * 191}
 
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
-        found: Round = {}
+        figures: Round = {}
         for size in SIZES:
             progress(f"accept_batch: SQLite alone, {size:,} rows a commit")
             alone = [_inserted(size, options)]
             progress(f"accept_batch: {size:,} events a request")
-            found |= _accepted(size, options)
+            figures |= _accepted(size, options)
             alone.append(_inserted(size, options))
-            found[f"SQLite alone {size:,}"] = mean(alone)
-            found[f"accept_batch / SQLite alone {size:,}"] = found[f"accept_batch {size:,}"] / mean(alone)
-        found["decode 6 MiB"] = _decoded()
-        yield found
+            figures[f"SQLite alone {size:,}"] = mean(alone)
+            figures[f"accept_batch / SQLite alone {size:,}"] = figures[f"accept_batch {size:,}"] / mean(alone)
+        figures["decode 6 MiB"] = _decoded()
+        yield figures
 
 
 def _decoded() -> float:
@@ -88,8 +88,8 @@ def _insert(db: sqlite3.Connection, identity: Identity, size: int) -> float:
     """Insert the rows of ``size`` invocations in one transaction. Return its seconds."""
     rows = [dict(append_rows(waiting(identity, function_id=1))) for _ in range(size)]
     tables: dict[Statement, Sequence[Row]] = {
-        one: with_sums(one, [row[one] for row in rows])
-        for one in (Statement.APPEND, Statement.PAYLOAD, Statement.TALLY)
+        statement: with_sums(statement, [row[statement] for row in rows])
+        for statement in (Statement.APPEND, Statement.PAYLOAD, Statement.TALLY)
     }
     began = time.perf_counter()
     db.execute("BEGIN IMMEDIATE")

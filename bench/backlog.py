@@ -28,30 +28,30 @@ POPS = 5_000
 
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
-        found: Round = {}
+        figures: Round = {}
         for length in LENGTHS:
             rows = options.scaled(length)
             progress(f"backlog: queueing {rows:,} invocations")
             with scratch(options) as directory:
-                found |= {f"{name} {length:,}": value for name, value in _measure(directory, rows, options).items()}
+                figures |= {f"{name} {length:,}": value for name, value in _measure(directory, rows, options).items()}
         shortest, longest = f"{LENGTHS[0]:,}", f"{LENGTHS[-1]:,}"
-        found["growth of memory"] = found[f"peak memory {longest}"] - found[f"peak memory {shortest}"]
-        found["pop, longest / shortest"] = found[f"pop {longest}"] / found[f"pop {shortest}"]
-        yield found
+        figures["growth of memory"] = figures[f"peak memory {longest}"] - figures[f"peak memory {shortest}"]
+        figures["pop, longest / shortest"] = figures[f"pop {longest}"] / figures[f"pop {shortest}"]
+        yield figures
 
 
 def _measure(directory: Path, rows: int, options: Options) -> Round:
     with engine(directory) as server:
         function = server.deploy("noop", NOOP)
     anyio.run(partial(fill, directory, FUNCTION, rows))
-    found = {"pop": _pop(directory, min(rows, POPS))}
+    figures = {"pop": _pop(directory, min(rows, POPS))}
     with engine(directory) as server:
-        found["memory"] = memory_mb(server.pid)
+        figures["memory"] = memory_mb(server.pid)
         time.sleep(options.seconds)
         until(lambda: server.ended(function) > 0, "no queued invocation ended")  # a slow machine may not have begun
-        found["peak memory"] = memory_mb(server.pid, "VmHWM")
-    found["drain"] = drained(directory).rate
-    return found
+        figures["peak memory"] = memory_mb(server.pid, "VmHWM")
+    figures["drain"] = drained(directory).rate
+    return figures
 
 
 def _pop(directory: Path, count: int) -> float:

@@ -19,15 +19,15 @@ _SANDBOXES = 20  #: number of sandboxes; fewer, because each loads its own inter
 
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
-        found: Round = {}
+        figures: Round = {}
         for sandbox in ("spawn", "fork"):
             progress(f"cold_start: {sandbox}")
-            found |= _both(sandbox, ask(options, sandbox, options.scaled(COUNT))["next"])
+            figures |= _both(sandbox, ask(options, sandbox, options.scaled(COUNT))["next"])
         if shutil.which("bwrap"):
             progress("cold_start: bubblewrap")
             times = ask(options, "bubblewrap", options.scaled(_SANDBOXES))
-            found |= _both("bubblewrap first", times["first"]) | _both("bubblewrap next", times["next"])
-        yield found
+            figures |= _both("bubblewrap first", times["first"]) | _both("bubblewrap next", times["next"])
+        yield figures
 
 
 def ask(options: Options, sandbox: str, count: int) -> dict[str, list[float]]:
@@ -37,8 +37,8 @@ def ask(options: Options, sandbox: str, count: int) -> dict[str, list[float]]:
         done = subprocess.run(command, capture_output=True, timeout=300)
         if done.returncode:
             raise ServerFailed(f"bench.instances failed for {sandbox}: {done.stderr.decode()[-1000:]}")
-        found: dict[str, list[float]] = json.loads((directory / RESULT).read_bytes())
-    return found
+        times: dict[str, list[float]] = json.loads((directory / RESULT).read_bytes())
+    return times
 
 
 def _both(name: str, times: list[float]) -> Round:

@@ -25,11 +25,11 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
             _run(server, function, warm)
             count = options.scaled(int(PER_SECOND * options.seconds))
             progress(f"end_to_end: {count:,} invocations")
-            found = _measure(server, function, count)
+            measured = _measure(server, function, count)
             ended = server.ended(function)
         if ended != warm + count:
             raise ServerFailed(f"{ended} of {warm + count} invocations ended as SUCCESS")
-        yield found
+        yield measured
 
 
 def _measure(server: Engine, function: str, count: int) -> Round:

@@ -85,8 +85,8 @@ class Measured(Struct, frozen=True, kw_only=True):
 def run(scenario: Scenario, options: Options, progress: Progress) -> list[Measured]:
     rounds: list[Round] = []
     with closing(scenario.rounds(options, progress)) as source:
-        for found in islice(source, options.rounds):
-            rounds.append(found)
+        for measured in islice(source, options.rounds):
+            rounds.append(measured)
             progress(f"{scenario.name}: round {len(rounds)} of {options.rounds} done")
     return summarise(scenario.figures, rounds)
 
@@ -97,11 +97,11 @@ def summarise(figures: Sequence[Figure], rounds: Sequence[Round]) -> list[Measur
     Figures that the first round did not measure are left out. Raises ValueError if a round has a value that no figure
     declares.
     """
-    unknown = {name for found in rounds for name in found} - {figure.name for figure in figures}
+    unknown = {name for values in rounds for name in values} - {figure.name for figure in figures}
     if unknown:
         raise ValueError(f"undeclared figures: {', '.join(sorted(unknown))}")
     return [
-        _measured(f, [found[f.name] for found in rounds if f.name in found]) for f in figures if f.name in rounds[0]
+        _measured(f, [values[f.name] for values in rounds if f.name in values]) for f in figures if f.name in rounds[0]
     ]
 
 

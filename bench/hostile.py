@@ -53,31 +53,31 @@ class Service(Struct, frozen=True, kw_only=True):
 
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     while True:
-        found: Round = {}
+        figures: Round = {}
         connections = options.scaled(CONNECTIONS)
         for kind in CLIENTS:
             progress(f"hostile: {connections} connections, {kind}")
             memory, service, report = attack(kind, connections, options)
-            found |= {
+            figures |= {
                 f"memory {kind}": memory,
                 f"answered {kind}": service.answered,
                 f"p99 {kind}": service.latency.p99,
             }
             if kind == "refused uploads":
-                found["refusals read"] = 100 * report.refused / max(1, report.refused + report.lost)
+                figures["refusals read"] = 100 * report.refused / max(1, report.refused + report.lost)
         progress(f"hostile: {FLOODS} pipelines")
         _, service, _ = attack("read pipelines", FLOODS, options)
-        found |= {"p50 beside 4": service.latency.p50, "p99 beside 4": service.latency.p99}
+        figures |= {"p50 beside 4": service.latency.p50, "p99 beside 4": service.latency.p99}
         for name in INPUTS:
             progress(f"hostile: {name}")
-            found[f"lag, {name}"] = 1000 * worst_lag(name, options)
+            figures[f"lag, {name}"] = 1000 * worst_lag(name, options)
         for name in WIDE:
             progress(f"hostile: {name}")
-            found |= beside(name, options)
+            figures |= beside(name, options)
         for name in FILLING:
             progress(f"hostile: {name}")
-            found |= filled(name, options)
-        yield found
+            figures |= filled(name, options)
+        yield figures
 
 
 def attack(kind: str, connections: int, options: Options) -> tuple[float, Service, Report]:

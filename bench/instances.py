@@ -65,12 +65,12 @@ async def _starts(pool: Pool, functions: range, *, memory: int) -> list[float]:
 
 
 async def _round_trips(pool: Pool, count: int) -> list[float]:
-    function, found = _function(0, 128), []
+    function, times = _function(0, 128), []
     for _ in range(count + _WARMING):
         began = time.perf_counter()
         await pool.execute(function, _invocation())
-        found.append(time.perf_counter() - began)
-    return found[_WARMING:]
+        times.append(time.perf_counter() - began)
+    return times[_WARMING:]
 
 
 def _function(number: int, memory: int) -> Function:

@@ -62,7 +62,7 @@ def _job(server: Engine, function: str, options: Options) -> Job:
 
 
 def _figures(report: Report, stamps: list[dict[str, int]]) -> Round:
-    delays = array("d", ((one["began"] - one["due"]) / 1e9 for one in stamps if one["due"]))
+    delays = array("d", ((stamp["began"] - stamp["due"]) / 1e9 for stamp in stamps if stamp["due"]))
     if len(delays) != report.requests:
         raise ServerFailed(f"only {len(delays)} of {report.requests} requests reached their handler")
     start = percentiles(delays)

@@ -76,13 +76,13 @@ def _processor() -> str:
 
 
 def _filesystem(directory: Path) -> str:
-    found, best = "unknown", -1
+    nearest, best = "unknown", -1
     with suppress(OSError):
         for line in Path("/proc/self/mounts").read_text().splitlines():
             _, mount, kind, *_ = line.split()
             if directory.resolve().is_relative_to(mount) and len(mount) > best:
-                found, best = kind, len(mount)
-    return found
+                nearest, best = kind, len(mount)
+    return nearest
 
 
 # --- one process --------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def _events(engine: Engine, scale: float) -> Input:
 def _fill(engine: Engine, scale: float) -> None:
     for number in range(max(2, int(FUNCTIONS * scale))):
         code = {"file": base64.b64encode(NOOP.encode()).decode()}
-        tags = json.dumps({f"k{one}": "v" * 250 for one in range(20)})
+        tags = json.dumps({f"k{index}": "v" * 250 for index in range(20)})
         body = _create(
             func_name=f"f{number}",
             code_type="inline",

@@ -40,9 +40,9 @@ def show(console: Console, scenario: Scenario, measured: Sequence[Measured]) -> 
         table.add_column(heading, justify="right")
     table.add_column("unit")
     table.add_column("verdict")
-    for one in measured:
-        spread = f"{number(one.lowest)}{DASH}{number(one.highest)}" if len(one.values) > 1 else ""
-        table.add_row(one.name, number(one.median), spread, one.target, one.unit, _VERDICT[one.met])
+    for figure in measured:
+        spread = f"{number(figure.lowest)}{DASH}{number(figure.highest)}" if len(figure.values) > 1 else ""
+        table.add_row(figure.name, number(figure.median), spread, figure.target, figure.unit, _VERDICT[figure.met])
     console.print(table)
 
 

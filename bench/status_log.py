@@ -17,13 +17,13 @@ LINES = 3  #: of an invocation that succeeds at the first attempt
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     logged_first = False
     while True:
-        found: Round = {}
+        figures: Round = {}
         for logged in (logged_first, not logged_first):
             progress(f"status_log: {'with' if logged else 'without'} the log")
-            found |= _run(options, logged=logged)
-        found["with / without"] = found["with"] / found["without"]
+            figures |= _run(options, logged=logged)
+        figures["with / without"] = figures["with"] / figures["without"]
         logged_first = not logged_first
-        yield found
+        yield figures
 
 
 def _run(options: Options, *, logged: bool) -> Round:
@@ -36,18 +36,18 @@ def _run(options: Options, *, logged: bool) -> Round:
         rate = count / _send(server, function, count)
         used = cpu_of(server.pid).since(before)
         name = "with" if logged else "without"
-        found = {
+        figures = {
             name: rate,
             f"engine loop {name}": used.loop / count * 1e6,
             f"engine threads {name}": used.threads / count * 1e6,
         }
         if not logged:
-            return found
+            return figures
         ended, lines = time.perf_counter(), LINES * (warm + count)
         until(lambda: server.metric("status_log_lines_total") >= lines, f"{lines} lines were not written")
         if server.metric("status_log_lines_total") != lines or server.metric("status_log_dropped_total"):
             raise ServerFailed(f"{server.metric('status_log_lines')} lines were written instead of {lines}")
-        return found | {"lag": time.perf_counter() - ended}
+        return figures | {"lag": time.perf_counter() - ended}
 
 
 def _send(server: Engine, function: str, count: int) -> float:

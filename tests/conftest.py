@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     file: Path | None = config.getoption("--skipped")
     if file is not None:
         skipped = dict.fromkeys(report.nodeid for report in terminalreporter.stats.get("skipped", ()))
-        file.write_text("".join(f"{one}\n" for one in skipped))
+        file.write_text("".join(f"{test_id}\n" for test_id in skipped))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -113,9 +113,9 @@ def _layer(module: str) -> int:
     if module in ABOVE:
         return len(LAYERS) + ABOVE.index(module)
     part = _part(module)
-    found = [number for number, layer in enumerate(LAYERS) if part in layer]
-    assert found, f"{module} has no layer yet: give it one in {Path(__file__).name}"
-    return found[0]
+    numbers = [number for number, layer in enumerate(LAYERS) if part in layer]
+    assert numbers, f"{module} has no layer yet: give it one in {Path(__file__).name}"
+    return numbers[0]
 
 
 def test_imports_go_down() -> None:
@@ -266,13 +266,13 @@ def test_only_one_module_knows_which_storage_is_used() -> None:
 
 
 def test_modules_hold_no_state_that_changes() -> None:
-    found = [
+    places = [
         f"{file.relative_to(ROOT)}:{line}"
         for file in _sources("engine", "plugins").values()
         for line in _changing(ast.parse(file.read_text()))
     ]
 
-    assert found == []
+    assert places == []
 
 
 def _changing(module: ast.Module) -> Iterator[int]:
@@ -318,7 +318,9 @@ def test_signals_are_connected_where_the_engine_is_constructed() -> None:
         signals.update(_signals(module))
         connected.update((_part(name), signal) for signal in _connected(module))
 
-    assert {(part, signal) for part, signal in connected if signal in signals} == {("app", one) for one in signals}
+    assert {(part, signal) for part, signal in connected if signal in signals} == {
+        ("app", signal) for signal in signals
+    }
     assert len(signals) > 5
 
 
@@ -339,20 +341,20 @@ def _connected(module: ast.Module) -> Iterator[str]:
 
 
 def test_no_object_gets_a_callback_by_assignment() -> None:
-    found = {
+    places = {
         f"{name}:{line}"
         for name, file in _parts("engine", "plugins").items()
         for line in _foreign_callbacks(ast.parse(file.read_text()))
     }
 
-    assert found == set()
+    assert places == set()
 
 
 def _foreign_callbacks(module: ast.Module) -> Iterator[int]:
     """Yield lines that set an attribute of another object than ``self`` to a lambda, or to a function of the module."""
     defined = (ast.FunctionDef, ast.AsyncFunctionDef)
-    owned = {one for node in ast.walk(module) if isinstance(node, ast.ClassDef) for one in node.body}
-    methods = {f"self.{one.name}" for one in owned if isinstance(one, defined) and not one.decorator_list}
+    owned = {member for node in ast.walk(module) if isinstance(node, ast.ClassDef) for member in node.body}
+    methods = {f"self.{member.name}" for member in owned if isinstance(member, defined) and not member.decorator_list}
     functions = {node.name for node in ast.walk(module) if isinstance(node, defined) and node not in owned}
     for node in ast.walk(module):
         if isinstance(node, ast.Assign | ast.AnnAssign):

@@ -36,7 +36,7 @@ def test_the_readme_stays_short() -> None:
 @each_page
 def test_lines_have_a_width(page: Path) -> None:
     text = [line for line in prose(page) if not line.startswith("|")]
-    code = [line for one in blocks(page) for line in one.text.splitlines()]
+    code = [line for block in blocks(page) for line in block.text.splitlines()]
 
     assert [line for line in text if len(line) > 140] == []
     assert [line for line in code if len(line) > 160] == []
@@ -46,7 +46,7 @@ def test_lines_have_a_width(page: Path) -> None:
 def test_sentences_name_their_subjects(page: Path) -> None:
     paragraphs = " ".join(line or "\n" for line in prose(page) if not line.startswith("|")).split("\n")
 
-    assert [found for paragraph in paragraphs for found in VAGUE.findall(paragraph.strip())] == []
+    assert [word for paragraph in paragraphs for word in VAGUE.findall(paragraph.strip())] == []
 
 
 @each_page
@@ -72,18 +72,18 @@ def test_the_index_names_every_page() -> None:
 
 @each_page
 def test_blocks_are_of_known_languages(page: Path) -> None:
-    assert {one.language for one in blocks(page)} <= PROGRAMS | DATA
+    assert {block.language for block in blocks(page)} <= PROGRAMS | DATA
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_settings_in_pages_are_accepted(page: Path, tmp_path: Path) -> None:
-    for one in blocks(page, "toml"):
+    for block in blocks(page, "toml"):
         if page.name == "manifest.md":  # tests/test_readme.py applies it
             continue
         file = tmp_path / "functiond.toml"
-        file.write_text(one.text)
+        file.write_text(block.text)
         file.chmod(0o600)
-        if one.file == "credentials.toml":
+        if block.file == "credentials.toml":
             settings = load_settings(overrides={"auth.file": str(file)})
             assert settings.auth.required
         else:
@@ -93,16 +93,16 @@ def test_settings_in_pages_are_accepted(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_json_in_pages_is_json(page: Path) -> None:
-    for one in blocks(page, "json"):
-        json.loads(one.text)
+    for block in blocks(page, "json"):
+        json.loads(block.text)
 
 
 def test_the_nginx_configuration_is_accepted(tmp_path: Path) -> None:
-    (one,) = blocks(DOCS / "security.md", "nginx")
-    assert one.text.count("{") == one.text.count("}") == 2
+    (part,) = blocks(DOCS / "security.md", "nginx")
+    assert part.text.count("{") == part.text.count("}") == 2
 
     write_certificate(tmp_path)
-    text = re.sub(r"/etc/ssl/certs/[\w.]+", str(tmp_path / "cert.pem"), one.text)
+    text = re.sub(r"/etc/ssl/certs/[\w.]+", str(tmp_path / "cert.pem"), part.text)
     text = re.sub(r"/etc/ssl/private/[\w.]+", str(tmp_path / "key.pem"), text)
     (tmp_path / "nginx.conf").write_text(
         f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{ access_log off;\n{text}}}\n"
@@ -113,8 +113,8 @@ def test_the_nginx_configuration_is_accepted(tmp_path: Path) -> None:
 
 
 def test_the_caddy_configuration_is_accepted(tmp_path: Path) -> None:
-    (one,) = blocks(DOCS / "running.md", "caddy")
-    (tmp_path / "Caddyfile").write_text(one.text)
+    (part,) = blocks(DOCS / "running.md", "caddy")
+    (tmp_path / "Caddyfile").write_text(part.text)
     caddy = program("caddy")
 
     command = [caddy, "validate", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
@@ -122,11 +122,11 @@ def test_the_caddy_configuration_is_accepted(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stderr
     formatted = subprocess.run([caddy, "fmt", str(tmp_path / "Caddyfile")], capture_output=True, text=True)
-    assert formatted.stdout == one.text
+    assert formatted.stdout == part.text
 
 
 def _units() -> dict[str, str]:
-    documented = {Path(one.text.split()[1]).name: one.text for page in PAGES for one in blocks(page, "ini")}
+    documented = {Path(block.text.split()[1]).name: block.text for page in PAGES for block in blocks(page, "ini")}
     # Without the program, systemd says that it is not there.
     service = (DOCS / "deploy" / "functiond.service").read_text().replace(PROGRAM, "/usr/bin/env")
     return {**documented, "functiond.service": service}
@@ -173,14 +173,14 @@ def test_every_option_in_the_table_of_commands_exists(capsys: pytest.CaptureFixt
 
 def _help(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     """Return the help texts of a command and of its own commands."""
-    own = [one for one in make_app((name,))[name] if not one.startswith("-")]
-    for arguments in ([name], *([name, one] for one in own)):
+    own = [command for command in make_app((name,))[name] if not command.startswith("-")]
+    for arguments in ([name], *([name, command] for command in own)):
         assert run([*arguments, "--help"]) == 0
     return capsys.readouterr().out
 
 
 def test_the_quick_start_installs_what_the_package_offers() -> None:
-    start, tests = (one.text for one in blocks(README, "sh") if "-m venv" in one.text)
+    start, tests = (block.text for block in blocks(README, "sh") if "-m venv" in block.text)
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert start.endswith("-m engine serve --demo\n")

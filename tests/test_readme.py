@@ -27,7 +27,7 @@ from tests.support.programs import program
 
 DEFAULT_URL, GATEWAY_URL = "http://127.0.0.1:8080", "http://127.0.0.1:8090"
 TRIGGERS = "/v2/default/fgs/triggers"
-SHELL_PAGES = [page for page in PAGES if [one for one in blocks(page, "sh") if "-m venv" not in one.text]]
+SHELL_PAGES = [page for page in PAGES if [part for part in blocks(page, "sh") if "-m venv" not in part.text]]
 #: Stops at the first failing command. Rejected requests count as failures.
 PRELUDE = 'set -euo pipefail\ncurl() { command curl -sS --fail-with-body "$@" && echo; }\n'
 
@@ -57,8 +57,8 @@ class Demo:
 
     def delete_triggers(self) -> None:
         """Delete the triggers of all functions: a version has at most ten."""
-        for one in httpx.get(f"{self.url}{TRIGGERS}", trust_env=False).json()["triggers"]:
-            path = f"{one['func_urn']}/{one['trigger_type_code']}/{one['trigger_id']}"
+        for trigger in httpx.get(f"{self.url}{TRIGGERS}", trust_env=False).json()["triggers"]:
+            path = f"{trigger['func_urn']}/{trigger['trigger_type_code']}/{trigger['trigger_id']}"
             httpx.delete(f"{self.url}{TRIGGERS}/{path}", trust_env=False).raise_for_status()
 
 
@@ -79,9 +79,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 def write_wheel(name: str, folder: Path) -> None:
     """Pack an installed distribution as a wheel."""
-    found = distribution(name)
-    with zipfile.ZipFile(folder / f"{name.replace('-', '_')}-{found.version}-py3-none-any.whl", "w") as wheel:
-        for file in found.files or ():
+    package = distribution(name)
+    with zipfile.ZipFile(folder / f"{name.replace('-', '_')}-{package.version}-py3-none-any.whl", "w") as wheel:
+        for file in package.files or ():
             if ".." not in file.parts and file.suffix != ".pyc":
                 wheel.write(str(file.locate()), str(file))
 
@@ -97,17 +97,17 @@ def _marks(page: Path) -> list[pytest.MarkDecorator]:
     return [] if page == README else [pytest.mark.long]
 
 
-@pytest.mark.parametrize("page", [pytest.param(one, marks=_marks(one), id=page_id(one)) for one in SHELL_PAGES])
+@pytest.mark.parametrize("page", [pytest.param(page, marks=_marks(page), id=page_id(page)) for page in SHELL_PAGES])
 def test_the_commands_of_a_page_succeed(page: Path, demo: Demo, tmp_path: Path) -> None:
     if blocks(page, "js"):
         program("node")
-    for one in blocks(page, "python", "js", "toml"):
-        if one.file:
-            (tmp_path / one.file).parent.mkdir(exist_ok=True)
-            (tmp_path / one.file).write_text(one.text)
+    for part in blocks(page, "python", "js", "toml"):
+        if part.file:
+            (tmp_path / part.file).parent.mkdir(exist_ok=True)
+            (tmp_path / part.file).write_text(part.text)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()  # PATH has the programs already
-    script = "".join(one.text for one in blocks(page, "sh") if "-m venv" not in one.text)
+    script = "".join(part.text for part in blocks(page, "sh") if "-m venv" not in part.text)
     try:
         said = demo.run(script.replace("mkdir render", "mkdir -p render"), tmp_path)
         if chain := CHAINS.get(page.name):
@@ -129,9 +129,9 @@ def test_the_commands_of_a_page_succeed(page: Path, demo: Demo, tmp_path: Path) 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_id)
 def test_programs_are_complete(page: Path) -> None:
-    for one in blocks(page, "python"):
-        compile(one.text, page.name, "exec")
-        assert one.file or "huaweicloudsdk" in one.text or "Engine(plugins" in one.text, "no test runs this"
+    for part in blocks(page, "python"):
+        compile(part.text, page.name, "exec")
+        assert part.file or "huaweicloudsdk" in part.text or "Engine(plugins" in part.text, "no test runs this"
 
 
 def test_each_kind_of_trigger_is_created_from_its_row(demo: Demo) -> None:

@@ -51,11 +51,11 @@ def test_a_vague_opening_is_found() -> None:
 
 
 def test_no_text_points_outside_the_repository() -> None:
-    found = [
+    places = [
         f"{file.relative_to(ROOT)}:{number}"
         for file in _files()
         for number, line in enumerate(file.read_text().splitlines(), 1)
         if re.search(r"\b[Ss]pec (functiongraph_api|triggers_runtime)\b", line)
     ]
 
-    assert found == []
+    assert places == []

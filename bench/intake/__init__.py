@@ -21,12 +21,12 @@ ABSENT = {name: why for name, source in SOURCES.items() if (why := source.absent
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     configure_logging("console", "error")
     while True:
-        found: Round = {}
+        figures: Round = {}
         for name, source in SOURCES.items():
             if name not in ABSENT:
                 progress(f"intake: {source.description}")
-                found |= source.measure(options)
-        yield found
+                figures |= source.measure(options)
+        yield figures
 
 
 SCENARIO = Scenario(

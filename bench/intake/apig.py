@@ -20,16 +20,16 @@ CALLS = tuple(
 
 
 def measure(options: Options) -> Round:
-    found: Round = {}
+    figures: Round = {}
     gateway = _free_port()
     environment = {"FUNCTIOND_PLUGINS__APIG__PORT": str(gateway)}
     with scratch(options) as directory, engine(directory, profile=options.profile, **environment) as server:
         held, hello = server.deploy("held", HELD, instances=1), server.deploy("hello", HELLO)
         for mode, path, call in (("async", held, "invocations-async"), ("sync", hello, "invocations")):
             _publish(server, path, mode)
-            found |= flood(server, f"apig {mode}", gateway, f"/{mode}/orders/7?a=1", BODY, options)[0]
-            found |= flood(server, f"API {mode}", server.port, f"{path}/{call}", BODY, options)[0]
-    return found
+            figures |= flood(server, f"apig {mode}", gateway, f"/{mode}/orders/7?a=1", BODY, options)[0]
+            figures |= flood(server, f"API {mode}", server.port, f"{path}/{call}", BODY, options)[0]
+    return figures
 
 
 def _publish(server: Engine, function: str, mode: str) -> None:
@@ -51,9 +51,9 @@ def _publish(server: Engine, function: str, mode: str) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
         return port
 
 

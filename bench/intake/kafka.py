@@ -42,9 +42,9 @@ async def _measure(options: Options) -> Round:
         await broker.create("steady")
         records = options.scaled(RECORDS)
         await broker.send("t", *[TEXT.encode()] * records)
-        found = await anyio.to_thread.run_sync(_drain, broker.address, records, options)
-        found["kafka client"] = await _client(broker, "t", records)
-        return found | await _steady(broker, options)
+        measured = await anyio.to_thread.run_sync(_drain, broker.address, records, options)
+        measured["kafka client"] = await _client(broker, "t", records)
+        return measured | await _steady(broker, options)
 
 
 def _listen(server: Engine, address: str, topic: str) -> Listening:
@@ -76,11 +76,11 @@ async def _steady(broker: Broker, options: Options) -> Round:
         watch = Watch(server)
         await _send(broker, records)
         await anyio.to_thread.run_sync(wait_for_messages, directory, records + 1, in_records)
-        found = watch.figures("kafka", records)
+        measured = watch.figures("kafka", records)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_send, broker, records)
         client = await _client(broker, "steady", records, "latest")
-    loop = found["kafka loop"] - running * 1e6 / found["kafka"]
+    loop = measured["kafka loop"] - running * 1e6 / measured["kafka"]
     return {"kafka steady loop": loop, "kafka steady client": client, "kafka idle": idle * 100}
 
 
@@ -114,8 +114,8 @@ async def _read(address: str, topic: str, records: int, start: str) -> float:
     try:
         with anyio.move_on_after(SECONDS + 5):
             while read < records * 0.98:  # the first records of a steady rate may come before the consumer
-                found = await consumer.getmany(timeout_ms=1000, max_records=BATCH_SIZE)
-                read += sum(map(len, found.values()))
+                batch = await consumer.getmany(timeout_ms=1000, max_records=BATCH_SIZE)
+                read += sum(map(len, batch.values()))
         return (time.thread_time() - began) / max(1, read) * 1e6
     finally:
         await consumer.stop()

@@ -60,11 +60,11 @@ async def _measure(directory: Path, batch: int, seconds: float) -> float:
 
 
 def measure(options: Options) -> Round:
-    found: Round = {}
+    figures: Round = {}
     for batch in BATCHES:
         with scratch(options) as directory:
-            found[f"pull {batch}"] = uvloop.run(_measure(directory, batch, options.seconds))
-    return found
+            figures[f"pull {batch}"] = uvloop.run(_measure(directory, batch, options.seconds))
+    return figures
 
 
 SOURCE = Source(

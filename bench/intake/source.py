@@ -89,9 +89,9 @@ def posted(
             before(server)
             trigger = Listening(server, kind, data)
             url_path = path.format(trigger=trigger.trigger_id)
-            found, requests = flood(server, name, server.port, url_path, body, options, headers)
+            figures, requests = flood(server, name, server.port, url_path, body, options, headers)
             trigger.accepted(requests)
-            return found
+            return figures
 
     return measure
 

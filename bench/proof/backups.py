@@ -52,7 +52,9 @@ def check_backups(seed: int, states: int = STATES) -> Iterator[list[Violation]]:
         accepted, made, restored = _read(folder / "promises")
         random, disk = Random(seed), Disk()
         operations = list(recorder.operations())
-        points = _points(random, [one.position for one in operations if one.type in "RGF"], accepted, states)
+        points = _points(
+            random, [operation.position for operation in operations if operation.type in "RGF"], accepted, states
+        )
         points += [made, restored, operations[-1].position]
         upcoming = 0
         for point in sorted(points):
@@ -71,11 +73,11 @@ def check_backups(seed: int, states: int = STATES) -> Iterator[list[Violation]]:
 def _points(random: Random, changes: list[int], accepted: list[p.Accepted], states: int) -> list[int]:
     """Choose positions right after syncs and renames, and after promises."""
     chosen = random.sample(changes, min(len(changes), states * 2 // 3))
-    return chosen + [one.position for one in random.sample(accepted, min(len(accepted), states // 3))]
+    return chosen + [promise.position for promise in random.sample(accepted, min(len(accepted), states // 3))]
 
 
 def _problems(image: Path, point: int, accepted: list[p.Accepted], made: int, restored: int) -> Iterator[str]:
-    stored = [one for one in accepted if one.position <= point]
+    stored = [promise for promise in accepted if promise.position <= point]
     copied = accepted[:BEFORE]
     for name, promises, due in (
         ("data", stored, bool(stored)),
@@ -91,8 +93,8 @@ def _problems(image: Path, point: int, accepted: list[p.Accepted], made: int, re
                 yield f"{name}/ is lost"
             continue
         problem = recover(folder)
-        for one in [problem] if problem else check(folder, promises):
-            yield f"{name}/: {one}"
+        for violation in [problem] if problem else check(folder, promises):
+            yield f"{name}/: {violation}"
 
 
 # --- in the recorded process --------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def _save(file: Path, accepted: list[p.Accepted], made: int, restored: int) -> N
 
 def _read(file: Path) -> tuple[list[p.Accepted], int, int]:
     made, restored = map(int, file.read_text().split())
-    accepted = [one for one in p.read(file.with_suffix(".json")) if isinstance(one, p.Accepted)]
+    accepted = [promise for promise in p.read(file.with_suffix(".json")) if isinstance(promise, p.Accepted)]
     return accepted, made, restored
 
 

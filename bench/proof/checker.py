@@ -112,14 +112,14 @@ class _Check:
             self._lines_and_messages,
             self._code,
         )
-        for one in checks:
-            yield from one()
+        for part in checks:
+            yield from part()
 
     def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return self._database.execute(sql, values).fetchall()
 
     def _of(self, kind: type[P]) -> list[P]:
-        return [one for one in self._promises if isinstance(one, kind)]
+        return [promise for promise in self._promises if isinstance(promise, kind)]
 
     # --- tables ---------------------------------------------------------------------------------------------
 
@@ -130,8 +130,8 @@ class _Check:
         for table, _, key in changed_rows(self._database):
             yield f"the row {key} of {table} differs from its checksum"
         for what, sql in WRONG.items():
-            if found := [row[0] for row in self._rows(sql)]:
-                yield f"{what}: {found[:5]}"
+            if wrong := [row[0] for row in self._rows(sql)]:
+                yield f"{what}: {wrong[:5]}"
         stored, real = sorted(self._rows(TALLY)), sorted(self._rows(REAL_TALLY))
         if stored != real:
             yield f"the tally is {stored}, but the rows are {real}"
@@ -143,15 +143,15 @@ class _Check:
         stored = {key: (self._names.get(function_id, ""), bytes(body)) for key, function_id, body in rows}
         rows = self._rows("SELECT function_id, token, key FROM idempotency")
         keyed = {(self._names.get(function_id, ""), token): key for function_id, token, key in rows}
-        for one in self._of(p.Accepted):
-            key = self._identity.key_of(one.request_id)
-            found = stored.get(key) if key is not None else None
-            if found is None:
-                yield f"invocation {one.request_id} of {one.function} is lost"
-            elif found != (one.function, one.payload.encode()):
-                yield f"invocation {one.request_id} of {one.function} has another function or payload"
-            if one.key and keyed.get((one.function, one.key)) != key:
-                yield f"the idempotency key {one.key!r} of {one.request_id} is lost"
+        for accepted in self._of(p.Accepted):
+            key = self._identity.key_of(accepted.request_id)
+            present = stored.get(key) if key is not None else None
+            if present is None:
+                yield f"invocation {accepted.request_id} of {accepted.function} is lost"
+            elif present != (accepted.function, accepted.payload.encode()):
+                yield f"invocation {accepted.request_id} of {accepted.function} has another function or payload"
+            if accepted.key and keyed.get((accepted.function, accepted.key)) != key:
+                yield f"the idempotency key {accepted.key!r} of {accepted.request_id} is lost"
 
     def _deliveries(self) -> Iterator[str]:
         """Check that the success of each invocation of ``chain`` is delivered to ``sink`` or owed."""
@@ -172,22 +172,22 @@ class _Check:
         """Return all records of the stream, by partition and sequence number."""
         sql = "SELECT value FROM plugin_row WHERE plugin = 'dis' AND name = 'streams'"
         streams = [json.loads(value)["stream_id"] for [value] in self._rows(sql)]
-        found = {}
+        records = {}
         for stream in streams:
             logs = {log_of(stream, number): number for number in range(8)}
             for key, value in self._rows("SELECT key, value FROM plugin_row WHERE plugin = 'dis' AND name = 'records'"):
                 log, _, sequence = key.rpartition("/")
                 if log in logs:
-                    found[logs[log], int(sequence)] = msgspec.msgpack.decode(value, type=Row).data.decode()
-        return found
+                    records[logs[log], int(sequence)] = msgspec.msgpack.decode(value, type=Row).data.decode()
+        return records
 
     def _records(self) -> Iterator[str]:
         stored = self._stored_records()
-        for one in self._of(p.Put):
-            found = stored.get((one.partition, one.sequence))
-            if found != one.data:
-                problem = "is lost" if found is None else "has other data"
-                yield f"record {one.sequence} of partition {one.partition} {problem}"
+        for put in self._of(p.Put):
+            data = stored.get((put.partition, put.sequence))
+            if data != put.data:
+                problem = "is lost" if data is None else "has other data"
+                yield f"record {put.sequence} of partition {put.partition} {problem}"
 
     def _cursors(self) -> Iterator[str]:
         """Check that each partition's records up to its cursor, and no others, are in one invocation each."""
@@ -211,10 +211,10 @@ class _Check:
         sql = "SELECT value FROM plugin_row WHERE plugin = 'lts' AND name = 'lines'"
         lines = [item for [value] in self._rows(sql) for item in msgspec.msgpack.decode(value, type=LineRow).items]
         if self._of(p.Line):
-            yield from _absent("line", {one.text for one in self._of(p.Line)}, lines)
+            yield from _absent("line", {line.text for line in self._of(p.Line)}, lines)
         texts: dict[str, set[str]] = {}
-        for one in self._of(p.Published):
-            texts.setdefault(one.function, set()).add(one.text)
+        for published in self._of(p.Published):
+            texts.setdefault(published.function, set()).add(published.text)
         for function, expected in texts.items():
             yield from _absent("message", expected, self._payloads_of(function))
 
@@ -223,16 +223,16 @@ class _Check:
     def _code(self) -> Iterator[str]:
         for function in self._functions.values():
             yield from _check_package(self._directory / "code", function)
-        for one in self._of(p.Uploaded):
-            found = self._functions.get((one.function, "latest"))
-            if found is None:
-                yield f"the function {one.function} is lost"
+        for uploaded in self._of(p.Uploaded):
+            present = self._functions.get((uploaded.function, "latest"))
+            if present is None:
+                yield f"the function {uploaded.function} is lost"
                 continue
-            folder = self._directory / "code" / found.code.sha256
+            folder = self._directory / "code" / present.code.sha256
             files = [file for file in folder.rglob("*") if file.is_file() and file.parent.name != "__pycache__"]
             stored = {str(file.relative_to(folder)): file.read_text() for file in files}
-            if stored != one.files:
-                yield f"the function {one.function} has other code: {sorted(stored)}"
+            if stored != uploaded.files:
+                yield f"the function {uploaded.function} has other code: {sorted(stored)}"
         names = {name for name, _ in self._functions}
         for gone in self._of(p.Deleted):
             if gone.function in names:
@@ -254,8 +254,8 @@ def _check_package(code: Path, function: Function) -> Iterator[str]:
 
 
 def _absent(kind: str, expected: Collection[str], contents: Collection[bytes]) -> Iterator[str]:
-    found = {token.decode() for content in contents for token in _TOKEN.findall(content)}
-    for text in sorted(set(expected) - found):
+    tokens = {token.decode() for content in contents for token in _TOKEN.findall(content)}
+    for text in sorted(set(expected) - tokens):
         yield f"the {kind} {text[:60]} is lost"
 
 

@@ -103,8 +103,8 @@ class Clients:
             finally:
                 self._stopped = True
                 self._going.set()
-        for one in sent:
-            one.result()
+        for future in sent:
+            future.result()
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -132,7 +132,7 @@ class Clients:
         """Add promises, whose answer has just been read, and return the index of the last one."""
         position = self._position()
         with self._lock:
-            self.promises += [replace(one, position=position) for one in promises]
+            self.promises += [replace(promise, position=position) for promise in promises]
             return len(self.promises) - 1
 
     def changes(self, index: int, position: int) -> None:
@@ -224,11 +224,11 @@ class _Client:
                 *(
                     Put(
                         stream=STREAM,
-                        partition=int(one["partition_id"].rpartition("-")[2]),
-                        sequence=int(one["sequence_number"]),
+                        partition=int(record["partition_id"].rpartition("-")[2]),
+                        sequence=int(record["sequence_number"]),
                         data=text,
                     )
-                    for text, one in zip(texts, reply["records"], strict=True)
+                    for text, record in zip(texts, reply["records"], strict=True)
                 )
             )
 

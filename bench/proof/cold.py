@@ -119,8 +119,8 @@ class _Run:
                 self._check_exit(server, "the refused start")
                 return REFUSED
             with ThreadPoolExecutor(3) as threads:
-                for one in [threads.submit(self._load, server, n) for n in range(3)]:
-                    one.result()
+                for future in [threads.submit(self._load, server, n) for n in range(3)]:
+                    future.result()
             self._trial.accepted = {str(status): number for status, number in self._answers.items()}
             if self._trial.slowest > SLOW:
                 self._fail(f"a call took {self._trial.slowest:.1f} s")
@@ -201,7 +201,7 @@ class _Run:
             raise ServerFailed
         losses = json.loads(done.stdout)["losses"]
         self._trial.lost = len(losses)
-        return {one["id"] for one in losses}
+        return {loss["id"] for loss in losses}
 
     def _start_again(self) -> int:
         """Let the recovered engine do all that it can. Return the id of a new function."""
@@ -236,27 +236,29 @@ class _Run:
 
     def _due(self) -> set[str]:
         """Return the request ids that have not ended, or whose outcome is not delivered, although they could."""
-        waiting = {one for one, state in self._states().items() if state < 3} - self._filled.unready
+        waiting = {request_id for request_id, state in self._states().items() if state < 3} - self._filled.unready
         return waiting | {self._id_of(key) for [key] in self._rows("SELECT key FROM owed WHERE due IS NOT NULL")}
 
     def _check(self, lost: set[str], new_function: int) -> None:
         filled, states = self._filled, self._states()
-        listed = lost | {one[:36] for one in lost}  # those of deliveries have further values
+        listed = lost | {value[:36] for value in lost}  # those of deliveries have further values
         known = states.keys() | listed
-        taken = {one[:36]: at for one, at in reversed(self._receiver.taken)}  # first
-        again = {one[:36] for one, at in self._receiver.taken if at > taken[one[:36]]}
+        taken = {value[:36]: at for value, at in reversed(self._receiver.taken)}  # first
+        again = {value[:36] for value, at in self._receiver.taken if at > taken[value[:36]]}
         owed = {self._id_of(key) for [key] in self._rows("SELECT key FROM owed")}
-        found = {
+        problems = {
             "neither there nor listed": {*filled.states, *self._accepted} - known,
             "there again after it was pruned": filled.pruned & states.keys(),
             "not at its end": self._due() - listed,
             "whose outcome is neither delivered nor owed nor listed": (
-                {one[:36] for one in filled.owed} - taken.keys() - owed - listed
+                {value[:36] for value in filled.owed} - taken.keys() - owed - listed
             ),
             "whose outcome is delivered again": filled.delivered & taken.keys(),
-            "whose outcome is delivered twice": {one for one in again if taken[one] < self._ended - UNDER_WAY},
+            "whose outcome is delivered twice": {
+                request_id for request_id in again if taken[request_id] < self._ended - UNDER_WAY
+            },
         }
-        for what, ids in found.items():
+        for what, ids in problems.items():
             if ids:
                 self._fail(f"{len(ids)} invocations are {what}: {sorted(ids)[:3]}")
         if new_function <= filled.last_function:

@@ -124,8 +124,8 @@ def fill(folder: Path, receiver: Receiver, seed: int) -> Filled:
     shutil.copytree(folder / "data", data, ignore=transient)
     with closing(sqlite3.connect(data / "journal.db")) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        accepted = {one.request_id for one in clients.promises if isinstance(one, Accepted)}
-        return _described(data, db, {one[:36] for one, _ in receiver.taken}, accepted)
+        accepted = {promise.request_id for promise in clients.promises if isinstance(promise, Accepted)}
+        return _described(data, db, {value[:36] for value, _ in receiver.taken}, accepted)
 
 
 def _ended(data: Path) -> int:
@@ -158,7 +158,7 @@ def send(server: Engine, function: str, number: int, *, first: int = 0, delay: f
     for n, event in enumerate(events, first):
         event.update({"ordering_key": f"k{n % keys}"} if keys else {"key": f"{delay} {n}"})
     answer = server.call("POST", f"{function}/invocations-async/batch", {"events": events})
-    return [one["request_id"] for one in answer["results"]]
+    return [result["request_id"] for result in answer["results"]]
 
 
 def _described(data: Path, db: sqlite3.Connection, taken: set[str], accepted: set[str]) -> Filled:
@@ -176,7 +176,7 @@ def _described(data: Path, db: sqlite3.Connection, taken: set[str], accepted: se
         pruned=accepted - states.keys(),
         unready={id_of(key) for [key] in db.execute(f"{waiting} (name = 'paused' OR due > unixepoch() + 600)")},
         owed=owed,
-        delivered=taken - {one[:36] for one in owed},
+        delivered=taken - {value[:36] for value in owed},
         last_function=last,
         pages=kinds_of_pages(data / "journal.db", dict(db.execute("SELECT rootpage, name FROM sqlite_schema"))),
     )
@@ -186,17 +186,17 @@ def kinds_of_pages(path: Path, owners: dict[int, str]) -> dict[str, list[int]]:
     """Return the pages of a database by table or index, and place in its tree. ``owners`` are the names of roots."""
     content, each = path.read_bytes(), PAGE // 5 + 1
     owners = {**owners, 1: "sqlite_schema"}
-    found, parents = {"page 1": [1], "pointer map": list[int]()}, dict[int, tuple[int, int]]()
+    kinds, parents = {"page 1": [1], "pointer map": list[int]()}, dict[int, tuple[int, int]]()
     for page in range(2, len(content) // PAGE + 1):
         of_map, entry = divmod(page - 2, each)
         at = (1 + of_map * each) * PAGE + 5 * entry - 5
         parents |= {page: (content[at], int.from_bytes(content[at + 1 : at + 5], "big"))} if entry else {}
-        found["pointer map"] += [page] * (not entry)
+        kinds["pointer map"] += [page] * (not entry)
     for page, (kind, _) in parents.items():
         top = page
         while top not in owners and top in parents and parents[top][1]:
             top = parents[top][1]
         below = "leaf" if content[(page - 1) * PAGE] in (10, 13) else "inner"
         place = {1: "root", 2: "free", 5: below}.get(kind, "overflow")
-        found.setdefault(f"{owners.get(top, '')} {place}" if kind != 2 else "free list", []).append(page)
-    return found
+        kinds.setdefault(f"{owners.get(top, '')} {place}" if kind != 2 else "free list", []).append(page)
+    return kinds

@@ -197,8 +197,8 @@ def run_cases(sources: Sources, cases: Sequence[Case] = CASES, *, start: bool) -
             problem = _start(data, case) if start else recover(data)
         if case.refusal not in problem or bool(problem) != bool(case.refusal) or "the exit code" in problem:
             expected = f"a refusal with {case.refusal!r}" if case.refusal else "a start"
-            found = f"found: {problem or 'a start'}"
-            yield [Violation(where=f"damage, {case.name}", problem=f"expected {expected}, {found}")]
+            outcome = f"found: {problem or 'a start'}"
+            yield [Violation(where=f"damage, {case.name}", problem=f"expected {expected}, {outcome}")]
         else:
             yield []
 

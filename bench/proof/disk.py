@@ -105,11 +105,11 @@ class Disk:
         self._names: deque[_Name] = deque()  #: changes of names that no sync has written, in order
         self._done: dict[str, Callable[[Operation], None]] = {
             "C": self._create,
-            "M": lambda one: self._set(one.position, one.path, Folder()),
-            "U": lambda one: self._set(one.position, one.path, None),
-            "D": lambda one: self._set(one.position, one.path, None),
+            "M": lambda operation: self._set(operation.position, operation.path, Folder()),
+            "U": lambda operation: self._set(operation.position, operation.path, None),
+            "D": lambda operation: self._set(operation.position, operation.path, None),
             "R": self._rename,
-            "L": lambda one: self._set(one.position, one.target, self._find(one.path)),
+            "L": lambda operation: self._set(operation.position, operation.target, self._find(operation.path)),
             "F": self._sync_file,
             "G": self._sync_folder,
         }

@@ -75,12 +75,12 @@ def make_origins(folder: Path, seed: int) -> list[Origin]:
 
 def faults_of_starts(folder: Path, origins: Sequence[Origin]) -> list[Fault]:
     """Return all faults: one for each call of a regular start, and for each error."""
-    found = []
+    faults = []
     for origin in origins:
         for kind, calls in _count_calls(folder, origin).items():
             numbers = range(1, calls + 1)
-            found += [Fault(origin=origin, kind=kind, number=n, error=e) for n in numbers for e in ERRORS[kind]]
-    return found
+            faults += [Fault(origin=origin, kind=kind, number=n, error=e) for n in numbers for e in ERRORS[kind]]
+    return faults
 
 
 def sample(faults: Sequence[Fault], count: int, seed: int) -> list[Fault]:

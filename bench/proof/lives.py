@@ -80,11 +80,11 @@ class Lives:
 
 @contextmanager
 def lives(folder: Path, seed: int, *, record: bool = False) -> Iterator[Lives]:
-    found = Lives(folder, seed, record=record)
+    opened = Lives(folder, seed, record=record)
     try:
-        yield found
+        yield opened
     finally:
-        found.close()
+        opened.close()
 
 
 def kill_again(folder: Path, seed: int, deaths: int) -> Iterator[list[Violation]]:

@@ -44,15 +44,15 @@ def patched(mutant: Mutant) -> str:
 
 def run(names: Sequence[str] = ()) -> int:
     """Run the mutants with these names, or all, and the unchanged copy. Return 1 unless all results are right."""
-    mutants = [one for one in MUTANTS if not names or one.name in names]
+    mutants = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     began = time.perf_counter()
     with temporary() as folder, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         control = _copy(folder / "control")
-        trials = sorted({(one.trial, seed) for one in mutants for seed in one.seeds}, reverse=True)
+        trials = sorted({(mutant.trial, seed) for mutant in mutants for seed in mutant.seeds}, reverse=True)
         passing = [pool.submit(_pass, control, trial, seed) for trial, seed in trials]
-        caught = [pool.submit(_catch, folder / str(number), one) for number, one in enumerate(mutants)]
-        results = [_shown(one.result()) for one in [*passing, *caught]]
-    wrong = [one.name for one in results if not one.right]
+        caught = [pool.submit(_catch, folder / str(number), mutant) for number, mutant in enumerate(mutants)]
+        results = [_shown(future.result()) for future in [*passing, *caught]]
+    wrong = [result.name for result in results if not result.right]
     print(f"{len(mutants)} mutants, {len(trials)} trials of the unchanged copy, {time.perf_counter() - began:.0f} s")
     for name in wrong:
         print(f"wrong: {name}")

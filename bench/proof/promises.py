@@ -67,9 +67,9 @@ Any = Accepted | Put | Line | Published | Uploaded | Deleted
 def due(promises: Iterable[Any], position: int) -> list[Any]:
     """Return the promises that a state at ``position`` must keep."""
     return [
-        one
-        for one in promises
-        if one.position <= position and not (isinstance(one, Uploaded) and one.until <= position)
+        promise
+        for promise in promises
+        if promise.position <= position and not (isinstance(promise, Uploaded) and promise.until <= position)
     ]
 
 

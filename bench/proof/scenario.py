@@ -48,11 +48,11 @@ class Tally(Struct):
     def add(self, what: str, checks: Iterator[list[Violation]]) -> bool:
         """Count the checks, and print the first ten violations. Return whether there are any."""
         before = len(self.violations)
-        for found in checks:
+        for violations in checks:
             self.done[what] = self.done.get(what, 0) + 1
-            for one in found[:10]:
-                print_line(f"proof: violation: {one}")
-            self.violations += found
+            for violation in violations[:10]:
+                print_line(f"proof: violation: {violation}")
+            self.violations += violations
         return len(self.violations) > before
 
 
@@ -91,15 +91,20 @@ def _simulate(options: Options, tally: Tally) -> Round:
     real = partial(simulate, stored=True)
     processes = min(parts, len(os.sched_getaffinity(0)))
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        for found in pool.map(real, seeds, repeat(hours / STORED_EVERY)):
-            where = f"simulation on the real storage, seed {found.seed}, {found.hours:g} hours"
-            tally.add("stored simulations", iter([[Violation(where=where, problem=one) for one in found.violations]]))
-        for found in pool.map(simulate, seeds, repeat(hours)):
-            where = f"simulation, seed {found.seed}, {hours:g} hours"
-            tally.add("simulations", iter([[Violation(where=where, problem=one) for one in found.violations]]))
+        for report in pool.map(real, seeds, repeat(hours / STORED_EVERY)):
+            where = f"simulation on the real storage, seed {report.seed}, {report.hours:g} hours"
+            tally.add(
+                "stored simulations",
+                iter([[Violation(where=where, problem=violation) for violation in report.violations]]),
+            )
+        for report in pool.map(simulate, seeds, repeat(hours)):
+            where = f"simulation, seed {report.seed}, {hours:g} hours"
+            tally.add(
+                "simulations", iter([[Violation(where=where, problem=violation) for violation in report.violations]])
+            )
             done["simulated"] += hours
-            done["simulated invocations"] += found.invocations
-            done["simulated crashes"] += found.crashes
+            done["simulated invocations"] += report.invocations
+            done["simulated crashes"] += report.crashes
             tally.progress(
                 "proof: simulated " + ", ".join(f"{done[name]:,.0f} {unit}" for name, unit in _SIMULATED.items())
             )
@@ -108,8 +113,8 @@ def _simulate(options: Options, tally: Tally) -> Round:
 
 def _check_states(recording: Recording, count: int, tally: Tally) -> None:
     states, starts = choose(recording, count, count // START_EVERY)
-    found = tally.add("crash states", check_all(recording, states, len(os.sched_getaffinity(0))))
-    if tally.add("crash states, started", start_all(recording, starts)) or found:
+    broken = tally.add("crash states", check_all(recording, states, len(os.sched_getaffinity(0))))
+    if tally.add("crash states, started", start_all(recording, starts)) or broken:
         print_line(f"proof: check such a state alone: python -m bench.proof.states {keep(recording)} STATE")
 
 
@@ -133,8 +138,10 @@ def _check_pages(options: Options, tally: Tally) -> None:
     with _folder(options) as folder:
         for trial in cold_trials(folder, options.seed, options.pages):
             tally.progress(f"proof: {trial}")
-            found = [Violation(where=f"seed {options.seed}, {trial}", problem=one) for one in trial.problems]
-            tally.add("bad pages", iter([found]))
+            violations = [
+                Violation(where=f"seed {options.seed}, {trial}", problem=problem) for problem in trial.problems
+            ]
+            tally.add("bad pages", iter([violations]))
 
 
 @contextmanager

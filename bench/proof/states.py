@@ -81,7 +81,7 @@ def load(folder: Path) -> Recording:
 
 
 def _has_all_kinds(promises: Sequence[p.Any], count: int) -> bool:
-    return len(promises) >= count and len({type(one) for one in [*promises]}) == len(p.KINDS)
+    return len(promises) >= count and len({type(promise) for promise in [*promises]}) == len(p.KINDS)
 
 
 def choose(recording: Recording, count: int, starts: int = 0) -> tuple[list[Point], list[Point]]:
@@ -91,8 +91,8 @@ def choose(recording: Recording, count: int, starts: int = 0) -> tuple[list[Poin
     lie between any two operations.
     """
     random = Random(recording.seed)
-    after = [one.position for one in recording.operations()]
-    promised = [one.position for one in recording.promises]
+    after = [operation.position for operation in recording.operations()]
+    promised = [promise.position for promise in recording.promises]
     kinds = [kind for kind in Kind for _ in range(4 if kind.startswith("torn") else 2 if kind != Kind.ALL else 1)]
 
     def draw(number: int) -> Point:
@@ -110,8 +110,8 @@ def check_all(recording: Recording, points: Sequence[Point], processes: int = 1)
         return
     chunks = [points[number::processes] for number in range(processes)]
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        for found in pool.map(_check_list, [recording] * processes, chunks):
-            yield from found
+        for violations in pool.map(_check_list, [recording] * processes, chunks):
+            yield from violations
 
 
 def start_all(recording: Recording, points: Sequence[Point]) -> Iterator[list[Violation]]:
@@ -168,9 +168,11 @@ def keep(recording: Recording) -> Path:
 def main(folder: str, position: str, kind: str, seed: str) -> int:
     """Check one state of a recording that was kept, and print its violations."""
     point = Point(position=int(position), kind=Kind(kind), seed=int(seed))
-    found = [str(one) for some in _check_some(load(Path(folder)), [point], start=False) for one in some]
-    print("\n".join(found) or "no violation")
-    return bool(found)
+    violations = [
+        str(violation) for some in _check_some(load(Path(folder)), [point], start=False) for violation in some
+    ]
+    print("\n".join(violations) or "no violation")
+    return bool(violations)
 
 
 if __name__ == "__main__":

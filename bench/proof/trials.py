@@ -21,9 +21,9 @@ def _simulated(seed: int, *, stored: bool) -> Iterator[str]:
 
 
 def _backups(seed: int) -> Iterator[str]:
-    for found in check_backups(seed):
-        yield from map(str, found)
-        if found:
+    for violations in check_backups(seed):
+        yield from map(str, violations)
+        if violations:
             return
 
 
@@ -35,9 +35,9 @@ TRIALS: dict[str, Callable[[int], Iterator[str]]] = {
 
 
 def main(trial: str, seed: str) -> int:
-    found = list(TRIALS[trial](int(seed)))
-    print("\n".join(found))
-    return 1 if found else 0
+    problems = list(TRIALS[trial](int(seed)))
+    print("\n".join(problems))
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

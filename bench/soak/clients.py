@@ -84,7 +84,7 @@ async def _request(functions: Functions, seen: Seen, connection: Connection, ran
 
 async def find_states(port: int, accepted: list[tuple[str, str]], connections: int) -> Counter[str]:
     """Return the number of accepted requests by the state that the engine shows."""
-    found: Counter[str] = Counter()
+    states: Counter[str] = Counter()
     waiting = list(accepted)
 
     async def ask() -> None:
@@ -93,13 +93,13 @@ async def find_states(port: int, accepted: list[tuple[str, str]], connections: i
             path, request_id = waiting.pop()
             request = _query(port, path, request_id)
             status, answer = await asyncio.wait_for(_exchange(connection, request), MAX_WAIT)
-            found[json.loads(answer)["status"] if status == 200 else str(status)] += 1
+            states[json.loads(answer)["status"] if status == 200 else str(status)] += 1
         _break_off(connection)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(connections):
             tasks.create_task(ask())
-    return found
+    return states
 
 
 def _query(port: int, path: str, request_id: str, options: str = "") -> bytes:

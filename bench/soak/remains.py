@@ -19,21 +19,21 @@ SANDBOX = "sandbox"
 
 def children(pid: int) -> list[int]:
     """Return all descendants of a process."""
-    found: list[int] = []
+    pids: list[int] = []
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                found += [int(child), *children(int(child))]
-    return found
+                pids += [int(child), *children(int(child))]
+    return pids
 
 
 def kill_one(pid: int, random: Random) -> bool:
     """Kill a descendant of the engine, chosen at random. Return False if there is none."""
-    found = children(pid)
-    if not found:
+    pids = children(pid)
+    if not pids:
         return False
     with suppress(ProcessLookupError):
-        os.kill(random.choice(found), signal.SIGKILL)
+        os.kill(random.choice(pids), signal.SIGKILL)
     return True
 
 
@@ -50,11 +50,11 @@ def marker_of(pid: int) -> str:
 
 def descriptors(pid: int) -> list[str]:
     """Return the targets of all descriptors of a process, without the numbers of pipes and sockets."""
-    found: list[str] = []
+    names: list[str] = []
     for entry in os.listdir(f"/proc/{pid}/fd"):
         with suppress(OSError):
-            found.append(os.readlink(f"/proc/{pid}/fd/{entry}").partition(":[")[0])
-    return sorted(found)
+            names.append(os.readlink(f"/proc/{pid}/fd/{entry}").partition(":[")[0])
+    return sorted(names)
 
 
 def processes_left(marker: str) -> int:
@@ -68,5 +68,5 @@ def groups_left(marker: str) -> int:
 def files_left(directory: Path) -> list[str]:
     """Return the entries in the folder for temporary files of a data directory, without those of every sandbox."""
     folder = directory / "tmp"
-    entries = [one for one in folder.iterdir() if one.name != SANDBOX] if folder.exists() else []
-    return sorted(one.name for one in entries)
+    entries = [path for path in folder.iterdir() if path.name != SANDBOX] if folder.exists() else []
+    return sorted(entry.name for entry in entries)

@@ -154,9 +154,9 @@ def _quiet(server: Engine, random: Random) -> Quiet:
     # Empty sandboxes stay for a minute, each with descriptors of the engine.
     until(lambda: not kill_one(server.pid, random), "children of the engine have not exited")
     until(lambda: _settled(server), "the number of descriptors does not settle")
-    found = Quiet(memory=memory_mb(server.pid), descriptors=descriptors(server.pid))
+    quiet = Quiet(memory=memory_mb(server.pid), descriptors=descriptors(server.pid))
     _switch_timer(server, "ACTIVE")
-    return found
+    return quiet
 
 
 def _instances(server: Engine) -> float:
@@ -175,8 +175,8 @@ def _settled(server: Engine) -> bool:
 
 def _switch_timer(server: Engine, status: str) -> None:
     triggers = server.call("GET", f"/v2/{PROJECT}/fgs/triggers/{_NOOP}")
-    one = triggers[0]
-    server.call("PUT", f"/v2/{PROJECT}/fgs/triggers/{_NOOP}/TIMER/{one['trigger_id']}", {"trigger_status": status})
+    trigger = triggers[0]
+    server.call("PUT", f"/v2/{PROJECT}/fgs/triggers/{_NOOP}/TIMER/{trigger['trigger_id']}", {"trigger_status": status})
 
 
 _NOOP = f"urn:fss:local-1:{PROJECT}:function:default:soak-noop"

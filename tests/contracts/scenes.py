@@ -27,7 +27,7 @@ NOWHERE = Target(url="", trigger_id="", shown={})
 
 
 def params_of(chosen: Iterable[type[Rig]]) -> list[Any]:
-    return [pytest.param(one, id=one.__module__.rpartition(".")[2]) for one in chosen]
+    return [pytest.param(rig, id=rig.__module__.rpartition(".")[2]) for rig in chosen]
 
 
 def having(**traits: bool) -> pytest.MarkDecorator:
@@ -126,7 +126,7 @@ async def process_scene(rig: Rig) -> AsyncIterator[ProcessScene]:
         path = f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}"
         body = {"trigger_type_code": rig.kind, "trigger_status": "ACTIVE", "event_data": rig.options()}
         made = engine.ask("POST", path, body).json
-        one = ProcessScene(rig=rig, engine=engine, made=made, path=f"{path}/{rig.kind}/{made['trigger_id']}/state")
-        await until(lambda: one.state()["state"] == "running")
+        opened = ProcessScene(rig=rig, engine=engine, made=made, path=f"{path}/{rig.kind}/{made['trigger_id']}/state")
+        await until(lambda: opened.state()["state"] == "running")
         with anyio.fail_after(100):
-            yield one
+            yield opened

@@ -46,7 +46,7 @@ async def test_a_scan_has_ready_invocations_in_order_then_delayed_ones_by_due_ti
 async def test_the_steps_of_a_scan_have_each_invocation_once(storage: Storage) -> None:
     ready = [await stored(storage, rank=5.0) for _ in range(5)]
     delayed = [await stored(storage, due_at=NOW + 5, delayed=True) for _ in range(2)]
-    expected = [one.key for one in [*ready, *delayed]]
+    expected = [invocation.key for invocation in [*ready, *delayed]]
 
     steps = await scanned(storage, Selection(function_id=1), limit=2)
 
@@ -78,10 +78,10 @@ async def test_only_waiting_invocations_end_and_their_records_stay(storage: Stor
     told = asyncio.get_running_loop().create_future()
     keys = [ready.key, delayed.key, tried.key, running.key, done.key, 1]
 
-    found = await storage.journal.end_all(keys, CANCELLED, then=lambda *said: told.set_result(said))
+    result = await storage.journal.end_all(keys, CANCELLED, then=lambda *said: told.set_result(said))
 
-    assert list(found) == [(ready.key, 5), (delayed.key, 2), (tried.key, 2)]
-    assert told.result() == (found, True)
+    assert list(result) == [(ready.key, 5), (delayed.key, 2), (tried.key, 2)]
+    assert told.result() == (result, True)
     records = [await storage.records.get(key) for key in keys[:5]]
     assert [record and record.state for record in records] == [State.FAIL] * 3 + [State.RUNNING, State.SUCCESS]
     assert [record and record.code for record in records[:3]] == [Code.CANCELLED] * 3
@@ -93,7 +93,7 @@ async def test_ended_invocations_owe_nothing_and_leave_window_and_backlog(opened
         kept = await ended(storage, deliver_to=SINK)
         gone = [await stored(storage, payload=b"123") for _ in range(3)]
         gone.append(await stored(storage, delayed=True, due_at=NOW, payload=b"123"))
-        await storage.journal.end_all([one.key for one in gone], CANCELLED)
+        await storage.journal.end_all([invocation.key for invocation in gone], CANCELLED)
         due, _ = await storage.window.promote(NOW * 2, 10, 1000)
         page = await storage.window.ready(1, (float("-inf"), 0), 10, 1000)
         deliveries, _ = await storage.outbox.due(NOW * 2, 10, 10)
@@ -116,4 +116,6 @@ async def test_discarded_invocations_owe_the_destination_of_failures(storage: St
 
     assert record is not None
     assert (record.state, record.started_at) == (State.DISCARD, None)
-    assert [(one.key, one.condition, one.destination) for one in due] == [(old.key, "failure", SINK)]
+    assert [(delivery.key, delivery.condition, delivery.destination) for delivery in due] == [
+        (old.key, "failure", SINK)
+    ]

@@ -26,10 +26,10 @@ def links(request: pytest.FixtureRequest, tmp_path: Path) -> CodeLinks:
 
 async def test_a_link_gives_the_whole_object_in_blocks(links: CodeLinks) -> None:
     async with links.open("obs://bucket/in/code.zip") as blocks:
-        found = [block async for block in blocks]
+        received = [block async for block in blocks]
 
-    assert b"".join(found) == CONTENT
-    assert len(found) > 1
+    assert b"".join(received) == CONTENT
+    assert len(received) > 1
 
 
 @pytest.mark.parametrize("link", ["obs://bucket/in/other.zip", "obs://other/in/code.zip"])

@@ -55,7 +55,7 @@ async def test_requests_of_a_batch_keep_their_trace_contexts(opened: Opened) -> 
         await appended(storage, (made(storage, trace="t"), ""), (made(storage), ""))
 
     async with opened() as storage:
-        assert [one.trace for one in await ready_of(storage)] == ["t", ""]
+        assert [invocation.trace for invocation in await ready_of(storage)] == ["t", ""]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ async def test_a_key_with_content_is_repeated_by_content_and_otherwise_refuses_t
     async with opened() as storage:
         first, again = made(storage, payload=b"1"), made(storage, payload=b"2")
         others = made(storage, payload=b"3"), made(storage, payload=b"1")
-        ids = [await appended(storage, (one, ContentKey("key", b"paid"))) for one in (first, again)]
+        ids = [await appended(storage, (invocation, ContentKey("key", b"paid"))) for invocation in (first, again)]
         with pytest.raises(IdempotencyConflict, match="key"):
             await appended(storage, (others[0], ""), (others[1], ContentKey("key", b"lost")))
 
@@ -103,15 +103,15 @@ async def test_a_refused_step_leaves_its_neighbours_in_the_commit_alone(storage:
 
 
 async def test_a_duplicate_gives_the_earlier_id_and_a_key_used_otherwise_none(storage: Storage) -> None:
-    one = made(storage, payload=b"1")
-    await appended(storage, (one, "key"))
+    invocation = made(storage, payload=b"1")
+    await appended(storage, (invocation, "key"))
     fresh = made(storage, payload=b"3")
 
     ids, told = await appended(
         storage, (made(storage, payload=b"1"), "key"), (made(storage, payload=b"2"), "key"), (fresh, "other")
     )
 
-    assert ids == [one.request_id, "", fresh.request_id]
+    assert ids == [invocation.request_id, "", fresh.request_id]
     assert told == [False, False, True]
 
 

@@ -38,7 +38,7 @@ async def state_of(storage: Storage, invocation: Invocation) -> State:
 
 
 async def test_an_appended_invocation_waits_with_all_its_fields(storage: Storage) -> None:
-    one = made(
+    invocation = made(
         storage,
         7,
         version="v1",
@@ -52,29 +52,29 @@ async def test_an_appended_invocation_waits_with_all_its_fields(storage: Storage
         trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         cause=9,
     )
-    request_id = await storage.journal.append(one)
+    request_id = await storage.journal.append(invocation)
 
-    assert request_id == one.request_id
-    assert await ready_of(storage, 7) == (one,)
+    assert request_id == invocation.request_id
+    assert await ready_of(storage, 7) == (invocation,)
 
 
 async def test_the_callback_of_a_row_runs_before_its_caller_continues(storage: Storage) -> None:
     heard: list[tuple[int, bool]] = []
-    one = made(storage)
-    await storage.journal.append(one, then=lambda i, fresh: heard.append((i.key, fresh)))
+    invocation = made(storage)
+    await storage.journal.append(invocation, then=lambda i, fresh: heard.append((i.key, fresh)))
 
-    assert heard == [(one.key, True)]
+    assert heard == [(invocation.key, True)]
 
 
 async def test_a_caller_who_goes_away_leaves_a_whole_row_and_a_callback(storage: Storage) -> None:
     heard: list[bool] = []
-    one = made(storage)
-    waiting = asyncio.ensure_future(storage.journal.append(one, then=lambda _, fresh: heard.append(fresh)))
+    invocation = made(storage)
+    waiting = asyncio.ensure_future(storage.journal.append(invocation, then=lambda _, fresh: heard.append(fresh)))
     waiting.cancel()
     await stored(storage)
 
     assert heard == [True]
-    assert await state_of(storage, one) is State.WAIT
+    assert await state_of(storage, invocation) is State.WAIT
 
 
 async def test_a_repeated_idempotency_key_gives_the_first_id_and_stores_nothing(storage: Storage) -> None:
@@ -150,55 +150,55 @@ async def test_an_idempotency_key_outlives_the_engine(opened: Opened) -> None:
 
 
 async def test_a_first_success_has_its_result_and_no_history(storage: Storage) -> None:
-    one = await started(storage)
-    await settled(storage, one, success(one, result=b'"yes"', log=b"said"))
+    invocation = await started(storage)
+    await settled(storage, invocation, success(invocation, result=b'"yes"', log=b"said"))
 
-    record = await record_of(storage, one)
+    record = await record_of(storage, invocation)
     assert (record.state, record.result, record.log, record.attempts) == (State.SUCCESS, b'"yes"', b"said", ())
-    assert (record.started_at, record.ended_at) == (one.due_at, one.due_at + 1)
+    assert (record.started_at, record.ended_at) == (invocation.due_at, invocation.due_at + 1)
 
 
 async def test_a_start_and_its_end_in_one_turn_are_an_end(storage: Storage) -> None:
-    one = await stored(storage)
-    storage.journal.start(one, one.due_at)
-    await settled(storage, one, success(one))
+    invocation = await stored(storage)
+    storage.journal.start(invocation, invocation.due_at)
+    await settled(storage, invocation, success(invocation))
 
-    record = await record_of(storage, one)
-    assert (record.state, record.attempt, record.started_at) == (State.SUCCESS, 1, one.due_at)
+    record = await record_of(storage, invocation)
+    assert (record.state, record.attempt, record.started_at) == (State.SUCCESS, 1, invocation.due_at)
 
 
 async def test_a_failure_leaves_its_error_and_an_attempt(storage: Storage) -> None:
-    one = await started(storage)
-    await settled(storage, one, failure(one))
+    invocation = await started(storage)
+    await settled(storage, invocation, failure(invocation))
 
-    record = await record_of(storage, one)
+    record = await record_of(storage, invocation)
     assert (record.state, record.code, record.message) == (State.FAIL, Code.USER_EXCEPTION, "no")
     assert [(a.attempt, a.code) for a in record.attempts] == [(1, Code.USER_EXCEPTION)]
 
 
 async def test_a_retry_waits_until_it_is_due(storage: Storage) -> None:
-    one = await started(storage)
-    again = await retried(storage, one, failure(one))
+    invocation = await started(storage)
+    again = await retried(storage, invocation, failure(invocation))
 
-    record = await record_of(storage, one)
+    record = await record_of(storage, invocation)
     assert (record.state, record.attempt, record.due_at) == (State.WAIT, 2, again.due_at)
     assert await ready_of(storage) == ()
 
 
 async def test_a_retry_remembers_how_often_the_function_failed(storage: Storage) -> None:
-    one = await started(storage)
-    again = await retried(storage, one, failure(one))
+    invocation = await started(storage)
+    again = await retried(storage, invocation, failure(invocation))
     [due], _ = await storage.window.promote(again.due_at, 10, ROOM)
 
-    assert (due.attempt, due.failures, due.rank, due.first_due_at) == (2, 1, again.rank, one.first_due_at)
+    assert (due.attempt, due.failures, due.rank, due.first_due_at) == (2, 1, again.rank, invocation.first_due_at)
 
 
 async def test_of_an_invocation_that_is_tried_again_and_again_the_newest_attempts_are_kept(storage: Storage) -> None:
-    one = await started(storage)
+    invocation = await started(storage)
     for _ in range(HISTORY + 5):
-        one = await retried(storage, one, failure(one, code=Code.ENGINE))
+        invocation = await retried(storage, invocation, failure(invocation, code=Code.ENGINE))
 
-    record = await record_of(storage, one)
+    record = await record_of(storage, invocation)
     assert [a.attempt for a in record.attempts] == list(range(6, HISTORY + 6))
 
 
@@ -206,12 +206,12 @@ async def test_each_attempt_keeps_its_own_log_and_what_was_decided(opened: Opene
     later = Decision(retry=True, by="rule 1", delay=10.0, text="retry in 10 s")
     none = Decision(retry=False, by="settings", text="no retry")
     async with opened() as storage:
-        one = await started(storage)
-        again = await retried(storage, one, failure(one, log=b"one"), decision=later)
+        invocation = await started(storage)
+        again = await retried(storage, invocation, failure(invocation, log=b"one"), decision=later)
         third = await retried(storage, again, failure(again, log=b"two"))
         await settled(storage, third, failure(third, log=b"three"), decision=none)
 
-        record = await record_of(storage, one)
+        record = await record_of(storage, invocation)
         assert [(a.attempt, a.log, a.decision) for a in record.attempts] == [
             (1, b"one", later), (2, b"two", None), (3, b"", none),
         ]  # fmt: skip
@@ -219,21 +219,21 @@ async def test_each_attempt_keeps_its_own_log_and_what_was_decided(opened: Opene
 
 
 async def test_attempts_keep_the_progress_that_was_reported_last(storage: Storage) -> None:
-    one = await started(storage)
-    again = await retried(storage, one, failure(one, progress=0.25, note="one of four"))
+    invocation = await started(storage)
+    again = await retried(storage, invocation, failure(invocation, progress=0.25, note="one of four"))
     third = await retried(storage, again, failure(again))
     await settled(storage, third, failure(third, log=b"three", progress=1.0))
 
-    record = await record_of(storage, one)
+    record = await record_of(storage, invocation)
     assert [(a.progress, a.note) for a in record.attempts] == [(0.25, "one of four"), (None, ""), (1.0, "")]
 
 
 async def test_attempts_keep_the_instance_that_ran_them(storage: Storage) -> None:
-    one = await started(storage)
-    again = await retried(storage, one, failure(one, instance="a"))
+    invocation = await started(storage)
+    again = await retried(storage, invocation, failure(invocation, instance="a"))
     await settled(storage, again, success(again, instance="b"))
 
-    record = await record_of(storage, one)
+    record = await record_of(storage, invocation)
     assert [each.instance for each in record.attempts] == ["a", "b"]
 
 
@@ -241,26 +241,26 @@ async def test_attempts_keep_the_instance_that_ran_them(storage: Storage) -> Non
 async def test_a_first_success_is_kept_with_the_attempts_if_it_has_progress(
     storage: Storage, progress: float | None, kept: list[tuple[int, float, str]]
 ) -> None:
-    one = await started(storage)
+    invocation = await started(storage)
     note = "" if progress is None else "begun"
-    await settled(storage, one, Outcome(progress=progress, note=note), state=State.SUCCESS)
+    await settled(storage, invocation, Outcome(progress=progress, note=note), state=State.SUCCESS)
 
-    record = await record_of(storage, one)
+    record = await record_of(storage, invocation)
     assert [(a.attempt, a.progress, a.note) for a in record.attempts] == kept
 
 
 async def test_logs_of_earlier_attempts_count_until_they_are_dropped(opened: Opened) -> None:
     sizes = []
     async with opened() as storage:
-        one = await started(storage, payload=b"")
+        invocation = await started(storage, payload=b"")
         for _ in range(HISTORY + 2):
-            one = await retried(storage, one, failure(one, result=b"", log=b"1234"))
+            invocation = await retried(storage, invocation, failure(invocation, result=b"", log=b"1234"))
     async with opened() as storage:
         sizes.append((await storage.journal.recover()).backlog[0])
-        await settled(storage, one, failure(one, result=b"", log=b"12"))
+        await settled(storage, invocation, failure(invocation, result=b"", log=b"12"))
     async with opened() as storage:
         sizes.append((await storage.journal.recover()).backlog[0])
-        await storage.records.purge(one.due_at + 9, age=1.0, rows=10, size=1 << 20)
+        await storage.records.purge(invocation.due_at + 9, age=1.0, rows=10, size=1 << 20)
     async with opened() as storage:
         sizes.append((await storage.journal.recover()).backlog.get(0, (0, 0)))
 
@@ -269,31 +269,31 @@ async def test_logs_of_earlier_attempts_count_until_they_are_dropped(opened: Ope
 
 async def test_a_purge_returns_the_last_attempts_of_retried_invocations(storage: Storage) -> None:
     await ended(storage)
-    one = await started(storage)
-    again = await retried(storage, one, failure(one))
+    invocation = await started(storage)
+    again = await retried(storage, invocation, failure(invocation))
     await settled(storage, again, success(again))
 
-    purged = await storage.records.purge(one.due_at + 99, age=1.0, rows=10, size=1 << 20)
-    assert (len(purged.request_ids), purged.attempts) == (2, {one.request_id: 2})
+    purged = await storage.records.purge(invocation.due_at + 99, age=1.0, rows=10, size=1 << 20)
+    assert (len(purged.request_ids), purged.attempts) == (2, {invocation.request_id: 2})
 
 
 async def test_a_silent_success_keeps_nothing_of_the_failure_before(storage: Storage) -> None:
-    one = await started(storage)
-    again = await retried(storage, one, failure(one))
+    invocation = await started(storage)
+    again = await retried(storage, invocation, failure(invocation))
     await storage.window.promote(again.due_at, 10, ROOM)
     storage.journal.start(again, again.due_at)
     await settled(storage, again, success(again))
 
-    record = await record_of(storage, one)
+    record = await record_of(storage, invocation)
     assert (record.state, record.code, record.message, record.result) == (State.SUCCESS, 0, "", b"")
     assert [a.code for a in record.attempts] == [Code.USER_EXCEPTION, Code.OK]
 
 
 async def test_an_invocation_that_never_ran_has_no_start_and_no_attempt(storage: Storage) -> None:
-    one = await stored(storage)
-    await settled(storage, one, failure(one, code=Code.EXPIRED), state=State.DISCARD, ran=False)
+    invocation = await stored(storage)
+    await settled(storage, invocation, failure(invocation, code=Code.EXPIRED), state=State.DISCARD, ran=False)
 
-    record = await record_of(storage, one)
+    record = await record_of(storage, invocation)
     assert (record.state, record.started_at, record.attempts) == (State.DISCARD, None, ())
 
 
@@ -302,12 +302,12 @@ async def test_an_invocation_that_never_ran_has_no_start_and_no_attempt(storage:
 
 async def test_a_discarded_invocation_counts_as_ended(opened: Opened) -> None:
     async with opened() as storage:
-        one = made(storage, 5, payload=b"12345678")
-        await storage.journal.append(one)
+        invocation = made(storage, 5, payload=b"12345678")
+        await storage.journal.append(invocation)
         again = await started(storage, 5)
         await retried(storage, again, Outcome(code=Code.USER_EXCEPTION, result=b"oops", ended_at=NOW))
         end = WaitingEnd(state=State.DISCARD, outcome=discarded())
-        assert await storage.journal.end_all([one.key, again.key], end) == [(one.key, 8), (again.key, 2)]
+        assert await storage.journal.end_all([invocation.key, again.key], end) == [(invocation.key, 8), (again.key, 2)]
 
     async with opened() as storage:
         recovery = await storage.journal.recover()
@@ -316,15 +316,15 @@ async def test_a_discarded_invocation_counts_as_ended(opened: Opened) -> None:
 
 
 async def test_a_cancel_is_decided_also_for_a_caller_who_went_away(storage: Storage) -> None:
-    one = await stored(storage)
+    invocation = await stored(storage)
     heard: list[object] = []
     waiting = asyncio.ensure_future(
-        storage.journal.end_all([one.key], CANCELLED, then=lambda *decided: heard.append(decided))
+        storage.journal.end_all([invocation.key], CANCELLED, then=lambda *decided: heard.append(decided))
     )
     waiting.cancel()
     await stored(storage)
 
-    assert heard == [([(one.key, 2)], True)]
+    assert heard == [([(invocation.key, 2)], True)]
 
 
 async def test_no_idempotency_key_expires_while_the_clock_is_not_trusted(storage: Storage) -> None:
@@ -344,8 +344,8 @@ async def test_no_idempotency_key_expires_while_the_clock_is_not_trusted(storage
 
 async def test_a_released_invocation_waits_without_a_counted_crash(opened: Opened) -> None:
     async with opened() as storage:
-        one = await started(storage)
-        await storage.journal.release([one])
+        invocation = await started(storage)
+        await storage.journal.release([invocation])
 
     async with opened() as storage:
         recovery = await storage.journal.recover()
@@ -371,54 +371,54 @@ async def test_a_running_invocation_waits_again_with_one_crash_more_of_its_kind(
 @pytest.mark.parametrize("together", [True, False])
 async def test_a_handler_that_begins_after_the_dispatch_counts_as_begun(opened: Opened, together: bool) -> None:
     async with opened() as storage:
-        one = await (stored if together else started)(storage, **({} if together else {"begun": False}))
-        storage.journal.start(one, NOW)
-        storage.journal.start(one, NOW, begun=True)
+        invocation = await (stored if together else started)(storage, **({} if together else {"begun": False}))
+        storage.journal.start(invocation, NOW)
+        storage.journal.start(invocation, NOW, begun=True)
         await stored(storage)
 
     async with opened() as storage:
         await storage.journal.recover()
-        [waiting] = [found for found in await ready_of(storage) if found.key == one.key]
+        [waiting] = [ready for ready in await ready_of(storage) if ready.key == invocation.key]
         assert (waiting.crash_count, waiting.start_crashes) == (1, 0)
 
 
 async def test_a_further_attempt_has_not_begun_when_it_is_dispatched(opened: Opened) -> None:
     async with opened() as storage:
-        one = await started(storage)
-        await storage.journal.release([one])
-        storage.journal.start(one, NOW)
+        invocation = await started(storage)
+        await storage.journal.release([invocation])
+        storage.journal.start(invocation, NOW)
         await stored(storage)
 
     async with opened() as storage:
         await storage.journal.recover()
-        [waiting] = [found for found in await ready_of(storage) if found.key == one.key]
+        [waiting] = [ready for ready in await ready_of(storage) if ready.key == invocation.key]
         assert (waiting.crash_count, waiting.start_crashes) == (0, 1)
 
 
 async def test_a_start_calls_back_when_it_is_stored(storage: Storage) -> None:
-    one = await stored(storage)
+    invocation = await stored(storage)
     heard = asyncio.Event()
-    storage.journal.start(one, NOW)
-    storage.journal.start(one, NOW, begun=True, then=heard.set)
+    storage.journal.start(invocation, NOW)
+    storage.journal.start(invocation, NOW, begun=True, then=heard.set)
     await asyncio.wait_for(heard.wait(), 60)
 
-    assert await state_of(storage, one) is State.RUNNING
+    assert await state_of(storage, invocation) is State.RUNNING
 
 
 async def test_a_start_calls_back_also_when_its_end_is_stored_with_it(storage: Storage) -> None:
-    one = await stored(storage)
+    invocation = await stored(storage)
     heard = asyncio.Event()
-    storage.journal.start(one, NOW, begun=True, then=heard.set)
-    await settled(storage, one, success(one))
+    storage.journal.start(invocation, NOW, begun=True, then=heard.set)
+    await settled(storage, invocation, success(invocation))
     await asyncio.wait_for(heard.wait(), 60)
 
-    assert await state_of(storage, one) is State.SUCCESS
+    assert await state_of(storage, invocation) is State.SUCCESS
 
 
 async def test_a_retry_that_was_running_waits_again_at_once(opened: Opened) -> None:
     async with opened() as storage:
-        one = await started(storage)
-        again = await retried(storage, one, failure(one))
+        invocation = await started(storage)
+        again = await retried(storage, invocation, failure(invocation))
         await storage.window.promote(again.due_at, 10, ROOM)
         storage.journal.start(again, again.due_at)
 
@@ -439,7 +439,7 @@ async def test_a_fourth_crash_poisons_an_invocation_and_no_other(opened: Opened)
     async with opened() as storage:
         recovery = await storage.journal.recover()
 
-        assert [(one.key, one.crash_count) for one in recovery.poisoned] == [(at_fault.key, 4)]
+        assert [(invocation.key, invocation.crash_count) for invocation in recovery.poisoned] == [(at_fault.key, 4)]
         assert await state_of(storage, at_fault) is State.RUNNING
         assert await state_of(storage, innocent) is State.WAIT
 
@@ -456,7 +456,9 @@ async def test_only_a_tenth_crash_before_the_begin_poisons_an_invocation(opened:
     async with opened() as storage:
         recovery = await storage.journal.recover()
 
-        assert [(one.key, one.crash_count, one.start_crashes) for one in recovery.poisoned] == [(slow.key, 0, 10)]
+        assert [
+            (invocation.key, invocation.crash_count, invocation.start_crashes) for invocation in recovery.poisoned
+        ] == [(slow.key, 0, 10)]
 
 
 async def test_crashes_before_the_begin_do_not_spare_an_invocation_that_crashes_while_it_runs(opened: Opened) -> None:
@@ -476,7 +478,9 @@ async def test_crashes_before_the_begin_do_not_spare_an_invocation_that_crashes_
     async with opened() as storage:
         recovery = await storage.journal.recover()
 
-        assert [(one.key, one.crash_count, one.start_crashes) for one in recovery.poisoned] == [(at_fault.key, 4, 3)]
+        assert [
+            (invocation.key, invocation.crash_count, invocation.start_crashes) for invocation in recovery.poisoned
+        ] == [(at_fault.key, 4, 3)]
 
 
 async def test_a_start_finds_how_much_was_promised(opened: Opened) -> None:
@@ -495,8 +499,8 @@ async def test_a_start_finds_how_much_was_promised(opened: Opened) -> None:
 
 async def test_a_start_finds_how_much_is_kept_of_what_ended(opened: Opened) -> None:
     async with opened() as storage:
-        one = await started(storage, payload=b"12")
-        again = await retried(storage, one, failure(one, result=b"1234567"))
+        invocation = await started(storage, payload=b"12")
+        again = await retried(storage, invocation, failure(invocation, result=b"1234567"))
         await storage.journal.end_all([again.key], CANCELLED)
         two = await started(storage, payload=b"123")
         await settled(storage, two, success(two, result=b"1", log=b"1"))

@@ -118,25 +118,25 @@ async def launching(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     if request.param == "sandboxed":
         program("bwrap")
     async with pool(tmp_path, SOURCE, sandbox=KINDS[request.param]) as opened:
-        found = Launching(opened._launcher, tmp_path / "tmp")
-        yield found
-        for _, instance in found.owner.seen:
+        scene = Launching(opened._launcher, tmp_path / "tmp")
+        yield scene
+        for _, instance in scene.owner.seen:
             instance.kill(End.ABANDONED)
-        for _, instance in list(found.owner.seen):
+        for _, instance in list(scene.owner.seen):
             await instance.closed.wait()
 
 
 def descendants(pid: int) -> list[int]:
     """Return the children of a process, and theirs."""
-    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return found + [below for child in found for below in descendants(child)]
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [below for child in children for below in descendants(child)]
 
 
 async def end(launching: Launching, instance: Instance) -> list[str]:
     """Kill an instance, wait until it is closed, and return what its owner was told."""
     instance.kill(End.RETIRED)
     await instance.closed.wait()
-    return [what for what, one in launching.owner.seen if one is instance]
+    return [what for what, other in launching.owner.seen if other is instance]
 
 
 async def test_an_instance_answers_the_requests_that_it_gets(launching: Launching) -> None:
@@ -281,11 +281,11 @@ async def test_a_runtime_that_cannot_run_is_refused_before_anything_starts(launc
 
 async def test_the_interpreter_of_a_runtime_is_one_of_all(launching: Launching) -> None:
     everything = await launching.launcher.interpreters("")
-    found = await launching.launcher.interpreters(everything[0].runtime)
+    named = await launching.launcher.interpreters(everything[0].runtime)
 
-    assert found == everything[:1]
+    assert named == everything[:1]
     bootstraps = await launching.launcher.interpreters("Custom")
-    assert replace(bootstraps[0], runtime="") in [replace(one, runtime="") for one in everything]
+    assert replace(bootstraps[0], runtime="") in [replace(interpreter, runtime="") for interpreter in everything]
 
 
 async def test_a_launcher_has_capacity_for_another_instance(launching: Launching) -> None:

@@ -38,7 +38,7 @@ LATER = NOW + 1e6
 async def ready(storage: Storage, function_id: int = 1) -> list[int]:
     """Promote due invocations, and return the keys of all that are ready."""
     await storage.window.promote(LATER, 1000, ROOM)
-    return [one.key for one in await ready_of(storage, function_id)]
+    return [invocation.key for invocation in await ready_of(storage, function_id)]
 
 
 async def in_order(storage: Storage, *keys: str, **fields: Any) -> list[Invocation]:
@@ -65,13 +65,15 @@ async def test_the_same_key_of_another_function_is_another_key(storage: Storage)
 
 
 async def test_a_caller_learns_whether_the_stored_invocation_is_held(storage: Storage) -> None:
-    found: list[tuple[bool, bool]] = []
+    heard: list[tuple[bool, bool]] = []
 
     for _ in range(2):
-        one = made(storage, ordering_key="a")
-        await storage.journal.append(one, then=lambda one, stored: found.append((one.held, stored)))
+        invocation = made(storage, ordering_key="a")
+        await storage.journal.append(
+            invocation, then=lambda invocation, stored: heard.append((invocation.held, stored))
+        )
 
-    assert found == [(False, True), (True, True)]
+    assert heard == [(False, True), (True, True)]
 
 
 async def test_the_end_of_an_invocation_releases_the_next_in_order_of_acceptance(storage: Storage) -> None:
@@ -140,7 +142,7 @@ async def test_a_held_invocation_does_not_wait_for_a_clock_that_was_set_back(sto
     await settled(storage, first, success(first))
 
     promoted, _ = await storage.window.promote(NOW + 1.0, 10, ROOM)
-    assert [one.key for one in promoted] == [second.key]
+    assert [invocation.key for invocation in promoted] == [second.key]
 
 
 async def test_a_cancelled_first_invocation_releases_the_next(storage: Storage) -> None:
@@ -170,7 +172,7 @@ async def test_held_invocations_of_a_deleted_function_are_discarded(storage: Sto
         await storage.journal.end_all(scan.keys, WaitingEnd(state=State.DISCARD, outcome=discarded()))
         place = scan.reached
 
-    records = [await storage.records.get(one.key) for one in ones]
+    records = [await storage.records.get(invocation.key) for invocation in ones]
     assert {record.state for record in records if record} == {State.DISCARD}
     assert await ready(storage, 2) == [other.key]
 
@@ -202,16 +204,17 @@ async def test_an_ordering_key_survives_a_restart_and_a_retry(opened: Opened) ->
         first = await started(storage, ordering_key="a")
         await retried(storage, first, failure(first))
     async with opened() as storage:
-        [found], _ = await storage.window.promote(LATER, 10, ROOM)
+        [promoted], _ = await storage.window.promote(LATER, 10, ROOM)
 
-        assert (found.ordering_key, found.attempt) == ("a", 2)
+        assert (promoted.ordering_key, promoted.attempt) == ("a", 2)
 
 
 async def test_a_batch_holds_its_own_later_invocations_and_moves_no_cursor_alone(storage: Storage) -> None:
     ones = [made(storage, ordering_key=key) for key in ("a", "b", "a", "")]
     held: list[bool] = []
     await storage.cursors.append(
-        [(one, "") for one in ones], then=lambda stored, _: held.extend(one.held for one in stored)
+        [(invocation, "") for invocation in ones],
+        then=lambda stored, _: held.extend(invocation.held for invocation in stored),
     )
 
     assert held == [False, False, True, False]
@@ -241,9 +244,9 @@ async def test_a_refused_invocation_holds_no_other(storage: Storage, opened: Ope
     opened.heal()
     while storage.statistics().failure:  # noqa: ASYNC110  (no event tells of it)
         await asyncio.sleep(0.001)
-    one = await stored(storage, ordering_key="a")
+    invocation = await stored(storage, ordering_key="a")
 
-    assert await ready(storage) == [one.key]
+    assert await ready(storage) == [invocation.key]
 
 
 async def test_records_and_lists_show_held_invocations(storage: Storage) -> None:
@@ -262,7 +265,7 @@ async def test_records_and_lists_show_held_invocations(storage: Storage) -> None
 
 async def test_the_predecessor_of_a_held_invocation_is_the_one_right_before_it(storage: Storage) -> None:
     ones = await in_order(storage, "a", "a", "a")
-    first, second, third = [one.key for one in ones]
+    first, second, third = [invocation.key for invocation in ones]
 
     places = [await storage.records.standing(key, 9) for key in (first, second, third)]
     assert [place.predecessor for place in places] == [None, first, second]
@@ -312,11 +315,13 @@ class Model:
         self.open: dict[str, list[Invocation]] = {}
 
     def add(self, *invocations: Invocation) -> None:
-        for one in invocations:
-            self.open.setdefault(one.ordering_key, []).append(one)
+        for invocation in invocations:
+            self.open.setdefault(invocation.ordering_key, []).append(invocation)
 
-    def remove(self, one: Invocation) -> None:
-        self.open[one.ordering_key] = [other for other in self.open[one.ordering_key] if other.key != one.key]
+    def remove(self, invocation: Invocation) -> None:
+        self.open[invocation.ordering_key] = [
+            other for other in self.open[invocation.ordering_key] if other.key != invocation.key
+        ]
 
     @property
     def firsts(self) -> list[Invocation]:
@@ -327,27 +332,27 @@ class Model:
 
 
 async def step(storage: Storage, model: Model, action: str, number: int) -> None:
-    everything = [one for line in model.open.values() for one in line]
+    everything = [invocation for line in model.open.values() for invocation in line]
     if action in ("append", "batch"):
         ones = [made(storage, ordering_key=f"k{(number + n) % 3}") for n in range(1 if action == "append" else 4)]
         model.add(*ones)
         if action == "append":
             await storage.journal.append(ones[0], idempotency_key=f"i{ones[0].key}" if number % 2 else "")
         else:
-            await storage.cursors.append([(one, "") for one in ones])
+            await storage.cursors.append([(invocation, "") for invocation in ones])
     elif action == "cancel" and everything:
-        one = everything[number % len(everything)]
-        model.remove(one)
-        assert await storage.journal.end_all([one.key], CANCELLED)
+        chosen = everything[number % len(everything)]
+        model.remove(chosen)
+        assert await storage.journal.end_all([chosen.key], CANCELLED)
     elif action in ("end", "retry") and model.firsts:
-        one = model.firsts[number % len(model.firsts)]
-        storage.journal.start(one, NOW)
+        chosen = model.firsts[number % len(model.firsts)]
+        storage.journal.start(chosen, NOW)
         if action == "end":
-            model.remove(one)
-            await settled(storage, one, success(one))
+            model.remove(chosen)
+            await settled(storage, chosen, success(chosen))
         else:
-            line = model.open[one.ordering_key]
-            line[0] = await retried(storage, one, failure(one))
+            line = model.open[chosen.ordering_key]
+            line[0] = await retried(storage, chosen, failure(chosen))
 
 
 @pytest.mark.parametrize("kind", KINDS)

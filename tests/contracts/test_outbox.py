@@ -28,17 +28,17 @@ async def pending(storage: Storage) -> list[PendingDelivery]:
 
 
 async def test_a_delivery_is_stored_with_the_end_that_causes_it(storage: Storage) -> None:
-    one = await ended(storage, 7, deliver_to=SINK)
+    invocation = await ended(storage, 7, deliver_to=SINK)
     [debt] = await pending(storage)
 
-    assert (debt.key, debt.function_id, debt.condition, debt.destination) == (one.key, 7, "success", SINK)
-    assert (debt.due_at, debt.tries, debt.error) == (one.due_at + 1, 0, "")
+    assert (debt.key, debt.function_id, debt.condition, debt.destination) == (invocation.key, 7, "success", SINK)
+    assert (debt.due_at, debt.tries, debt.error) == (invocation.due_at + 1, 0, "")
 
 
 async def test_a_failure_and_a_discard_are_delivered_as_failures(storage: Storage) -> None:
     for state in (State.FAIL, State.DISCARD):
-        one = await started(storage)
-        await settled(storage, one, failure(one), state=state, deliver_to=SINK)
+        invocation = await started(storage)
+        await settled(storage, invocation, failure(invocation), state=state, deliver_to=SINK)
 
     assert [debt.condition for debt in await pending(storage)] == ["failure", "failure"]
 
@@ -125,14 +125,14 @@ async def test_given_up_deliveries_are_listed_by_function_in_pages(storage: Stor
     for debt in debts[:3]:
         await storage.outbox.postpone(debt, None, "never")
 
-    found, count = await storage.outbox.given_up([1], 0, 1)
+    listed, count = await storage.outbox.given_up([1], 0, 1)
     rest, _ = await storage.outbox.given_up([1], 1, 10)
 
-    assert ([one.delivery_id for one in (*found, *rest)], count) == (
+    assert ([debt.delivery_id for debt in (*listed, *rest)], count) == (
         [debts[0].delivery_id, debts[2].delivery_id],
         2,
     )
-    assert (found[0].error, found[0].tries, found[0].due_at) == ("never", 1, math.inf)
+    assert (listed[0].error, listed[0].tries, listed[0].due_at) == ("never", 1, math.inf)
     assert await storage.outbox.count_given_up([1], 2) == Count(rows=2)
     assert await storage.outbox.count_given_up([1, 2], 2) == Count(rows=2, more=True)
     assert await storage.outbox.count_given_up([], 2) == Count(rows=0)
@@ -148,19 +148,19 @@ async def test_pending_deliveries_are_listed_by_function_in_the_order_of_ids(
         await storage.outbox.postpone(debt, due_at, "closed")
     await storage.outbox.delivered(done)
 
-    found, further = await storage.outbox.page(DeliveryFilter(functions=[1]), 0, 10)
+    listed, further = await storage.outbox.page(DeliveryFilter(functions=[1]), 0, 10)
 
-    assert ([one.delivery_id for one in found], further) == (
+    assert ([debt.delivery_id for debt in listed], further) == (
         [tried.delivery_id, second.delivery_id, third.delivery_id],
         0,
     )
-    assert [(one.error, one.tries, one.due_at) for one in found[:2]] == [
+    assert [(debt.error, debt.tries, debt.due_at) for debt in listed[:2]] == [
         ("closed", 1, LATER + 2),
         ("", 0, second.due_at),
     ]
     assert await storage.outbox.page(DeliveryFilter(functions=[]), 0, 10) == ([], 0)
-    assert await storage.outbox.page(DeliveryFilter(functions=[1]), 0, 2) == (found[:2], second.delivery_id)
-    assert await storage.outbox.page(DeliveryFilter(functions=[1]), second.delivery_id, 2) == (found[2:], 0)
+    assert await storage.outbox.page(DeliveryFilter(functions=[1]), 0, 2) == (listed[:2], second.delivery_id)
+    assert await storage.outbox.page(DeliveryFilter(functions=[1]), second.delivery_id, 2) == (listed[2:], 0)
     assert await storage.outbox.page(DeliveryFilter(functions=[1]), third.delivery_id, 2) == ([], 0)
 
 
@@ -184,7 +184,7 @@ async def test_given_up_and_waiting_deliveries_can_be_made_due_at_once(storage: 
 
     done = await storage.outbox.revive([1], [waiting.delivery_id, gone.delivery_id, other.delivery_id, 99], LATER)
 
-    assert [(one.delivery_id, one.due_at, one.since, one.tries) for one in done] == [
+    assert [(debt.delivery_id, debt.due_at, debt.since, debt.tries) for debt in done] == [
         (debt.delivery_id, LATER, LATER, 0) for debt in (gone, waiting)
     ]
     assert sorted(await pending(storage), key=lambda debt: debt.delivery_id) == done
@@ -202,17 +202,20 @@ async def test_lists_and_counts_of_one_destination_have_no_other(storage: Storag
     chosen = DeliveryFilter(functions=[1], destination=other)
     given_up = replace(chosen, given_up=True)
 
-    found = [await storage.outbox.page(one, 0, 10) for one in (chosen, given_up, replace(given_up, destination=SINK))]
+    pages = [
+        await storage.outbox.page(selection, 0, 10)
+        for selection in (chosen, given_up, replace(given_up, destination=SINK))
+    ]
     page = await storage.outbox.page(given_up, 0, 1)
     counts, further = await storage.outbox.counts([1], 0)
 
-    assert [([row.delivery_id for row in rows], after) for rows, after in found] == [
+    assert [([row.delivery_id for row in rows], after) for rows, after in pages] == [
         ([debts[4].delivery_id], 0),
         ([debts[1].delivery_id, debts[2].delivery_id], 0),
         ([], 0),
     ]
-    assert page == (found[1][0][:1], debts[1].delivery_id)
-    assert await storage.outbox.page(given_up, page[1], 1) == (found[1][0][1:], 0)
+    assert page == (pages[1][0][:1], debts[1].delivery_id)
+    assert await storage.outbox.page(given_up, page[1], 1) == (pages[1][0][1:], 0)
     assert {(count.function_id, count.destination, count.given_up, count.count) for count in counts} == {
         (1, SINK, False, 1),
         (1, other, False, 1),
@@ -235,9 +238,9 @@ async def test_only_given_up_deliveries_of_the_functions_are_discarded(opened: O
         assert await storage.outbox.discard([1], []) == []
 
     async with opened() as storage:
-        assert [one.delivery_id for one in await pending(storage)] == [waiting.delivery_id]
+        assert [debt.delivery_id for debt in await pending(storage)] == [waiting.delivery_id]
         left, count = await storage.outbox.given_up([1, 2], 0, 10)
-        assert ([one.delivery_id for one in left], count) == ([kept.delivery_id, other.delivery_id], 2)
+        assert ([debt.delivery_id for debt in left], count) == ([kept.delivery_id, other.delivery_id], 2)
 
 
 async def test_pending_deliveries_outlive_the_engine_and_their_ids_are_never_used_again(opened: Opened) -> None:
@@ -266,12 +269,12 @@ async def test_deliveries_are_redirected_to_the_present_destinations_of_their_ve
             asked.append((function_id, version, condition))
             return present if version == "v1" else None
 
-        ids = [one.delivery_id for one in (first, second, other)]
+        ids = [debt.delivery_id for debt in (first, second, other)]
         [moved] = await storage.outbox.revive([1], [*ids, 99], NOW, destination_of)
 
         assert sorted(asked) == [(1, "v1", "success"), (1, "v2", "success")]
         assert (moved.delivery_id, moved.destination, moved.due_at) == (first.delivery_id, present, NOW)
-        assert [one.destination for one in await pending(storage)] == [present, SINK, SINK]
+        assert [debt.destination for debt in await pending(storage)] == [present, SINK, SINK]
 
 
 async def test_deliveries_that_wait_are_discarded_apart_from_given_up_ones(storage: Storage) -> None:

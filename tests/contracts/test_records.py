@@ -51,14 +51,14 @@ async def test_running_records_come_first_then_waiting_delayed_and_ended_ones_ne
     second, first = await stored(storage, rank=9.0), await stored(storage, rank=1.0)
     running = await started(storage)
 
-    assert await listed(storage) == [one.key for one in (running, first, second, delayed, new, old)]
+    assert await listed(storage) == [invocation.key for invocation in (running, first, second, delayed, new, old)]
 
 
 async def test_a_list_holds_one_function_only(storage: Storage) -> None:
-    one = await stored(storage, 1)
+    invocation = await stored(storage, 1)
     await stored(storage, 2)
 
-    assert await listed(storage) == [one.key]
+    assert await listed(storage) == [invocation.key]
 
 
 async def test_states_can_be_chosen(storage: Storage) -> None:
@@ -79,10 +79,10 @@ async def test_versions_and_aliases_can_be_chosen(storage: Storage) -> None:
 
 
 async def test_keys_can_be_chosen(storage: Storage) -> None:
-    one = await stored(storage)
+    invocation = await stored(storage)
     await stored(storage)
 
-    assert await listed(storage, keys=frozenset({one.key, 99})) == [one.key]
+    assert await listed(storage, keys=frozenset({invocation.key, 99})) == [invocation.key]
 
 
 async def test_a_span_of_acceptance_holds_its_begin_and_not_its_end(storage: Storage) -> None:
@@ -119,7 +119,7 @@ async def test_records_of_several_functions_come_newest_first_in_any_state(stora
     delayed, new = await stored(storage, 2, delayed=True), await ended(storage)
     both = frozenset({1, 2})
 
-    assert await listed(storage, functions=both) == [one.key for one in (new, delayed, old, running)]
+    assert await listed(storage, functions=both) == [invocation.key for invocation in (new, delayed, old, running)]
     assert await listed(storage, functions=both, states=frozenset({State.WAIT})) == [delayed.key]
     assert await listed(storage, functions=both, states=frozenset({State.RUNNING})) == [running.key]
     assert await listed(storage, functions=frozenset({3})) == [other.key]
@@ -134,32 +134,32 @@ async def test_a_record_that_changes_its_state_meanwhile_is_listed_exactly_once(
         await asyncio.sleep(0)
     await moved
 
-    assert [(len(one), len(set(one))) for one in lists] == [(60, 60)] * len(lists)
+    assert [(len(keys), len(set(keys))) for keys in lists] == [(60, 60)] * len(lists)
 
 
 async def move_all(storage: Storage, rows: list[Invocation]) -> None:
     """Start and settle the invocations one after another."""
-    for one in rows:
-        storage.journal.start(one, one.due_at)
+    for invocation in rows:
+        storage.journal.start(invocation, invocation.due_at)
         await storage.window.ready(1, (0.0, 0), 0, 0)  # waits for the commit
-        await settled(storage, one, success(one))
+        await settled(storage, invocation, success(invocation))
 
 
 async def test_a_list_leaves_out_what_is_large(storage: Storage) -> None:
-    one = await started(storage, payload=b'"large"')
-    await settled(storage, one, success(one, result=b"1", log=b"2"))
+    invocation = await started(storage, payload=b'"large"')
+    await settled(storage, invocation, success(invocation, result=b"1", log=b"2"))
     [record], _ = await storage.records.list(Selection(function_id=1))
 
     assert (record.payload, record.result, record.log) == (b"", b"", b"")
 
 
 async def test_a_whole_record_has_the_fields_of_its_request(storage: Storage) -> None:
-    one = await stored(
+    invocation = await stored(
         storage, version="v1", alias="live", source="OBS", priority=4, payload=b"[1]", hops=3, trace="t",
         trigger_id="timer-1", cause=7,
     )  # fmt: skip
-    record = await record_of(storage, one)
-    assert (record.request_id, record.version, record.alias) == (one.request_id, "v1", "live")
+    record = await record_of(storage, invocation)
+    assert (record.request_id, record.version, record.alias) == (invocation.request_id, "v1", "live")
     assert (record.source, record.priority, record.payload, record.hops) == ("OBS", 4, b"[1]", 3)
     assert (record.trace, record.trigger_id, record.cause) == ("t", "timer-1", 7)
 
@@ -171,7 +171,7 @@ async def test_invocations_of_one_trigger_can_be_chosen(storage: Storage) -> Non
     selection = Selection(function_id=1, trigger_id="one")
 
     assert await listed(storage, trigger_id="one") == [one.key, done.key]
-    assert [found.key for found in (await storage.records.search(selection, None, 9)).records] == [
+    assert [record.key for record in (await storage.records.search(selection, None, 9)).records] == [
         one.key,
         done.key,
     ]
@@ -181,8 +181,8 @@ async def test_invocations_of_one_trigger_can_be_chosen(storage: Storage) -> Non
 
 async def test_the_newest_logs_of_a_function_are_read_together(storage: Storage) -> None:
     for number in range(3):
-        one = await started(storage)
-        await settled(storage, one, success(one, log=b"%013d o %d\n" % (1000, number)))
+        invocation = await started(storage)
+        await settled(storage, invocation, success(invocation, log=b"%013d o %d\n" % (1000, number)))
     first, second, third = [await started(storage) for _ in range(3)]
     failed = await started(storage, 2)
     await settled(storage, failed, failure(failed, log=b"of another"))
@@ -196,7 +196,7 @@ async def test_the_newest_logs_of_a_function_are_read_together(storage: Storage)
         (second.key, 1, b""),
         (third.key, 1, b""),
         (first.key, 2, b"two"),
-        (one.key, 1, b" 2\n"),
+        (invocation.key, 1, b" 2\n"),
     ]
     assert await storage.records.newest_logs(3, 2) == []
 
@@ -210,8 +210,8 @@ async def test_invocations_are_found_by_their_cause(storage: Storage) -> None:
     await stored(storage, cause=again.key)
 
     caused = await storage.records.caused_by(cause.key, 9)
-    assert [(one.key, one.source) for one in caused] == [(child.key, "FunctionGraph"), (again.key, "API")]
-    assert [one.key for one in await storage.records.caused_by(cause.key, 1)] == [child.key]
+    assert [(record.key, record.source) for record in caused] == [(child.key, "FunctionGraph"), (again.key, "API")]
+    assert [record.key for record in await storage.records.caused_by(cause.key, 1)] == [child.key]
     assert await storage.records.caused_by(child.key, 9) == []
 
 
@@ -227,11 +227,11 @@ async def test_records_beyond_the_age_are_purged_and_the_rest_stays(storage: Sto
 
 
 async def test_age_counts_from_the_end(storage: Storage) -> None:
-    one = await started(storage, at=NOW, due_at=NOW + 500)
-    await settled(storage, one, success(one))
+    invocation = await started(storage, at=NOW, due_at=NOW + 500)
+    await settled(storage, invocation, success(invocation))
 
     assert await purge(storage, NOW + AGE + 100) == []
-    assert await purge(storage, NOW + AGE + 501) == [one.request_id]
+    assert await purge(storage, NOW + AGE + 501) == [invocation.request_id]
 
 
 async def test_an_invocation_that_has_not_ended_is_never_purged(storage: Storage) -> None:
@@ -243,22 +243,22 @@ async def test_an_invocation_that_has_not_ended_is_never_purged(storage: Storage
 
 
 async def test_a_record_with_a_pending_delivery_is_not_purged(storage: Storage) -> None:
-    one = await ended(storage, at=NOW, deliver_to=SINK)
+    invocation = await ended(storage, at=NOW, deliver_to=SINK)
     assert await purge(storage, NOW + 2 * AGE) == []
     [pending], _ = await storage.outbox.due(NOW + 2 * AGE, 10, 10)
 
     await storage.outbox.delivered(pending)
 
-    assert await purge(storage, NOW + 2 * AGE) == [one.request_id]
+    assert await purge(storage, NOW + 2 * AGE) == [invocation.request_id]
 
 
 async def test_a_given_up_delivery_is_purged_with_its_invocation(storage: Storage) -> None:
-    one = await ended(storage, at=NOW, deliver_to=SINK)
+    invocation = await ended(storage, at=NOW, deliver_to=SINK)
     [pending], _ = await storage.outbox.due(NOW + AGE, 10, 10)
     await storage.outbox.postpone(pending, None, "no")
 
-    assert await purge(storage, NOW + 2 * AGE) == [one.request_id]
-    assert await storage.outbox.deliveries_of(one.key) == []
+    assert await purge(storage, NOW + 2 * AGE) == [invocation.request_id]
+    assert await storage.outbox.deliveries_of(invocation.key) == []
     assert await storage.outbox.given_up([1], 0, 10) == ([], 0)
 
 
@@ -271,9 +271,9 @@ async def test_beyond_the_cap_of_rows_the_oldest_go(storage: Storage) -> None:
 async def test_beyond_the_cap_of_bytes_the_oldest_go(storage: Storage) -> None:
     rows = []
     for n in range(5):
-        one = await started(storage, at=NOW + n, payload=b"x" * 40)
-        await settled(storage, one, success(one, result=b"y" * 60))
-        rows.append(one)
+        invocation = await started(storage, at=NOW + n, payload=b"x" * 40)
+        await settled(storage, invocation, success(invocation, result=b"y" * 60))
+        rows.append(invocation)
 
     assert await purge(storage, NOW + 10, size=200) == [row.request_id for row in rows[:3]]
     assert (await storage.journal.recover()).backlog[0] == (2, 200)
@@ -297,21 +297,21 @@ async def test_records_ended_under_a_clock_far_ahead_are_purged_in_time_by_the_r
 
 
 async def test_the_end_under_a_doubtful_clock_stays_until_the_clock_is_accepted_or_set_back(storage: Storage) -> None:
-    one = await ended(storage, at=NOW + YEARS)
+    invocation = await ended(storage, at=NOW + YEARS)
     for doubtful in (20, 30):
         await storage.records.purge(NOW + doubtful, age=AGE, rows=MANY, size=MANY, ahead=YEARS)
 
     assert await purge(storage, NOW + YEARS + AGE - 10) == []
-    assert await purge(storage, NOW + YEARS + AGE + 10) == [one.request_id]
+    assert await purge(storage, NOW + YEARS + AGE + 10) == [invocation.request_id]
 
 
 async def test_records_ended_under_a_clock_far_behind_are_kept_from_their_acceptance_on(storage: Storage) -> None:
-    one = await started(storage, at=NOW)
-    await settled(storage, one, Outcome(started_at=NOW - YEARS, ended_at=NOW - YEARS))
+    invocation = await started(storage, at=NOW)
+    await settled(storage, invocation, Outcome(started_at=NOW - YEARS, ended_at=NOW - YEARS))
 
     assert await purge(storage, NOW + 10) == []
     assert await purge(storage, NOW + AGE - 10) == []
-    assert await purge(storage, NOW + AGE + 10) == [one.request_id]
+    assert await purge(storage, NOW + AGE + 10) == [invocation.request_id]
 
 
 async def test_the_newest_record_before_a_time_is_found_among_later_ones(storage: Storage) -> None:
@@ -325,19 +325,19 @@ async def test_the_newest_record_before_a_time_is_found_among_later_ones(storage
 
 
 async def test_a_clock_before_all_engines_does_not_change_when_invocations_ended(storage: Storage) -> None:
-    one = await ended(storage, at=NOW)
+    invocation = await ended(storage, at=NOW)
 
     assert await purge(storage, 1000.0) == []
     assert await purge(storage, NOW + AGE - 10) == []
-    assert await purge(storage, NOW + AGE + 10) == [one.request_id]
+    assert await purge(storage, NOW + AGE + 10) == [invocation.request_id]
 
 
 async def test_a_purge_returns_when_the_next_record_will_be_too_old(storage: Storage) -> None:
-    one = await ended(storage, at=NOW)
+    invocation = await ended(storage, at=NOW)
     step = await storage.records.purge(NOW + 10, age=AGE, rows=MANY, size=MANY)
 
     assert step.next_due is not None
-    assert abs(step.next_due - (one.due_at + 1 + AGE)) <= 1.0
+    assert abs(step.next_due - (invocation.due_at + 1 + AGE)) <= 1.0
 
 
 async def test_a_purge_returns_whether_more_is_kept_than_allowed(storage: Storage) -> None:
@@ -351,11 +351,11 @@ async def test_a_purge_returns_whether_more_is_kept_than_allowed(storage: Storag
 
 async def test_many_rows_are_purged_in_steps(storage: Storage) -> None:
     rows = [made(storage, at=NOW) for _ in range(450)]
-    for one in rows:
-        appended = storage.journal.append(one)
+    for invocation in rows:
+        appended = storage.journal.append(invocation)
     await appended
-    for one in rows:
-        await storage.journal.end_all([one.key], WaitingEnd(state=State.FAIL, outcome=cancelled(NOW)))
+    for invocation in rows:
+        await storage.journal.end_all([invocation.key], WaitingEnd(state=State.FAIL, outcome=cancelled(NOW)))
 
     assert sorted(await purge(storage, NOW + AGE + 1)) == sorted(row.request_id for row in rows)
 
@@ -372,11 +372,11 @@ async def test_waiting_invocations_are_counted_by_function_and_kind(storage: Sto
     await ended(storage)
     await started(storage)
 
-    found = await storage.records.queued([1, 2, 3], 100)
+    queued = await storage.records.queued([1, 2, 3], 100)
 
-    assert found[1] == Queued(ready=2, first=first.key, first_due=NOW - 3, next_due=NOW + 10)
-    assert (found[2].ready, found[2].held, found[2].next_due) == (1, 1, None)
-    assert found[3] == Queued()
+    assert queued[1] == Queued(ready=2, first=first.key, first_due=NOW - 3, next_due=NOW + 10)
+    assert (queued[2].ready, queued[2].held, queued[2].next_due) == (1, 1, None)
+    assert queued[3] == Queued()
     assert later.key != first.key
 
 
@@ -388,9 +388,9 @@ async def test_counts_end_at_a_limit(storage: Storage) -> None:
     for _ in range(4):
         await stored(storage, 3, ordering_key="a")
 
-    found = await storage.records.queued([1, 2, 3], 2)
+    queued = await storage.records.queued([1, 2, 3], 2)
 
-    assert (found[1].ready, found[1].next_due, found[2].next_due, found[3].held) == (2, None, NOW + 1, 2)
+    assert (queued[1].ready, queued[1].next_due, queued[2].next_due, queued[3].held) == (2, None, NOW + 1, 2)
 
 
 # --- places among waiting invocations ------------------------------------------------------------------------
@@ -426,9 +426,9 @@ async def test_the_place_of_a_running_invocation_says_whether_its_handler_has_be
 
 
 async def failed(storage: Storage, message: str = "no", **fields: Any) -> Invocation:
-    one = await started(storage, **fields)
-    await settled(storage, one, failure(one, message=message))
-    return one
+    invocation = await started(storage, **fields)
+    await settled(storage, invocation, failure(invocation, message=message))
+    return invocation
 
 
 async def filled(storage: Storage) -> None:
@@ -470,9 +470,9 @@ async def test_steps_join_to_the_list_of_a_function_in_both_directions(storage: 
     whole, count = await storage.records.list(Selection(function_id=1))
 
     for limit in (1, 2, 5, 100):
-        found = await pages(storage, Selection(function_id=1), limit)
-        assert list(chain(*found)) == [one.key for one in whole]
-        assert [len(page) for page in found[:-1]] == [limit] * (len(found) - 1)
+        steps = await pages(storage, Selection(function_id=1), limit)
+        assert list(chain(*steps)) == [record.key for record in whole]
+        assert [len(page) for page in steps[:-1]] == [limit] * (len(steps) - 1)
     assert await storage.records.count(Selection(function_id=1), 100) == counted(count)
 
 
@@ -487,7 +487,7 @@ async def test_steps_join_to_the_list_of_several_functions(storage: Storage) -> 
         selection = Selection(functions=both, states=frozenset(states))
         whole, count = await storage.records.list(selection)
 
-        assert list(chain(*await pages(storage, selection, 4))) == [one.key for one in whole]
+        assert list(chain(*await pages(storage, selection, 4))) == [record.key for record in whole]
         assert await storage.records.count(selection, 100) == counted(count)
 
 

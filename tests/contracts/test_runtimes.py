@@ -107,10 +107,10 @@ async def test_an_error_may_say_whether_and_when_to_retry(run: Runner) -> None:
     asked = {"retry_after": 7.5}, {"retryable": False}, {"retry_after": -1, "retryable": True}, {"retry_after": "7"}
     outcomes = [await run("ask", said) for said in asked]
 
-    found = [read_error(outcome.message, outcome.result) for outcome in outcomes]
-    assert [one.retry_after for one in found] == [7.5, None, None, None]
-    assert [one.retryable for one in found] == [True, False, True, True]
-    assert {one.message for one in found} == {"no order"}
+    errors = [read_error(outcome.message, outcome.result) for outcome in outcomes]
+    assert [error.retry_after for error in errors] == [7.5, None, None, None]
+    assert [error.retryable for error in errors] == [True, False, True, True]
+    assert {error.message for error in errors} == {"no order"}
     assert [list(json.loads(outcome.result))[3:] for outcome in outcomes] == [["retryAfter"], ["retryable"], [], []]
 
 

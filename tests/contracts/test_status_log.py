@@ -49,7 +49,7 @@ async def followed(storage: Storage, *functions: int) -> None:
 
 
 async def states(storage: Storage) -> list[tuple[str, State]]:
-    return [(one.request_id, one.state) for one in await storage.status_log.read(1000)]
+    return [(entry.request_id, entry.state) for entry in await storage.status_log.read(1000)]
 
 
 async def entries(storage: Storage) -> list[StatusEntry]:
@@ -58,50 +58,53 @@ async def entries(storage: Storage) -> list[StatusEntry]:
 
 async def test_each_state_of_an_invocation_is_logged_with_its_own_time(storage: Storage) -> None:
     await followed(storage, 1)
-    one = await started(storage)
-    await settled(storage, one, success(one))
+    invocation = await started(storage)
+    await settled(storage, invocation, success(invocation))
 
-    found = await entries(storage)
+    logged = await entries(storage)
 
-    assert [entry.state for entry in found] == [WAIT, RUNNING, SUCCESS]
-    assert [entry.at for entry in found] == [one.accepted_on_clock, one.due_at, one.due_at + 1]
-    assert {entry.request_id for entry in found} == {one.request_id}
-    assert {entry.target for entry in found} == {target()}
-    assert [entry.entry_id for entry in found] == sorted({entry.entry_id for entry in found})
+    assert [entry.state for entry in logged] == [WAIT, RUNNING, SUCCESS]
+    assert [entry.at for entry in logged] == [invocation.accepted_on_clock, invocation.due_at, invocation.due_at + 1]
+    assert {entry.request_id for entry in logged} == {invocation.request_id}
+    assert {entry.target for entry in logged} == {target()}
+    assert [entry.entry_id for entry in logged] == sorted({entry.entry_id for entry in logged})
 
 
 async def test_a_start_that_shares_the_commit_of_its_end_is_logged_before_it(storage: Storage) -> None:
     await followed(storage, 1)
-    one = await stored(storage)
-    storage.journal.start(one, one.due_at)
-    storage.journal.start(one, one.due_at, begun=True)
-    await settled(storage, one, success(one))
+    invocation = await stored(storage)
+    storage.journal.start(invocation, invocation.due_at)
+    storage.journal.start(invocation, invocation.due_at, begun=True)
+    await settled(storage, invocation, success(invocation))
 
-    found = await entries(storage)
+    logged = await entries(storage)
 
-    assert [(entry.state, entry.at) for entry in found[1:]] == [(RUNNING, one.due_at), (SUCCESS, one.due_at + 1)]
+    assert [(entry.state, entry.at) for entry in logged[1:]] == [
+        (RUNNING, invocation.due_at),
+        (SUCCESS, invocation.due_at + 1),
+    ]
 
 
 async def test_the_begin_of_a_handler_is_no_change_of_state(storage: Storage) -> None:
     await followed(storage, 1)
-    one = await started(storage, begun=False)
-    storage.journal.start(one, one.due_at, begun=True)
+    invocation = await started(storage, begun=False)
+    storage.journal.start(invocation, invocation.due_at, begun=True)
 
     assert [state for _, state in await states(storage)] == [WAIT, RUNNING]
 
 
 async def test_retries_and_failures_are_logged_with_code_and_message(storage: Storage) -> None:
     await followed(storage, 1)
-    one = await started(storage)
-    again = await retried(storage, one, failure(one))
+    invocation = await started(storage)
+    again = await retried(storage, invocation, failure(invocation))
     storage.journal.start(replace(again, delayed=False), again.due_at)
     await settled(storage, again, failure(again, message="x" * 2000))
 
-    found = await entries(storage)
+    logged = await entries(storage)
 
-    assert [entry.state for entry in found] == [WAIT, RUNNING, WAIT, RUNNING, FAIL]
-    assert [entry.code for entry in found] == [0, 0, Code.USER_EXCEPTION, 0, Code.USER_EXCEPTION]
-    assert [entry.message for entry in found] == ["", "", "no", "", "x" * 1000]
+    assert [entry.state for entry in logged] == [WAIT, RUNNING, WAIT, RUNNING, FAIL]
+    assert [entry.code for entry in logged] == [0, 0, Code.USER_EXCEPTION, 0, Code.USER_EXCEPTION]
+    assert [entry.message for entry in logged] == ["", "", "no", "", "x" * 1000]
 
 
 async def test_cancelling_and_discarding_are_logged(storage: Storage) -> None:
@@ -135,7 +138,7 @@ async def test_the_return_to_wait_is_logged_when_the_engine_stops_or_crashes(ope
         for request_id, state in await states(storage):
             by_request.setdefault(request_id, []).append(state)
 
-        assert by_request == {one.request_id: [WAIT, RUNNING, WAIT] for one in (released, crashed)}
+        assert by_request == {invocation.request_id: [WAIT, RUNNING, WAIT] for invocation in (released, crashed)}
 
 
 async def test_invocations_of_batches_deliveries_and_idempotency_keys_are_logged(storage: Storage) -> None:
@@ -150,7 +153,7 @@ async def test_invocations_of_batches_deliveries_and_idempotency_keys_are_logged
     [pending] = (await storage.outbox.due(owing.due_at + 10, 10, 10))[0]
     await storage.outbox.delivered(pending, append=delivered)
 
-    expected = [(one.request_id, WAIT) for one in (keyed, batched, delivered)]
+    expected = [(invocation.request_id, WAIT) for invocation in (keyed, batched, delivered)]
     assert await states(storage) == expected
 
 
@@ -162,26 +165,26 @@ async def test_versions_that_are_not_followed_are_not_logged(storage: Storage) -
     await storage.journal.end_all([cancelled_one.key], CANCELLED)
     before = await states(storage)
     await storage.status_log.follow(1, [target(1, "v1")])
-    one = await ended(storage, 1, version="v1")
+    invocation = await ended(storage, 1, version="v1")
     await ended(storage, 1)
     await storage.status_log.follow(1, [])
     await ended(storage, 1, version="v1")
 
     assert before == []
-    assert await states(storage) == [(one.request_id, state) for state in (WAIT, RUNNING, SUCCESS)]
+    assert await states(storage) == [(invocation.request_id, state) for state in (WAIT, RUNNING, SUCCESS)]
 
 
 async def test_entries_and_followed_versions_survive_a_restart(opened: Opened) -> None:
     async with opened() as storage:
         await followed(storage, 1)
-        one = await stored(storage)
+        invocation = await stored(storage)
     async with opened() as storage:
         known = await storage.status_log.load()
         await storage.journal.recover()
         other = await stored(storage)
 
         assert {*known} == {1}
-        assert await states(storage) == [(one.request_id, WAIT), (other.request_id, WAIT)]
+        assert await states(storage) == [(invocation.request_id, WAIT), (other.request_id, WAIT)]
         assert storage.status_log.statistics().waiting == 2
 
 
@@ -209,7 +212,7 @@ async def test_a_hand_over_moves_the_oldest_entries_to_a_table_of_a_plugin(stora
 
 async def test_a_failed_hand_over_changes_nothing(storage: Storage, opened: Opened) -> None:
     await followed(storage, 1)
-    one = await stored(storage)
+    invocation = await stored(storage)
     [first] = await storage.status_log.read(1)
     opened.fail()
     with pytest.raises(NotStored):
@@ -218,7 +221,7 @@ async def test_a_failed_hand_over_changes_nothing(storage: Storage, opened: Open
     await until(lambda: not storage.statistics().failure)
     again = await stored(storage)
 
-    assert await states(storage) == [(one.request_id, WAIT), (again.request_id, WAIT)]
+    assert await states(storage) == [(invocation.request_id, WAIT), (again.request_id, WAIT)]
     assert await storage.store("lts").scan("lines") == []
 
 
@@ -228,9 +231,9 @@ async def test_entries_are_announced(storage: Storage) -> None:
     await followed(storage, 1)
     await ended(storage, 2)
     none = len(announced)
-    one = await stored(storage)
+    invocation = await stored(storage)
     accepted = len(announced)
-    await storage.journal.end_all([one.key], CANCELLED)
+    await storage.journal.end_all([invocation.key], CANCELLED)
 
     assert none == 0
     assert 0 < accepted < len(announced)
@@ -246,10 +249,10 @@ async def test_an_entry_that_a_read_does_not_return_is_announced_after_it(storag
         for _ in range(turns):
             await asyncio.sleep(0)
         announced.clear()
-        one = await stored(storage)
+        invocation = await stored(storage)
 
         read = {entry.request_id for entry in await reading}
-        assert one.request_id in read or announced
+        assert invocation.request_id in read or announced
 
 
 async def test_refused_entries_do_not_count_against_the_limit(opened: Opened) -> None:
@@ -265,26 +268,26 @@ async def test_refused_entries_do_not_count_against_the_limit(opened: Opened) ->
             opened.heal()
             await until(lambda: not storage.statistics().failure)
             before = await states(storage)
-            one = await stored(storage)
+            invocation = await stored(storage)
 
             assert before == []
-            assert await states(storage) == [(one.request_id, WAIT)]
+            assert await states(storage) == [(invocation.request_id, WAIT)]
 
 
 async def test_entries_beyond_the_limit_are_dropped_and_counted(opened: Opened) -> None:
     with patch.object(status_log, "MOST_ENTRIES", 2), patch.object(memory_status_log, "MOST_ENTRIES", 2):
         async with opened() as storage:
             await followed(storage, 1)
-            one = await ended(storage)
+            invocation = await ended(storage)
             two = await stored(storage)
             await storage.journal.end_all([two.key], CANCELLED)
-            found = await entries(storage)
-            await storage.status_log.hand_over(found[-1].entry_id, "lts", "lines", {})
+            logged = await entries(storage)
+            await storage.status_log.hand_over(logged[-1].entry_id, "lts", "lines", {})
             three = await stored(storage)
 
-            assert [(entry.request_id, entry.state) for entry in found] == [
-                (one.request_id, WAIT),
-                (one.request_id, RUNNING),
+            assert [(entry.request_id, entry.state) for entry in logged] == [
+                (invocation.request_id, WAIT),
+                (invocation.request_id, RUNNING),
             ]
             assert await states(storage) == [(three.request_id, WAIT)]
             assert storage.status_log.statistics().dropped == 3

@@ -64,14 +64,14 @@ READS: dict[str, Callable[[Storage], Awaitable[object]]] = {
 async def test_when_a_write_is_done_all_earlier_ones_are_done_too(storage: Storage) -> None:
     waiting, running = await stored(storage), await stored(storage)
     appended = [made(storage) for _ in range(20)]
-    for one in appended:
-        storage.journal.append(one)
+    for invocation in appended:
+        storage.journal.append(invocation)
     storage.journal.start(running, NOW)
     storage.journal.settle(Settlement(invocation=running, state=State.SUCCESS, outcome=success(running)))
     storage.journal.end_all([waiting.key], CANCELLED)
     await storage.store("dis").write("records", {"a": b"1"})
 
-    states = [await storage.records.get(one.key) for one in (waiting, running, *appended)]
+    states = [await storage.records.get(invocation.key) for invocation in (waiting, running, *appended)]
     assert [record and record.state for record in states] == [State.FAIL, State.SUCCESS] + [State.WAIT] * 20
 
 
@@ -91,7 +91,7 @@ async def test_a_read_sees_what_was_submitted_before_it(storage: Storage) -> Non
     storage.journal.append(waiting := made(storage, 2))
     assert await storage.journal.end_all([waiting.key], CANCELLED) == [(waiting.key, 2)]
     storage.journal.append(delayed := made(storage, 2, delayed=True))
-    assert [one.key for one in (await storage.window.promote(delayed.due_at, 10, ROOM))[0]] == [delayed.key]
+    assert [due.key for due in (await storage.window.promote(delayed.due_at, 10, ROOM))[0]] == [delayed.key]
 
     written = asyncio.ensure_future(storage.store("dis").write("records", {"a": b"1"}))
     put = asyncio.ensure_future(storage.resources.put(RESOURCE))
@@ -117,18 +117,18 @@ async def test_callbacks_come_in_the_order_of_the_calls_and_before_their_callers
     seen = await asyncio.gather(caller(first), caller(second), caller(last))
 
     assert told == ["append", "settle", "cancel", "cursors"]
-    assert [list(told[:n]) for n in (1, 3, 4)] == [one[:n] for one, n in zip(seen, (1, 3, 4), strict=True)]
+    assert [list(told[:n]) for n in (1, 3, 4)] == [order[:n] for order, n in zip(seen, (1, 3, 4), strict=True)]
 
 
 async def test_an_end_that_was_reported_is_there_for_the_next_engine(opened: Opened) -> None:
     async with opened() as storage:
-        one = await started(storage)
-        await settled(storage, one, success(one), deliver_to=SINK)
+        invocation = await started(storage)
+        await settled(storage, invocation, success(invocation), deliver_to=SINK)
 
     async with opened() as storage:
-        record = await record_of(storage, one)
+        record = await record_of(storage, invocation)
         assert record.state is State.SUCCESS
-        assert [pending.key for pending in await storage.outbox.deliveries_of(one.key)] == [one.key]
+        assert [pending.key for pending in await storage.outbox.deliveries_of(invocation.key)] == [invocation.key]
 
 
 async def test_new_keys_are_larger_than_those_of_all_stored_invocations(opened: Opened) -> None:
@@ -265,12 +265,12 @@ async def test_after_the_end_of_the_block_calls_are_refused(
     opened: Opened, call: Callable[[Storage], Awaitable[object]]
 ) -> None:
     async with opened() as storage:
-        one = await started(storage)
+        invocation = await started(storage)
 
     with pytest.raises(ShuttingDown):
         await call(storage)
-    storage.journal.start(one, NOW)
-    storage.journal.settle(Settlement(invocation=one, state=State.SUCCESS, outcome=success(one)))
+    storage.journal.start(invocation, NOW)
+    storage.journal.settle(Settlement(invocation=invocation, state=State.SUCCESS, outcome=success(invocation)))
 
     async with opened() as storage:
         assert (await storage.journal.recover()).revived == 1
@@ -278,11 +278,11 @@ async def test_after_the_end_of_the_block_calls_are_refused(
 
 async def test_an_end_that_cannot_be_stored_when_the_block_ends_is_dropped(opened: Opened) -> None:
     async with opened() as storage:
-        one = await started(storage)
+        invocation = await started(storage)
         opened.fail()
         with pytest.raises(REFUSED):
             await storage.journal.append(made(storage))
-        storage.journal.settle(Settlement(invocation=one, state=State.SUCCESS, outcome=success(one)))
+        storage.journal.settle(Settlement(invocation=invocation, state=State.SUCCESS, outcome=success(invocation)))
 
     async with opened() as storage:
         assert (await storage.journal.recover()).revived == 1
@@ -293,11 +293,11 @@ async def test_a_storage_that_only_a_restart_can_cure_ends_its_block(opened: Ope
 
     async def use() -> None:
         async with opened() as storage:
-            one = await started(storage)
+            invocation = await started(storage)
             opened.break_down()
             with pytest.raises(REFUSED):
                 await storage.journal.append(made(storage))
-            end = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one))
+            end = Settlement(invocation=invocation, state=State.SUCCESS, outcome=success(invocation))
             storage.journal.settle(end, then=told.append)
             with pytest.raises(NotStored):
                 storage.journal.append(made(storage))

@@ -28,14 +28,14 @@ from tests.support.waiting import until
 
 
 async def test_each_event_calls_the_function_once(rig: Rig) -> None:
-    async with scene(rig) as one:
-        assert await one.send(1, 2, 3) == [True] * 3
-        await one.has(1, 2, 3)
+    async with scene(rig) as it:
+        assert await it.send(1, 2, 3) == [True] * 3
+        await it.has(1, 2, 3)
 
-        await until(lambda: one.place.state(one.trigger).accepted >= 1)
-        keys = await one.place.keys()
-        selection = Selection(function_id=1, trigger_id=one.trigger.id)
-        assert (await one.place.engine.storage.records.list(selection))[1] == len(keys)
+        await until(lambda: it.place.state(it.trigger).accepted >= 1)
+        keys = await it.place.keys()
+        selection = Selection(function_id=1, trigger_id=it.trigger.id)
+        assert (await it.place.engine.storage.records.list(selection))[1] == len(keys)
 
 
 async def test_bad_options_are_refused_with_their_field(rig: Rig) -> None:
@@ -51,81 +51,81 @@ async def test_bad_options_are_refused_with_their_field(rig: Rig) -> None:
 
 @having(may_disable=True)
 async def test_a_disabled_trigger_takes_nothing_until_it_is_enabled(rig: Rig) -> None:
-    async with scene(rig) as one:
-        await one.send(1)
-        await one.has(1)
-        await one.place.update(one.trigger, status="DISABLED")
-        await one.is_in("disabled")
-        taken = await one.send(2)
-        await one.place.update(one.trigger, status="ACTIVE")
-        await one.runs()
-        await one.send(3)
+    async with scene(rig) as it:
+        await it.send(1)
+        await it.has(1)
+        await it.place.update(it.trigger, status="DISABLED")
+        await it.is_in("disabled")
+        taken = await it.send(2)
+        await it.place.update(it.trigger, status="ACTIVE")
+        await it.runs()
+        await it.send(3)
 
         assert taken == [rig.pulls]
-        await one.has(1, 3, *([2] if rig.pulls else []))
+        await it.has(1, 3, *([2] if rig.pulls else []))
 
 
 async def test_a_deleted_trigger_takes_nothing(rig: Rig) -> None:
-    async with scene(rig) as one:
-        await one.send(1)
-        await one.has(1)
-        await one.place.delete(one.trigger)
-        await until(lambda: one.place.engine.sources.state(one.trigger.id) is None)
+    async with scene(rig) as it:
+        await it.send(1)
+        await it.has(1)
+        await it.place.delete(it.trigger)
+        await until(lambda: it.place.engine.sources.state(it.trigger.id) is None)
 
-        assert await one.send(2) == [rig.pulls]
-        await one.has(1)
+        assert await it.send(2) == [rig.pulls]
+        await it.has(1)
 
 
 async def test_a_changed_trigger_goes_on_where_it_was(rig: Rig) -> None:
-    async with scene(rig) as one:
-        await one.send(1)
-        await one.has(1)
-        await one.place.update(one.trigger, **rig.change)
-        await one.runs()
+    async with scene(rig) as it:
+        await it.send(1)
+        await it.has(1)
+        await it.place.update(it.trigger, **rig.change)
+        await it.runs()
 
-        assert await one.send(2) == [True]
-        await one.has(1, 2)
+        assert await it.send(2) == [True]
+        await it.has(1, 2)
 
 
 async def test_the_next_engine_goes_on_where_the_last_ended(rig: Rig) -> None:
-    async with scene(rig) as one:
-        await one.send(1)
-        await one.has(1)
+    async with scene(rig) as it:
+        await it.send(1)
+        await it.has(1)
     if rig.pulls:
         await rig.send(NOWHERE, 2)
-    async with scene(rig) as one:
-        await one.send(*([3] if rig.pulls else [1, 2, 3]))
+    async with scene(rig) as it:
+        await it.send(*([3] if rig.pulls else [1, 2, 3]))
 
-        await one.has(1, 2, 3)
+        await it.has(1, 2, 3)
 
 
 async def test_a_full_backlog_makes_the_source_or_the_sender_wait(rig: Rig) -> None:
-    async with scene(rig, queue__function_rows=1) as one:
-        await one.send(1)
-        await one.has(1)
-        taken = await one.send(2)
-        await until(lambda: not rig.pulls or "backlog" in one.place.state(one.trigger).problem)
-        before = await one.numbers()
-        [first] = await one.place.keys()
-        await one.place.engine.dispatcher.cancel(first)
+    async with scene(rig, queue__function_rows=1) as it:
+        await it.send(1)
+        await it.has(1)
+        taken = await it.send(2)
+        await until(lambda: not rig.pulls or "backlog" in it.place.state(it.trigger).problem)
+        before = await it.numbers()
+        [first] = await it.place.keys()
+        await it.place.engine.dispatcher.cancel(first)
         if not rig.pulls:
-            await one.send(2)
+            await it.send(2)
 
-        await one.has(1, 2)
+        await it.has(1, 2)
         assert (taken, before) == ([rig.pulls], [1])
 
 
 @having(breakable=True)
 async def test_a_source_whose_server_fails_reports_a_problem_and_comes_back(rig: Rig) -> None:
-    async with scene(rig) as one:
-        await one.send(1)
-        await one.has(1)
+    async with scene(rig) as it:
+        await it.send(1)
+        await it.has(1)
         await rig.breaks()
-        await until(lambda: one.place.state(one.trigger).problem)
+        await until(lambda: it.place.state(it.trigger).problem)
         await rig.mends()
-        await one.send(2)
+        await it.send(2)
 
-        await one.has(1, 2)
+        await it.has(1, 2)
 
 
 @pytest.mark.long
@@ -136,21 +136,21 @@ async def test_nothing_is_missed_or_taken_twice_when_the_engine_is_killed(rig: R
 async def _kill_twice(rig: Rig) -> None:
     """Send continuously, kill the engine twice at random moments and check the stored payloads."""
     random, sent = Random(7), itertools.count(1)
-    async with process_scene(rig) as one:
+    async with process_scene(rig) as it:
         last = 0
         for least in (2, 4):
             deadline = anyio.current_time() + 0.1 + 0.4 * random.random()
             while anyio.current_time() < deadline or last < least:
                 last = next(sent)
-                await one.send(last)
+                await it.send(last)
                 await anyio.sleep(0.005)
-            one.engine.kill()
-            one.engine.start()
+            it.engine.kill()
+            it.engine.start()
         for number in range(1, last + 1) if not rig.pulls else ():  # push senders repeat events without an answer
-            await until(partial(one.send, number))
-        await until(lambda: len(one.numbers()) >= last)
+            await until(partial(it.send, number))
+        await until(lambda: len(it.numbers()) >= last)
 
-        assert sorted(one.numbers()) == list(range(1, last + 1))
+        assert sorted(it.numbers()) == list(range(1, last + 1))
 
 
 # --- made anew -----------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ async def test_no_event_is_lost_unreported_when_the_source_is_made_anew(rig: Rig
             await it.settles(counted=rig.counts_removed)
 
 
-@pytest.mark.parametrize("rig", [pytest.param(one, id=_name(one)) for one in ALL if one.parts], indirect=["rig"])
+@pytest.mark.parametrize("rig", [pytest.param(kind, id=_name(kind)) for kind in ALL if kind.parts], indirect=["rig"])
 async def test_a_removal_is_reported_until_the_source_is_back(rig: Rig) -> None:
     async with trial(rig, "full") as it:
         await rig.remove(it.one.target)
@@ -326,10 +326,10 @@ async def test_a_removal_is_reported_until_the_source_is_back(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("rig", "reader"),
     [
-        pytest.param(one, reader, id=f"{_name(one)}-{reader}", marks=() if reader == "full" else pytest.mark.long)
-        for one in ALL
+        pytest.param(kind, reader, id=f"{_name(kind)}-{reader}", marks=() if reader == "full" else pytest.mark.long)
+        for kind in ALL
         for reader in ("paused", "full", "serial")
-        if one.expires and _can(one, reader)
+        if kind.expires and _can(kind, reader)
     ],
     indirect=["rig"],
 )
@@ -343,7 +343,7 @@ async def test_events_that_retention_removes_unread_are_counted(rig: Rig, reader
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "rig", [pytest.param(one, id=_name(one)) for one in ALL if one.parts and not one.inside], indirect=["rig"]
+    "rig", [pytest.param(kind, id=_name(kind)) for kind in ALL if kind.parts and not kind.inside], indirect=["rig"]
 )
 async def test_nothing_is_lost_in_silence_when_the_process_was_stopped_or_killed(rig: Rig) -> None:
     await anyio.to_thread.run_sync(lambda: anyio.run(_stop_and_kill, rig))

@@ -56,9 +56,9 @@ async def test_only_what_waits_for_its_turn_is_ready(storage: Storage) -> None:
     await stored(storage, delayed=True)
     await stored(storage, 2)
     await storage.journal.end_all([(await stored(storage)).key], CANCELLED)
-    one = await stored(storage)
+    invocation = await stored(storage)
 
-    assert await keys_of(storage) == [one.key]
+    assert await keys_of(storage) == [invocation.key]
 
 
 async def test_a_page_sees_what_was_submitted_before_it(storage: Storage) -> None:
@@ -83,11 +83,11 @@ async def test_a_page_has_nothing_that_was_started_or_ended_before_it(storage: S
 async def test_due_invocations_are_promoted_earliest_first_with_the_next_due_time(storage: Storage) -> None:
     late = await stored(storage, delayed=True, due_at=NOW + 30)
     two = await stored(storage, delayed=True, due_at=NOW + 20)
-    one = await stored(storage, 2, delayed=True, due_at=NOW + 10)
+    invocation = await stored(storage, 2, delayed=True, due_at=NOW + 10)
 
     promoted, next_due = await storage.window.promote(NOW + 20, 10, ROOM)
 
-    assert [i.key for i in promoted] == [one.key, two.key]
+    assert [i.key for i in promoted] == [invocation.key, two.key]
     assert [i.delayed for i in promoted] == [False, False]
     assert next_due == late.due_at
 
@@ -111,10 +111,10 @@ async def test_a_promotion_takes_about_as_many_bytes_as_allowed_and_returns_the_
 
 
 async def test_a_promoted_invocation_is_ready_and_not_promoted_again(storage: Storage) -> None:
-    one = await stored(storage, delayed=True, due_at=NOW)
+    invocation = await stored(storage, delayed=True, due_at=NOW)
     await storage.window.promote(NOW, 10, ROOM)
 
-    assert await keys_of(storage) == [one.key]
+    assert await keys_of(storage) == [invocation.key]
     assert await storage.window.promote(NOW, 10, ROOM) == ((), None)
 
 
@@ -124,21 +124,21 @@ async def test_the_order_on_disk_is_the_order_in_memory(opened: Opened) -> None:
     async with opened() as storage:
         for _ in range(150):
             due_at, priority = NOW + random.randrange(5) * 60, random.randrange(10)
-            one = await stored(storage, due_at=due_at, priority=priority, rank=due_at - priority * 60.0)
-            queue.push(Entry(one))
+            invocation = await stored(storage, due_at=due_at, priority=priority, rank=due_at - priority * 60.0)
+            queue.push(Entry(invocation))
 
         assert await paged(storage, rows=7) == popped(queue)
 
 
 async def paged(storage: Storage, rows: int) -> list[int]:
     """Read all ready rows in pages, as the scheduler does."""
-    found: list[Invocation] = []
+    invocations: list[Invocation] = []
     complete = False
     while not complete:
-        page = await storage.window.ready(1, found[-1].rank_key if found else BEGINNING, rows, ROOM)
-        found += page.invocations
+        page = await storage.window.ready(1, invocations[-1].rank_key if invocations else BEGINNING, rows, ROOM)
+        invocations += page.invocations
         complete = page.complete
-    return [one.key for one in found]
+    return [invocation.key for invocation in invocations]
 
 
 def popped(queue: RunQueue) -> list[int]:

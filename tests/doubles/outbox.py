@@ -51,8 +51,8 @@ class MemoryOutbox:
     async def given_up(
         self, functions: Collection[int], offset: int, limit: int
     ) -> tuple[Sequence[PendingDelivery], int]:
-        found = [pending for _, pending in sorted(self._given_up.items()) if pending.function_id in functions]
-        return found[offset : offset + limit], len(found)
+        matching = [pending for _, pending in sorted(self._given_up.items()) if pending.function_id in functions]
+        return matching[offset : offset + limit], len(matching)
 
     async def count_given_up(self, functions: Collection[int], most: int) -> Count:
         _, count = await self.given_up(functions, 0, 0)
@@ -60,23 +60,25 @@ class MemoryOutbox:
 
     async def page(self, chosen: DeliveryFilter, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         stored = self._given_up if chosen.given_up else self._pending
-        found = [
-            one
-            for id, one in sorted(stored.items())
-            if id > after and one.function_id in chosen.functions and chosen.destination in (None, one.destination)
+        matching = [
+            pending
+            for id, pending in sorted(stored.items())
+            if id > after
+            and pending.function_id in chosen.functions
+            and chosen.destination in (None, pending.destination)
         ]
-        return found[:limit], found[limit - 1].delivery_id if len(found) > limit else 0
+        return matching[:limit], matching[limit - 1].delivery_id if len(matching) > limit else 0
 
     async def counts(self, functions: Collection[int], after: int) -> tuple[Sequence[DeliveryCount], int]:
-        found = Counter(
-            (one.function_id, one.destination, stored is self._given_up)
+        sums = Counter(
+            (pending.function_id, pending.destination, stored is self._given_up)
             for stored in (self._pending, self._given_up)
-            for id, one in stored.items()
-            if id > after and one.function_id in functions
+            for id, pending in stored.items()
+            if id > after and pending.function_id in functions
         )
         return [
             DeliveryCount(function_id=function_id, destination=destination, given_up=given_up, count=count)
-            for (function_id, destination, given_up), count in found.items()
+            for (function_id, destination, given_up), count in sums.items()
         ], 0
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:

@@ -21,8 +21,8 @@ class MemoryRecords:
         self._tables, self._writes = tables, writes
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        found = await self.search(selection, None, selection.offset + selection.limit)
-        return found.records[selection.offset :], (await self.count(selection, len(self._tables.rows))).rows
+        page = await self.search(selection, None, selection.offset + selection.limit)
+        return page.records[selection.offset :], (await self.count(selection, len(self._tables.rows))).rows
 
     async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
         placed = [(_sorted(_found_at(row, selection)), row) for row in self._tables.rows.values()]
@@ -32,12 +32,12 @@ class MemoryRecords:
         matching = [number for number, row in enumerate(rows) if _selected(row, selection)]
         more = len(matching) > limit
         read = rows[: matching[limit - 1] + 1] if more else rows
-        found = [_listed(row) for row in read if _selected(row, selection)]
+        records = [_listed(row) for row in read if _selected(row, selection)]
         ends = [_found_at(row, selection) for row in read[:1] + read[-1:]]
         if back:
-            found, ends = found[::-1], ends[::-1]
+            records, ends = records[::-1], ends[::-1]
         first, last = ends or (None, None)
-        return Found(records=tuple(found), read=len(read), first=first, last=last, more=more)
+        return Found(records=tuple(records), read=len(read), first=first, last=last, more=more)
 
     async def count(self, selection: Selection, most: int) -> Count:
         rows = sum(_spanned(row, selection) and _selected(row, selection) for row in self._tables.rows.values())
@@ -48,23 +48,23 @@ class MemoryRecords:
         return None if row is None else to_record(row)
 
     async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
-        running, ended = frozenset({State.RUNNING}), frozenset(one for one in State if one.final)
+        running, ended = frozenset({State.RUNNING}), frozenset(state for state in State if state.final)
         parts = [Selection(function_id=function_id, states=states) for states in (running, ended)]
-        found = [await self.search(one, None, most, back=one.states == running) for one in parts]
-        return [replace(one, log=self._tables.rows[one.key].log) for each in found for one in each.records]
+        pages = [await self.search(part, None, most, back=part.states == running) for part in parts]
+        return [replace(record, log=self._tables.rows[record.key].log) for each in pages for record in each.records]
 
     async def caused_by(self, key: int, most: int) -> Sequence[Record]:
-        caused = sorted(one for one, row in self._tables.rows.items() if row.invocation.cause == key)
-        return [_listed(self._tables.rows[one]) for one in caused[:most]]
+        caused = sorted(child for child, row in self._tables.rows.items() if row.invocation.cause == key)
+        return [_listed(self._tables.rows[child]) for child in caused[:most]]
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         placed = ((_place(row), row) for row in self._tables.rows.values() if row.state is State.WAIT)
-        found = sorted(
+        places = sorted(
             (place, row.invocation.key)
             for place, row in placed
             if place > after and _spanned(row, selection) and _selected(row, replace(selection, states=frozenset()))
         )
-        page = found[:limit]
+        page = places[:limit]
         return Scan(keys=tuple(key for _, key in page), reached=page[-1][0] if len(page) == limit else None)
 
     async def standing(self, key: int, most: int) -> Standing:
@@ -74,29 +74,29 @@ class MemoryRecords:
         if row is None or not row.ready:
             return Standing(begun=row is not None and row.state is State.RUNNING and row.begun)
         own = row.invocation
-        ready = (one.invocation for one in self._tables.rows.values() if one.ready)
-        ahead = sum(one.function_id == own.function_id and one.rank_key < own.rank_key for one in ready)
+        ready = (other.invocation for other in self._tables.rows.values() if other.ready)
+        ahead = sum(other.function_id == own.function_id and other.rank_key < own.rank_key for other in ready)
         return Standing(ahead=min(ahead, most))
 
     def _predecessor(self, row: Row) -> int:
         key = row.invocation.key
-        others = [one for one in self._tables.unended(row.invocation) if one is not row]
-        held = [one.invocation.key for one in others if one.held and one.invocation.key < key]
-        return max(held or [one.invocation.key for one in others if not one.held])
+        others = [other for other in self._tables.unended(row.invocation) if other is not row]
+        held = [other.invocation.key for other in others if other.held and other.invocation.key < key]
+        return max(held or [other.invocation.key for other in others if not other.held])
 
     async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
         delayed = sorted(
-            (one.invocation.due_at, one.invocation.function_id) for one in self._tables.rows.values() if one.delayed
+            (row.invocation.due_at, row.invocation.function_id) for row in self._tables.rows.values() if row.delayed
         )
         next_due = {function_id: due for due, function_id in reversed(delayed[:most])}
-        return {one: self._queued(one, most, next_due.get(one)) for one in functions}
+        return {function_id: self._queued(function_id, most, next_due.get(function_id)) for function_id in functions}
 
     def _queued(self, function_id: int, most: int, next_due: float | None) -> Queued:
-        own = [one for one in self._tables.rows.values() if one.invocation.function_id == function_id]
-        ready = sorted((one.invocation for one in own if one.ready), key=lambda one: one.rank_key)
+        own = [row for row in self._tables.rows.values() if row.invocation.function_id == function_id]
+        ready = sorted((row.invocation for row in own if row.ready), key=lambda invocation: invocation.rank_key)
         return Queued(
             ready=min(len(ready), most),
-            held=min(sum(one.held for one in own), most),
+            held=min(sum(row.held for row in own), most),
             first=ready[0].key if ready else None,
             first_due=ready[0].due_at if ready else 0.0,
             next_due=next_due,
@@ -122,11 +122,13 @@ class MemoryRecords:
         self._tables.observer.purged(dropped, ended)
         invocations = [row.invocation for row in dropped]
         return Purged(
-            request_ids=tuple(one.request_id for one in invocations),
+            request_ids=tuple(invocation.request_id for invocation in invocations),
             more=False,
             over=len(self._tables.ended) > rows or self._tables.ended_size > size,
             next_due=min(oldest) + age if oldest else None,
-            attempts={one.request_id: one.attempt for one in invocations if one.attempt > 1},
+            attempts={
+                invocation.request_id: invocation.attempt for invocation in invocations if invocation.attempt > 1
+            },
         )
 
 
@@ -163,20 +165,20 @@ def _selected(row: Row, selection: Selection) -> bool:
 
 
 def _place(row: Row) -> Place:
-    one = row.invocation
+    invocation = row.invocation
     if row.held:
-        return (0, one.key, one.key)
-    return (1, one.rank, one.key) if row.ready else (2, one.due_at, one.key)
+        return (0, invocation.key, invocation.key)
+    return (1, invocation.rank, invocation.key) if row.ready else (2, invocation.due_at, invocation.key)
 
 
 def _found_at(row: Row, selection: Selection) -> Place:
     """Return the place in a list: running, ready, delayed, held, then ended ones. Several functions have one part."""
-    one = row.invocation
+    invocation = row.invocation
     if selection.functions or row.state.final:
-        return (NEWEST, 0.0, one.key)
+        return (NEWEST, 0.0, invocation.key)
     if row.ready or row.delayed:
-        return (1, one.rank, one.key) if row.ready else (2, one.due_at, one.key)
-    return (3 if row.held else 0, 0.0, one.key)
+        return (1, invocation.rank, invocation.key) if row.ready else (2, invocation.due_at, invocation.key)
+    return (3 if row.held else 0, 0.0, invocation.key)
 
 
 def _sorted(place: Place) -> Place:

@@ -49,40 +49,42 @@ class Row(Struct, kw_only=True):
 
     @property
     def attempts_size(self) -> int:
-        return sum(len(one.log) for one in self.attempts.values())
+        return sum(len(attempt.log) for attempt in self.attempts.values())
 
     def crashed(self) -> Invocation:
         """Return the invocation of a running row, with a crash of the engine added to its counts."""
-        one = self.invocation
+        invocation = self.invocation
         return replace(
-            one, crash_count=one.crash_count + self.begun, start_crashes=one.start_crashes + (not self.begun)
+            invocation,
+            crash_count=invocation.crash_count + self.begun,
+            start_crashes=invocation.start_crashes + (not self.begun),
         )
 
 
 def to_record(row: Row) -> Record:
-    one = row.invocation
+    invocation = row.invocation
     return Record(
-        key=one.key,
-        request_id=one.request_id,
-        function_id=one.function_id,
-        version=one.version,
-        alias=one.alias,
-        source=one.source,
+        key=invocation.key,
+        request_id=invocation.request_id,
+        function_id=invocation.function_id,
+        version=invocation.version,
+        alias=invocation.alias,
+        source=invocation.source,
         state=row.state,
-        priority=one.priority,
-        due_at=one.due_at,
+        priority=invocation.priority,
+        due_at=invocation.due_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
-        attempt=one.attempt,
+        attempt=invocation.attempt,
         code=row.code,
         message=row.message,
-        hops=one.hops,
-        trace=one.trace,
-        ordering_key=one.ordering_key,
+        hops=invocation.hops,
+        trace=invocation.trace,
+        ordering_key=invocation.ordering_key,
         held=row.held,
-        trigger_id=one.trigger_id,
-        cause=one.cause,
-        payload=one.payload,
+        trigger_id=invocation.trigger_id,
+        cause=invocation.cause,
+        payload=invocation.payload,
         result=row.result,
         log=row.log,
         attempts=tuple(row.attempts[number] for number in sorted(row.attempts)),

@@ -27,7 +27,7 @@ def kinds() -> Iterator[tuple[str, Plugin]]:
             yield from ((kind, plugin) for kind in plugin.kinds)
 
 
-@pytest.mark.parametrize(("kind", "plugin"), [pytest.param(*one, id=one[0]) for one in kinds()])
+@pytest.mark.parametrize(("kind", "plugin"), [pytest.param(*pair, id=pair[0]) for pair in kinds()])
 def test_each_kind_of_triggers_is_described(kind: str, plugin: Plugin) -> None:
     options = msgspec.convert(DATA[kind], plugin.options)
 
@@ -36,7 +36,7 @@ def test_each_kind_of_triggers_is_described(kind: str, plugin: Plugin) -> None:
     assert plugin.display.subject(options)
 
 
-@pytest.mark.parametrize(("kind", "plugin"), [pytest.param(*one, id=one[0]) for one in kinds()])
+@pytest.mark.parametrize(("kind", "plugin"), [pytest.param(*pair, id=pair[0]) for pair in kinds()])
 def test_a_form_that_is_sent_unchanged_changes_nothing(kind: str, plugin: Plugin) -> None:
     assert plugin.options is not None
     fields, data = fields_of(plugin.options, "event_data."), DATA[kind]
@@ -45,12 +45,14 @@ def test_a_form_that_is_sent_unchanged_changes_nothing(kind: str, plugin: Plugin
     flags = {field.name for field in flat(fields) if field.control == "flag"}
     sent = Form([(name, text) for name, text in shown.items() if name not in flags or text == "true"])
 
-    found = read_struct(fields, sent, data)
+    struct = read_struct(fields, sent, data)
 
-    assert found == {key: "******" if f"event_data.{key}" in secrets else value for key, value in data.items()}
+    assert struct == {key: "******" if f"event_data.{key}" in secrets else value for key, value in data.items()}
 
 
-@pytest.mark.parametrize("plugin", [one for one in PLUGINS if one.param is not None], ids=lambda one: one.kinds[0])
+@pytest.mark.parametrize(
+    "plugin", [plugin for plugin in PLUGINS if plugin.param is not None], ids=lambda plugin: plugin.kinds[0]
+)
 def test_parameters_of_destinations_have_controls(plugin: Plugin) -> None:
     assert plugin.param is not None
     fields: Any = fields_of(plugin.param)

@@ -27,8 +27,8 @@ ORDERED = {"ordering": "record_key"}
 
 
 async def records(place: House) -> list[Record]:
-    found = [await place.engine.storage.records.get(key) for key in await place.keys()]
-    return [record for record in found if record]
+    stored = [await place.engine.storage.records.get(key) for key in await place.keys()]
+    return [record for record in stored if record]
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_a_record_key_is_the_ordering_key(key: bytes, expected: str) -> None:
 
 @pytest.mark.parametrize("key", [b"k" * 201, "\xe9".encode(), b"\x00"])
 def test_a_key_that_cannot_be_an_ordering_key_is_hashed(key: bytes) -> None:
-    found = ordering_key(key, "KAFKA:t:0")
+    hashed = ordering_key(key, "KAFKA:t:0")
 
-    assert re.fullmatch("sha256:[0-9a-f]{64}", found)
-    assert found != ordering_key(key + b"x", "KAFKA:t:0")
+    assert re.fullmatch("sha256:[0-9a-f]{64}", hashed)
+    assert hashed != ordering_key(key + b"x", "KAFKA:t:0")
 
 
 def test_groups_keep_the_order_of_their_records() -> None:
-    assert by_key(["b1", "a1", "b2", "a2"], lambda one: one[0]) == {"b": ["b1", "b2"], "a": ["a1", "a2"]}
+    assert by_key(["b1", "a1", "b2", "a2"], lambda text: text[0]) == {"b": ["b1", "b2"], "a": ["a1", "a2"]}
 
 
 async def test_a_kafka_batch_becomes_one_invocation_for_each_key(tmp_path: Path) -> None:
@@ -59,12 +59,12 @@ async def test_a_kafka_batch_becomes_one_invocation_for_each_key(tmp_path: Path)
         trigger = await reading(place, broker, **ORDERED)
         await messages(place, 6)
 
-        found: dict[str, list[str]] = {}
+        by_key_of: dict[str, list[str]] = {}
         for record, event in zip(await records(place), await place.events(), strict=True):
-            found.setdefault(record.ordering_key, []).extend(event["records"][0]["messages"])
-        assert found == {"a": ["1", "3"], "b": ["2"], "KAFKA:t:0": ["4", "5"], "KAFKA:t:1": ["6"]}
+            by_key_of.setdefault(record.ordering_key, []).extend(event["records"][0]["messages"])
+        assert by_key_of == {"a": ["1", "3"], "b": ["2"], "KAFKA:t:0": ["4", "5"], "KAFKA:t:1": ["6"]}
         held = [record for record in await records(place) if record.held]
-        assert len(held) == len(await place.keys()) - len(found)
+        assert len(held) == len(await place.keys()) - len(by_key_of)
         assert (await place.cursors(trigger))["t/0"].startswith(b'{"cluster":"i","offset":5')
 
 
@@ -79,12 +79,12 @@ async def test_a_dis_batch_becomes_one_invocation_for_each_key_and_none_is_waite
         trigger = await place.create("DIS", **options, **ORDERED)
 
         def texts(event: Any) -> list[str]:
-            return [base64.b64decode(one["data"]).decode() for one in event["Message"]["records"]]
+            return [base64.b64decode(record["data"]).decode() for record in event["Message"]["records"]]
 
         while sum(len(texts(event)) for event in await place.events()) < 6:
             await stream.texts()
-        found = list(zip(await records(place), await place.events(), strict=True))
-        assert [(record.ordering_key, record.held, texts(event)) for record, event in found] == [
+        pairs = list(zip(await records(place), await place.events(), strict=True))
+        assert [(record.ordering_key, record.held, texts(event)) for record, event in pairs] == [
             ("a", False, ["1", "3"]),
             ("b", False, ["2"]),
             ("DIS:clicks:shardId-0000000000", False, ["4"]),

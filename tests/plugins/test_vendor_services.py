@@ -38,7 +38,7 @@ async def services(folder: Path) -> AsyncIterator[tuple[Sequence[Operation], htt
     """Run an engine with the services, and yield their operations and an HTTP client."""
     async with house(folder, [smn, dis, lts]) as place, api_client(place) as client:
         mounts = place.engine.plugins.mounts
-        await until(lambda: {one.name[:3] for one in mounts.operations()} == set(SHAPES))
+        await until(lambda: {operation.name[:3] for operation in mounts.operations()} == set(SHAPES))
         yield mounts.operations(), client
 
 
@@ -46,7 +46,7 @@ async def test_a_wrong_method_is_answered_with_those_of_the_path_and_an_unknown_
     async with services(tmp_path) as (operations, client):
         for operation in operations:
             path = operation.path.replace("{project_id}", PROJECT).replace("{", "a-").replace("}", "")
-            right = {one.method for one in operations if variables(one.path, path.split("/")) is not None}
+            right = {other.method for other in operations if variables(other.path, path.split("/")) is not None}
             right |= {"HEAD"} if "GET" in right else set()
             for wrong in METHODS - right:
                 reply = await client.request(wrong, path)

@@ -69,7 +69,7 @@ class Auditor:
         """Check that something runs while invocations are ready."""
         world, state = self._world, (now, self._witness.count["attempts"])
         stopped = world.deleted | world.disabled | world.pausing
-        ready = any(line for one, line in world.tables.ready.items() if one not in stopped)
+        ready = any(line for function_id, line in world.tables.ready.items() if function_id not in stopped)
         if (
             not ready
             or self._witness.running
@@ -96,13 +96,15 @@ def check_end(world: World, witness: Witness) -> None:
         if tracked is None or tracked.state is not row.state:
             witness.violation(f"invocation {key} is {row.state} on disk")
         if not row.state.final:
-            one = row.invocation
-            rows, size = recount.get(one.function_id, (0, 0))
-            recount[one.function_id] = rows + 1, size + row.payload_size
-            waits = _is_delayed(row, now) or (one.held and (one.function_id, one.ordering_key) in blocking)
+            invocation = row.invocation
+            rows, size = recount.get(invocation.function_id, (0, 0))
+            recount[invocation.function_id] = rows + 1, size + row.payload_size
+            waits = _is_delayed(row, now) or (
+                invocation.held and (invocation.function_id, invocation.ordering_key) in blocking
+            )
             if not waits and world.time() - tracked_since(witness, key) > LATE:
-                witness.violation(f"invocation {key} of function {one.function_id} has not ended: {row.state}")
-    if recount != {one: sums for one, sums in tables.tally.items() if sums[0]}:
+                witness.violation(f"invocation {key} of function {invocation.function_id} has not ended: {row.state}")
+    if recount != {function_id: sums for function_id, sums in tables.tally.items() if sums[0]}:
         witness.violation("the counters on disk differ from a recount")
     for key in witness.open:
         if key not in tables.rows:
@@ -120,8 +122,8 @@ def check_end(world: World, witness: Witness) -> None:
 
 
 def _is_delayed(row: Row, now: float) -> bool:
-    one = row.invocation
-    return row.state is State.WAIT and one.delayed and not one.held and one.due_at > now
+    invocation = row.invocation
+    return row.state is State.WAIT and invocation.delayed and not invocation.held and invocation.due_at > now
 
 
 def tracked_since(witness: Witness, key: int) -> float:

@@ -211,7 +211,7 @@ class Clients:
             memory.number += 1
             key = random.choice(("", "", "a", "b"))
             requests.append(Request(function=kind.urn, payload=self._payload(kind.id, ""), ordering_key=key))
-        payloads, together = [one.payload for one in requests], random.random() < 0.5
+        payloads, together = [request.payload for request in requests], random.random() < 0.5
         for payload in payloads:
             witness.requests.sent(payload)
         if together:

@@ -45,7 +45,11 @@ def differences(folder: Path, world: World) -> Iterator[str]:
         yield from _compare(
             "cursors",
             read("SELECT trigger_id, name, position FROM cursor"),
-            ((one, name, position) for one, names in tables.cursors.items() for name, position in names.items()),
+            (
+                (trigger_id, name, position)
+                for trigger_id, names in tables.cursors.items()
+                for name, position in names.items()
+            ),
         )
         rows = read("SELECT plugin, name, key, value FROM plugin_row WHERE plugin <> ?", (LINES,))
         stores = tables.stores.items()
@@ -61,8 +65,8 @@ def differences(folder: Path, world: World) -> Iterator[str]:
         for table, _, key in changed_rows(database):
             yield f"the row {key} of {table} differs from its checksum"
         for what, sql in WRONG.items():
-            if found := [row[0] for row in read(sql)]:
-                yield f"{what}: {found[:KEPT]}"
+            if wrong := [row[0] for row in read(sql)]:
+                yield f"{what}: {wrong[:KEPT]}"
         yield from _compare("sums of the tally", read(TALLY), read(REAL_TALLY))
         yield from _status_problems(database, world)
 
@@ -75,17 +79,24 @@ def _compare(what: str, stored: Iterable[Any], expected: Iterable[Any]) -> Itera
 
 
 def _columns(row: Row) -> tuple[Any, ...]:
-    one, final = row.invocation, row.state.final
-    waits = -1 if one.held else 1 if one.delayed else 0
+    invocation, final = row.invocation, row.state.final
+    waits = -1 if invocation.held else 1 if invocation.delayed else 0
     state = FINAL.get(row.state, 2 if row.state is State.RUNNING else waits)
-    present = (one.rank, one.first_due_at, one.due_at, one.failures, one.crash_count, one.start_crashes)
+    present = (
+        invocation.rank,
+        invocation.first_due_at,
+        invocation.due_at,
+        invocation.failures,
+        invocation.crash_count,
+        invocation.start_crashes,
+    )
     return (
-        one.key,
-        one.function_id,
+        invocation.key,
+        invocation.function_id,
         state,
-        one.priority,
-        one.attempt,
-        one.ordering_key or None,
+        invocation.priority,
+        invocation.attempt,
+        invocation.ordering_key or None,
         row.payload_size,
         *((None,) * 6 if final else present),
         int(row.begun) if state == 2 else None,
@@ -95,16 +106,16 @@ def _columns(row: Row) -> tuple[Any, ...]:
 
 def _deliveries(tables: MemoryTables) -> Iterator[tuple[Any, ...]]:
     for kept, due in ((tables.deliveries, True), (tables.given_up, False)):
-        for one in kept.values():
-            to = one.destination
+        for delivery in kept.values():
+            to = delivery.destination
             yield (
-                one.delivery_id,
-                one.key,
-                one.condition,
+                delivery.delivery_id,
+                delivery.key,
+                delivery.condition,
                 to.destination,
                 to.param,
-                one.due_at if due else None,
-                one.tries,
+                delivery.due_at if due else None,
+                delivery.tries,
             )
 
 

@@ -29,7 +29,7 @@ def deterministic(world: World) -> Iterator[None]:
     def new_random(seed: Any = None) -> Random:
         return Random(random.getrandbits(64) if seed is None else seed)
 
-    replaced: list[tuple[Any, Callable[..., Any]]] = [(Random, new_random), *((one, world.time) for one in _CLOCKS)]
+    replaced: list[tuple[Any, Callable[..., Any]]] = [(Random, new_random), *((clock, world.time) for clock in _CLOCKS)]
     with ExitStack() as stack:
         for name, module in list(sys.modules.items()):
             if name.split(".")[0] in ("engine", "plugins") and module is not None:

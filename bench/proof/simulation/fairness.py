@@ -25,7 +25,7 @@ class Fairness:
 
     def __init__(self, world: World, functions: tuple[int, ...], bound: float) -> None:
         self._world, self._bound = world, bound
-        self._served = {one: Served(world.kinds[one].weight) for one in functions}
+        self._served = {function_id: Served(world.kinds[function_id].weight) for function_id in functions}
         self._waiting: dict[int, int] = {}
         self._base: dict[tuple[int, int], float] = {}  #: difference of two functions when both began to wait
         self.worst = 0.0
@@ -59,17 +59,17 @@ class Fairness:
         """Note the start of a run. Return the violation of fairness, or an empty text."""
         if function_id not in self._served:
             return ""
-        now, found = self._world.time(), ""
+        now, unfair = self._world.time(), ""
         for pair, base in self._base.items():
             if function_id in pair:
                 difference = abs(self._difference(pair, now) - base)
                 self.worst = max(self.worst, difference)
                 if difference > self._bound:
-                    found = f"functions {pair} waited side by side, but differ by {difference:.0f} s of slots"
+                    unfair = f"functions {pair} waited side by side, but differ by {difference:.0f} s of slots"
         served = self._served[function_id]
         served.running += 1
         served.starts += now
-        return found
+        return unfair
 
     def ends(self, function_id: int, began: float) -> None:
         served = self._served.get(function_id)

@@ -154,7 +154,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         task = SimulatedTask(next(self._numbers), coro, loop=loop, context=context)
         self.tasks.append(task)
         if len(self.tasks) > 4096:
-            self.tasks = [one for one in self.tasks if not one.done()]
+            self.tasks = [other for other in self.tasks if not other.done()]
         return task
 
     def _note_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -202,7 +202,7 @@ class Pair:
             self.witness.violation(f"{double.name} returned {request.value!r:.400}, not {double.value!r:.400}")
 
     def _purge(self, purged: Purged, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> None:
-        keys = [self.simulated.identity.key_of(one) or 0 for one in purged.request_ids]
+        keys = [self.simulated.identity.key_of(request_id) or 0 for request_id in purged.request_ids]
         tables = self.tables
         tables.drop_expired_keys(now)
         kept = sum(row.state.final for row in tables.rows.values()) if keys else 0
@@ -224,9 +224,11 @@ class Pair:
 
     def _same_recovery(self, expected: Recovery, given: Recovery) -> bool:
         plain = (_unended(expected), expected.waiting, expected.next_due, expected.revived)
-        poisoned = sorted((one.key, one.crash_count, one.start_crashes) for one in given.poisoned)
+        poisoned = sorted(
+            (invocation.key, invocation.crash_count, invocation.start_crashes) for invocation in given.poisoned
+        )
         return plain == (_unended(given), given.waiting, given.next_due, given.revived) and poisoned == sorted(
-            (one.key, one.crash_count, one.start_crashes) for one in expected.poisoned
+            (invocation.key, invocation.crash_count, invocation.start_crashes) for invocation in expected.poisoned
         )
 
     def _same_found(self, expected: Any, given: Any) -> bool:
@@ -293,7 +295,7 @@ def _equal(expected: Any, given: Any) -> bool:
 
 
 def _unended(recovery: Recovery) -> dict[int, tuple[int, int]]:
-    return {one: sums for one, sums in recovery.backlog.items() if one and sums[0]}
+    return {function_id: sums for function_id, sums in recovery.backlog.items() if function_id and sums[0]}
 
 
 def _same_id(new: str, expected: Invocation | str, given: Any) -> bool:
@@ -302,7 +304,7 @@ def _same_id(new: str, expected: Invocation | str, given: Any) -> bool:
 
 
 def _same_ids(expected: list[Invocation | str], given: Any) -> bool:
-    return list(given[0]) == [_id(one) for one in expected]
+    return list(given[0]) == [_id(item) for item in expected]
 
 
 def _id(stored: Invocation | str) -> str:
@@ -311,13 +313,13 @@ def _id(stored: Invocation | str) -> str:
 
 
 def _same_deliveries(expected: Any, given: Any) -> bool:
-    key = lambda one: (one.due_at, one.delivery_id)  # noqa: E731
+    key = lambda delivery: (delivery.due_at, delivery.delivery_id)  # noqa: E731
     return sorted(map(_bare, expected[0]), key=key) == sorted(map(_bare, given[0]), key=key) and expected[1] == given[1]
 
 
-def _bare(one: Any) -> Any:
-    return replace(one, since=0.0)
+def _bare(delivery: Any) -> Any:
+    return replace(delivery, since=0.0)
 
 
-def _plain(one: Invocation) -> Invocation:
-    return replace(one, trigger_id="", held=False, delayed=False, alias="", trusted_at=0.0)
+def _plain(invocation: Invocation) -> Invocation:
+    return replace(invocation, trigger_id="", held=False, delayed=False, alias="", trusted_at=0.0)

@@ -22,7 +22,7 @@ def retry_problems(kind: Kind, settlement: Settlement) -> Iterator[str]:
     allowed = kind.settings.max_retries if kind.settings else 0
     delay, jitter = min(LONGEST, BASE * FACTOR ** min(before.attempt - 1, 64)), JITTER
     rules = kind.settings.retry_rules if kind.settings and not fault else ()
-    for rule in [one for one in rules if one.code in (0, outcome.code)][:1]:
+    for rule in [rule for rule in rules if rule.code in (0, outcome.code)][:1]:
         allowed, jitter = rule.max_retries, rule.jitter or 0.0
         delay = min(rule.longest or 0.0, (rule.base or 0.0) * FACTOR**before.failures)
     shortest, longest = delay * (1 - jitter), delay * (1 + jitter)

@@ -124,9 +124,9 @@ def _live(world: World, witness: Witness, memory: Memory, until: float, *, last:
         witness.violation("the engine waits for nothing")
     except Exception as error:
         witness.count["broken"] += 1
-        for one in leaves(error):
-            if not isinstance(one, JournalBroken):
-                witness.violation(f"the engine ended with {one!r}")
+        for leaf in leaves(error):
+            if not isinstance(leaf, JournalBroken):
+                witness.violation(f"the engine ended with {leaf!r}")
     for problem in loop.errors:
         witness.violation(problem)
     storage.end()

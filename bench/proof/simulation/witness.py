@@ -142,12 +142,14 @@ class Witness(Observer):
         """Note the end of an invocation without an attempt: it was cancelled, or its function was deleted."""
         tracked = self.by_key[row.invocation.key]
         self.world.note("ended", row.invocation.key, row.state)
-        one, function_id = row.invocation, row.invocation.function_id
+        invocation, function_id = row.invocation, row.invocation.function_id
         if row.state is State.FAIL and not tracked.cancelling and not self.cancelling[function_id]:
-            self.violation(f"{_name(one)} was cancelled by nobody")
-        expired = row.code == Code.EXPIRED and self.world.expired(one.first_due_at + self._max_age(one), tracked.mono)
+            self.violation(f"{_name(invocation)} was cancelled by nobody")
+        expired = row.code == Code.EXPIRED and self.world.expired(
+            invocation.first_due_at + self._max_age(invocation), tracked.mono
+        )
         if row.state is State.DISCARD and function_id not in self.world.deleted and not expired:
-            self.violation(f"{_name(one)} was discarded with {row.code}, but its function exists")
+            self.violation(f"{_name(invocation)} was discarded with {row.code}, but its function exists")
         self._end(tracked, row.state)
 
     def delivered(self, pending: PendingDelivery, appended: Invocation | None) -> None:
@@ -257,9 +259,9 @@ class Witness(Observer):
     def _end(self, tracked: Tracked, state: State) -> None:
         tracked.state = state
         self.count[str(state)] += 1
-        one = tracked.invocation
-        if one.ordering_key:
-            del self._lines[one.function_id, one.ordering_key][one.key]
+        invocation = tracked.invocation
+        if invocation.ordering_key:
+            del self._lines[invocation.function_id, invocation.ordering_key][invocation.key]
         self.open.pop(tracked.invocation.key, None)
         waiting = self._waiting.get(tracked.function_id, {})
         if waiting.pop(tracked.invocation.key, None) is not None:
@@ -279,7 +281,10 @@ class Witness(Observer):
     def _memory(self) -> int:
         counts = Counter(run.function_id for run in self.running.values())
         kinds = self.world.kinds
-        return sum(-(-count // kinds[one].requests) * kinds[one].memory for one, count in counts.items())
+        return sum(
+            -(-count // kinds[function_id].requests) * kinds[function_id].memory
+            for function_id, count in counts.items()
+        )
 
     def _check_start(self, invocation: Invocation) -> None:
         tracked = self.by_key[invocation.key]

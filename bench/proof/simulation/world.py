@@ -164,7 +164,9 @@ class World:
         self.failures: list[float] = []  #: times at which the disk failed
         self.folder = Path()  #: data directory, if the storage is a real one
         self.damaged: set[int] = set()  #: keys of invocations whose payload was damaged on disk
-        self.followed = frozenset(one for one, kind in self.kinds.items() if kind.settings and kind.settings.status_log)
+        self.followed = frozenset(
+            function_id for function_id, kind in self.kinds.items() if kind.settings and kind.settings.status_log
+        )
         self.lines = 0  #: writes of states to their stream
         self.failing_until = 0.0  #: time until which a destination refuses most deliveries
         self._hash = blake2b(digest_size=16)

@@ -78,10 +78,10 @@ def test_a_parameter_that_comes_more_than_once_is_a_list() -> None:
     ],
 )
 def test_json_may_come_as_the_text_it_is(kind: str, body: bytes, encoded: bool) -> None:
-    found = event(as_base64=False, headers={"content-type": kind}, body=body)
+    shown = event(as_base64=False, headers={"content-type": kind}, body=body)
 
-    assert found["isBase64Encoded"] is encoded
-    assert (base64.b64decode(found["body"]) if encoded else found["body"].encode()) == body
+    assert shown["isBase64Encoded"] is encoded
+    assert (base64.b64decode(shown["body"]) if encoded else shown["body"].encode()) == body
 
 
 REPLIES: dict[str, tuple[Any, Reply]] = {
@@ -131,7 +131,7 @@ def test_a_reply_is_what_the_function_says(returned: Any, reply: Reply) -> None:
 @pytest.mark.parametrize("raw", [False, True])
 def test_no_reply_sets_a_cookie_of_the_console(name: str, raw: bool) -> None:
     cookies = [f"{name}=1; Path=/console/", "own=functiond_note"]
-    given: Any = [["Set-Cookie", one] for one in cookies] if raw else {"Set-Cookie": cookies}
+    given: Any = [["Set-Cookie", cookie] for cookie in cookies] if raw else {"Set-Cookie": cookies}
 
     reply = read_reply(json.dumps({"statusCode": 200, "rawHeaders" if raw else "headers": given}).encode())
 
@@ -200,8 +200,8 @@ def head_of(*headers: tuple[bytes, bytes]) -> list[list[str]]:
     """Return the client's headers that an HTTP function gets, without those about the sender."""
     scope = {**SCOPE, "method": "GET", TARGET: b"/", "headers": headers}
     members = write_head(scope, joined_headers(scope), FOUND.route, sender_of(scope))
-    found: list[list[str]] = json.loads(b"{%b}" % members)["rawHeaders"]
-    return [pair for pair in found if pair[0] not in sender_of(scope).headers]
+    shown: list[list[str]] = json.loads(b"{%b}" % members)["rawHeaders"]
+    return [pair for pair in shown if pair[0] not in sender_of(scope).headers]
 
 
 def test_another_spelling_does_not_replace_the_address_of_the_sender() -> None:

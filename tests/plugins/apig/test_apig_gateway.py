@@ -319,7 +319,7 @@ async def test_a_body_whose_event_is_too_large_is_refused(tmp_path: Path) -> Non
 
 async def test_a_stored_path_that_is_refused_now_serves_nothing_and_says_why(tmp_path: Path) -> None:
     async with gateway(tmp_path, {"path": "/hostile"}, {"name": "b"}) as at:
-        hostile = next(one for one in at.place.engine.resources.triggers.all() if one.options.name == "api")
+        hostile = next(trigger for trigger in at.place.engine.resources.triggers.all() if trigger.options.name == "api")
         earlier = replace(hostile.stored, data={**hostile.stored.data, "path": MANY})
         await at.place.engine.storage.resources.put(hostile.resource(msgspec.json.encode(earlier)))
 
@@ -383,8 +383,8 @@ async def test_no_project_publishes_an_api_that_takes_requests_of_another(tmp_pa
         async with httpx.AsyncClient(base_url=url(place), trust_env=False, timeout=60) as client:
             assert (await client.get("/pay/7")).status_code == 202
 
-        assert {trigger_status(one) for one in refusals} == {(409, "FSS.1147")}
-        assert not any(text in str(one) for text in (PROJECT, own.id, "hello", "{id}") for one in refusals)
+        assert {trigger_status(refusal) for refusal in refusals} == {(409, "FSS.1147")}
+        assert not any(text in str(refusal) for text in (PROJECT, own.id, "hello", "{id}") for refusal in refusals)
         assert [event["resource"] for event in await place.events()] == ["/pay/{id}"]
 
 
@@ -395,9 +395,9 @@ async def test_the_oldest_of_stored_apis_that_collide_answers_and_the_other_show
         late = await claim(path="/pay/7", sl_domain="127.0.0.1")
 
     async with two_projects(tmp_path) as (place, _):
-        for one in (first, late):
-            await place.engine.sources.settled(one.id)
-        problems = [place.state(one).problem for one in (first, late)]
+        for trigger in (first, late):
+            await place.engine.sources.settled(trigger.id)
+        problems = [place.state(trigger).problem for trigger in (first, late)]
         urn = parse_urn(late.function, region=REGION, project="another")
         await place.engine.resources.triggers.update(urn, "APIG", late.id, [{"name": "renamed"}])
         renamed = await place.update(first, name="renamed")

@@ -54,8 +54,8 @@ class Table:
 
     def ask(self, path: str, method: str = "GET", *, host: str = "127.0.0.1", stage: str = "RELEASE") -> Any:
         """Return the trigger id of the route that answers, and its path parameters; None without such a route."""
-        found = self.routes.find(host, stage, method, path)
-        return (found.route.context.trigger_id, found.parameters) if found else None
+        matched = self.routes.find(host, stage, method, path)
+        return (matched.route.context.trigger_id, matched.parameters) if matched else None
 
 
 @pytest.fixture
@@ -154,9 +154,9 @@ def test_parameters_that_could_be_mistaken_once_they_are_decoded_are_refused(tab
 
 @given(*[st.text("ab\n/", max_size=4)] * 3)
 def test_a_value_is_what_a_pattern_would_find(before: str, text: str, after: str) -> None:
-    found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", text, re.DOTALL)
+    match = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", text, re.DOTALL)
 
-    assert value_between(before, text, after) == (found[1] if found else "")
+    assert value_between(before, text, after) == (match[1] if match else "")
 
 
 def test_an_api_with_a_domain_is_found_under_it_only(table: Table) -> None:
@@ -193,9 +193,9 @@ def test_a_changed_api_takes_over_at_once_and_keeps_its_place(table: Table) -> N
     table.add("one", name="new")
 
     def answering() -> str:
-        found = table.routes.find("x", "RELEASE", "GET", "/orders")
-        assert found
-        return found.route.options.name
+        matched = table.routes.find("x", "RELEASE", "GET", "/orders")
+        assert matched
+        return matched.route.options.name
 
     before = answering()
     old.close()
@@ -206,8 +206,8 @@ def test_what_is_gone_leaves_nothing_behind(table: Table) -> None:
     paths = ("/a/{b}/c", "/a", "/a/x-{y}")
     added = [table.add(path, path=path, match_mode=mode) for path in paths for mode in ("SWA", "NORMAL")]
 
-    for one in added:
-        one.close()
+    for route in added:
+        route.close()
 
     own = {name: value for name, value in vars(table.routes).items() if name != "_own_hosts"}
     assert not any(own.values()), own
@@ -231,7 +231,7 @@ def test_a_host_has_no_port(header: str, host: str) -> None:
 
 
 def collides(mine: dict[str, Any], other: dict[str, Any]) -> bool:
-    return bool(collision(*(msgspec.convert({**API, **one}, ApigOptions) for one in (mine, other))))
+    return bool(collision(*(msgspec.convert({**API, **options}, ApigOptions) for options in (mine, other))))
 
 
 PAY = {"path": "/pay/{id}", "req_method": "GET"}
@@ -313,8 +313,8 @@ def test_the_first_of_two_projects_that_claim_a_request_gets_it(table: Table, mi
     late = table.add_of("late", 2, **mine, path="/pay/7")
     first = table.add_of("first", 1, path="/pay/{id}", req_method="GET")
 
-    found = table.ask("/pay/7", host=host), table.ask("/pay/7", "HEAD", host=host)
-    assert [answer[0] for answer in found] == ["first1", "first1"]
+    answers = table.ask("/pay/7", host=host), table.ask("/pay/7", "HEAD", host=host)
+    assert [answer[0] for answer in answers] == ["first1", "first1"]
     assert (late.problem.partition(":")[0], first.problem) == (
         "requests to this path belong to an API of another project",
         "",
@@ -334,7 +334,7 @@ def test_under_a_domain_that_a_project_has_claimed_others_answer_nothing_later(t
 
     hosts = ("pay.example.com", "other.example.com")
     answers = {path: [table.ask(f"/{path}", host=host) for host in hosts] for path in ("early", "own", "more", "x")}
-    assert {path: [answer and answer[0] for answer in found] for path, found in answers.items()} == {
+    assert {path: [answer and answer[0] for answer in own] for path, own in answers.items()} == {
         "early": ["early1", "early1"],
         "own": ["owner5", "late3"],
         "more": [None, "late3"],

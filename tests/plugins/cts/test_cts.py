@@ -55,9 +55,9 @@ async def audit(place: House, *operations: str) -> None:
 
 async def events(place: House, count: int) -> list[Any]:
     """Return the payloads as soon as there are ``count``."""
-    while len(found := await place.events()) < count:  # noqa: ASYNC110  (the journal sets no event for accepted requests)
+    while len(accepted := await place.events()) < count:  # noqa: ASYNC110  (the journal sets no event for accepted requests)
         await anyio.sleep(0.005)
-    return found
+    return accepted
 
 
 async def push(client: httpx.AsyncClient, content: object, **headers: str) -> httpx.Response:

@@ -57,12 +57,12 @@ def records(payload: bytes, source: str = "dds") -> list[Any]:
 )
 def test_a_change_is_told_as_documented(kind: str, source: str, more: dict[str, str]) -> None:
     ns = {"db": "d", "coll": "c"}
-    one = change(ns=ns, documentKey={"_id": KEY}, fullDocument={"_id": KEY, "name": "né"})
+    changed = change(ns=ns, documentKey={"_id": KEY}, fullDocument={"_id": KEY, "name": "né"})
 
-    [event] = encoder(kind).events([one])
+    [event] = encoder(kind).events([changed])
 
     told = {
-        "size_bytes": str(one.size),
+        "size_bytes": str(changed.size),
         "token": '{"_data": "8265"}',
         "full_document": '{"_id": {"$oid": "5f61de944778db5fcded3f87"}, "name": "né"}',
         "ns": '{"db": "d", "coll": "c"}',
@@ -129,10 +129,10 @@ def test_events_keep_to_the_limit_and_all_changes_in_order(kind: str, limit: int
 
     source = {"DDS": "dds", "GAUSSMONGO": "gauss_mongo"}[kind]
     told = [records(payload, source) for payload in payloads]
-    assert [json.loads(one["full_document"])["n"] for some in told for one in some] == list(range(30))
+    assert [json.loads(record["full_document"])["n"] for some in told for record in some] == list(range(30))
     assert all(len(payload) <= limit or len(some) == 1 for payload, some in zip(payloads, told, strict=True))
     if kind == "GAUSSMONGO":
-        assert [json.loads(one)["vernier"] for one in payloads] == [some[-1]["token"] for some in told]
+        assert [json.loads(payload)["vernier"] for payload in payloads] == [some[-1]["token"] for some in told]
 
 
 # --- start of a collection ----------------------------------------------------------------------------------
@@ -151,9 +151,9 @@ def test_events_keep_to_the_limit_and_all_changes_in_order(kind: str, limit: int
 def test_a_collection_is_begun_when_the_trigger_was_enabled(
     waited: float, alone: bool, moment: tuple[int, int], since: float
 ) -> None:
-    found = first_of("p", Now(last=(160, 7), time=160.5, alone=alone), waited)
+    token = first_of("p", Now(last=(160, 7), time=160.5, alone=alone), waited)
 
-    assert found == ResumeToken(place="p", moment=moment, since=since)
+    assert token == ResumeToken(place="p", moment=moment, since=since)
 
 
 def test_a_cursor_counts_for_its_own_collection_only() -> None:
@@ -243,9 +243,9 @@ async def running(
 async def told(place: House, count: int, source: str = "dds") -> list[Any]:
     """Return all records as soon as there are ``count``."""
     while True:
-        found = [record for event in await place.events() for record in event["records"]]
-        if len(found) >= count:
-            return found
+        heard = [record for event in await place.events() for record in event["records"]]
+        if len(heard) >= count:
+            return heard
         await anyio.sleep(0.01)
 
 
@@ -266,13 +266,13 @@ async def test_every_change_of_a_document_is_told_and_an_update_with_the_documen
         await orders.replace_one({"_id": 1}, {"c": 3})
         await told(place, 3)
         await orders.delete_one({"_id": 1})
-        found = await told(place, 4)
+        heard = await told(place, 4)
 
     documents = [{"_id": 1, "a": 1}, {"_id": 1, "a": 1, "b": 2}, {"_id": 1, "c": 3}, {"_id": 1}]
-    assert [record["event_name"] for record in found] == ["insert", "update", "replace", "delete"]
-    assert [json.loads(record["dds"]["full_document"]) for record in found] == documents
-    assert {record["event_source_id"] for record in found} == {trigger.id}
-    assert {record["dds"]["ns"] for record in found} == {'{"db": "shop", "coll": "orders"}'}
+    assert [record["event_name"] for record in heard] == ["insert", "update", "replace", "delete"]
+    assert [json.loads(record["dds"]["full_document"]) for record in heard] == documents
+    assert {record["event_source_id"] for record in heard} == {trigger.id}
+    assert {record["dds"]["ns"] for record in heard} == {'{"db": "shop", "coll": "orders"}'}
 
 
 async def test_gemini_tells_how_far_it_is_and_only_what_is_wanted(tmp_path: Path, server: MongoServer) -> None:
@@ -283,10 +283,10 @@ async def test_gemini_tells_how_far_it_is_and_only_what_is_wanted(tmp_path: Path
         await server.insert(1, 2, 3)
         await client[DATABASE][COLLECTION].delete_one({"number": 2})
         await client[DATABASE][COLLECTION].drop()
-        found = await told(place, 2)
+        heard = await told(place, 2)
         events = await place.events()
 
-    assert [record["event_name"] for record in found] == ["delete", "drop"]
+    assert [record["event_name"] for record in heard] == ["delete", "drop"]
     assert [event["vernier"] for event in events] == [event["records"][-1]["gauss_mongo"]["token"] for event in events]
 
 

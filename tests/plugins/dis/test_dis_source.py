@@ -45,8 +45,8 @@ class Scene(Struct, kw_only=True):
         ]
 
     async def has(self, *texts: str) -> None:
-        while sorted(found := await self.texts()) != sorted(texts):
-            assert len(found) <= len(texts), found
+        while sorted(read := await self.texts()) != sorted(texts):
+            assert len(read) <= len(texts), read
             await anyio.sleep(0.005)
 
     async def chances(self) -> None:
@@ -66,13 +66,13 @@ async def scene(folder: Path, **more: Any) -> AsyncIterator[Scene]:
 
 
 async def test_an_event_is_as_documented(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.client.create()
-        await one.client.put("hello", partition_key="u1")
-        await one.client.put("nobody's", partition_id="0", partition_key=None)
-        await one.trigger()
-        await one.has("hello", "nobody's")
-        [event] = await one.place.events()
+    async with scene(tmp_path) as it:
+        await it.client.create()
+        await it.client.put("hello", partition_key="u1")
+        await it.client.put("nobody's", partition_id="0", partition_key=None)
+        await it.trigger()
+        await it.has("hello", "nobody's")
+        [event] = await it.place.events()
 
         cursor = event["Message"].pop("next_partition_cursor")
 
@@ -88,164 +88,164 @@ async def test_an_event_is_as_documented(tmp_path: Path) -> None:
                 ],
             },
         }
-        assert (await one.client.get(cursor))["records"] == []
+        assert (await it.client.get(cursor))["records"] == []
 
 
 async def test_batches_have_no_more_records_than_asked_for(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.client.create()
-        await one.client.put(*map(str, range(25)))
-        await one.trigger(batch_size=10)
-        await one.has(*map(str, range(25)))
+    async with scene(tmp_path) as it:
+        await it.client.create()
+        await it.client.put(*map(str, range(25)))
+        await it.trigger(batch_size=10)
+        await it.has(*map(str, range(25)))
 
-        assert [len(event["Message"]["records"]) for event in await one.place.events()] == [10, 10, 5]
+        assert [len(event["Message"]["records"]) for event in await it.place.events()] == [10, 10, 5]
 
 
 async def test_a_trigger_that_is_turned_to_another_stream_takes_its_latest(tmp_path: Path) -> None:
     clock = ManualClock(1_800_000_000.0)
-    async with scene(tmp_path, clock=clock) as one:
-        await one.client.create(partitions=2)
-        await one.client.create("others")
-        await one.client.put("before", name="others")
-        await one.client.put("earlier")
+    async with scene(tmp_path, clock=clock) as it:
+        await it.client.create(partitions=2)
+        await it.client.create("others")
+        await it.client.put("before", name="others")
+        await it.client.put("earlier")
         clock.advance(1)
-        trigger = await one.trigger(sharditerator_type="LATEST")
-        await one.client.put("a", partition_id="0")
-        await one.has("a")
+        trigger = await it.trigger(sharditerator_type="LATEST")
+        await it.client.put("a", partition_id="0")
+        await it.has("a")
         clock.advance(1)
-        await one.place.update(trigger, stream_name="others")
-        await one.client.put("missed", partition_id="1")
-        await one.client.put("b", name="others")
-        await one.has("a", "b")
+        await it.place.update(trigger, stream_name="others")
+        await it.client.put("missed", partition_id="1")
+        await it.client.put("b", name="others")
+        await it.has("a", "b")
         clock.advance(1)
-        await one.place.update(trigger, stream_name="clicks")
-        await one.client.put("c", partition_id="0")
-        await one.client.put("d", partition_id="1")
+        await it.place.update(trigger, stream_name="clicks")
+        await it.client.put("c", partition_id="0")
+        await it.client.put("d", partition_id="1")
 
-        await one.has("a", "b", "c", "d")
+        await it.has("a", "b", "c", "d")
 
 
 async def test_the_trigger_may_be_there_before_its_stream(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        trigger = await one.trigger(sharditerator_type="LATEST")
-        await until(lambda: "create it" in one.place.state(trigger).problem)
-        await one.client.create()
-        await one.client.put("a")
+    async with scene(tmp_path) as it:
+        trigger = await it.trigger(sharditerator_type="LATEST")
+        await until(lambda: "create it" in it.place.state(trigger).problem)
+        await it.client.create()
+        await it.client.put("a")
 
-        await one.has("a")
-        assert one.place.state(trigger).problem == "stream 'clicks' does not exist: create it (over)"
+        await it.has("a")
+        assert it.place.state(trigger).problem == "stream 'clicks' does not exist: create it (over)"
 
 
 async def test_serial_waits_for_the_end_of_each_batch_also_of_the_run_before(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.client.create()
-        trigger = await one.trigger(is_serial="true", batch_size=1)
-        await one.client.put("a", "b", "c")
-        await one.has("a")
-        while b"request" not in (await one.place.cursors(trigger)).get("shardId-0000000000", b""):  # noqa: ASYNC110  (a cursor sets no event)
+    async with scene(tmp_path) as it:
+        await it.client.create()
+        trigger = await it.trigger(is_serial="true", batch_size=1)
+        await it.client.put("a", "b", "c")
+        await it.has("a")
+        while b"request" not in (await it.place.cursors(trigger)).get("shardId-0000000000", b""):  # noqa: ASYNC110  (a cursor sets no event)
             await anyio.sleep(0.005)
-        await one.place.update(trigger, batch_size=2)
-        await until(lambda: one.place.state(trigger).state == "running")
-        await one.chances()
-        before = await one.texts()
-        await one.end(0)
+        await it.place.update(trigger, batch_size=2)
+        await until(lambda: it.place.state(trigger).state == "running")
+        await it.chances()
+        before = await it.texts()
+        await it.end(0)
 
-        await one.has("a", "b", "c")
+        await it.has("a", "b", "c")
         assert before == ["a"]
-        assert [len(event["Message"]["records"]) for event in await one.place.events()] == [1, 2]
+        assert [len(event["Message"]["records"]) for event in await it.place.events()] == [1, 2]
 
 
 async def test_children_are_read_after_their_parents(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.client.create(partitions=2)
-        await one.client.put("a", "b", partition_id="0")
-        await one.client.put("c", partition_id="1")
-        await one.client.scale(1)
-        await one.client.put("d")
-        await one.client.scale(3)
-        await one.client.put("e", "f", "g", "h")
-        await one.trigger(is_serial="true", batch_size=1)
-        await one.has("a", "c")
-        await one.end(1)
-        await one.chances()
-        waiting = await one.texts()
-        await one.end(0)
-        await one.has("a", "b", "c")
-        await one.end(2)
-        await one.has("a", "b", "c", "d")
-        await one.end(3)
-        while len(await one.texts()) < 5:  # noqa: ASYNC110  (as above)
+    async with scene(tmp_path) as it:
+        await it.client.create(partitions=2)
+        await it.client.put("a", "b", partition_id="0")
+        await it.client.put("c", partition_id="1")
+        await it.client.scale(1)
+        await it.client.put("d")
+        await it.client.scale(3)
+        await it.client.put("e", "f", "g", "h")
+        await it.trigger(is_serial="true", batch_size=1)
+        await it.has("a", "c")
+        await it.end(1)
+        await it.chances()
+        waiting = await it.texts()
+        await it.end(0)
+        await it.has("a", "b", "c")
+        await it.end(2)
+        await it.has("a", "b", "c", "d")
+        await it.end(3)
+        while len(await it.texts()) < 5:  # noqa: ASYNC110  (as above)
             await anyio.sleep(0.005)
 
         assert sorted(waiting) == ["a", "c"]
-        assert (await one.texts())[4] in {"e", "f", "g", "h"}
+        assert (await it.texts())[4] in {"e", "f", "g", "h"}
 
 
 async def test_a_reader_that_waits_goes_on_in_the_children_of_a_split(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.client.create()
-        trigger = await one.trigger()
-        await one.client.put("a")
-        await one.has("a")
-        await one.client.scale(4)
-        await one.client.put(*map(str, range(10)))
-        await one.has("a", *map(str, range(10)))
-        await one.client.scale(1)
-        await one.client.put("z")
+    async with scene(tmp_path) as it:
+        await it.client.create()
+        trigger = await it.trigger()
+        await it.client.put("a")
+        await it.has("a")
+        await it.client.scale(4)
+        await it.client.put(*map(str, range(10)))
+        await it.has("a", *map(str, range(10)))
+        await it.client.scale(1)
+        await it.client.put("z")
 
-        await one.has("a", "z", *map(str, range(10)))
-        assert b"drained" in (await one.place.cursors(trigger))["shardId-0000000000"]
+        await it.has("a", "z", *map(str, range(10)))
+        assert b"drained" in (await it.place.cursors(trigger))["shardId-0000000000"]
 
 
 async def test_a_stream_that_was_scaled_is_read_whole_when_it_is_made_anew(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.client.create()
-        trigger = await one.trigger(is_serial="true", batch_size=1)
-        await one.client.put("a", "b")
-        await one.has("a")
-        await one.client.scale(2)
-        await one.place.update(trigger, batch_size=2)  # the new run of the source waits for the end of the first batch
-        await one.client.ask("DELETE", "streams/clicks")
-        await one.client.create(partitions=2)
-        await one.client.put("c", partition_id="0")
-        await one.client.put("d", partition_id="1")
-        await one.end(0)
+    async with scene(tmp_path) as it:
+        await it.client.create()
+        trigger = await it.trigger(is_serial="true", batch_size=1)
+        await it.client.put("a", "b")
+        await it.has("a")
+        await it.client.scale(2)
+        await it.place.update(trigger, batch_size=2)  # the new run of the source waits for the end of the first batch
+        await it.client.ask("DELETE", "streams/clicks")
+        await it.client.create(partitions=2)
+        await it.client.put("c", partition_id="0")
+        await it.client.put("d", partition_id="1")
+        await it.end(0)
 
-        await one.has("a", "c", "d")
-        assert one.place.state(trigger).lost == 1
-        assert "deleted before 1 of its records were read" in one.place.state(trigger).problem
+        await it.has("a", "c", "d")
+        assert it.place.state(trigger).lost == 1
+        assert "deleted before 1 of its records were read" in it.place.state(trigger).problem
 
 
 async def test_records_of_children_that_nobody_read_are_counted_when_retention_passes(tmp_path: Path) -> None:
     clock = ManualClock(1_800_000_000.0)
-    async with scene(tmp_path, clock=clock) as one:
-        await one.client.create()
-        trigger = await one.trigger(is_serial="true")
-        await one.client.put("a")
-        await one.has("a")
-        await one.client.scale(2)
-        await one.client.put("lost", partition_id="1")
-        await one.client.put("lost too", partition_id="2")
+    async with scene(tmp_path, clock=clock) as it:
+        await it.client.create()
+        trigger = await it.trigger(is_serial="true")
+        await it.client.put("a")
+        await it.has("a")
+        await it.client.scale(2)
+        await it.client.put("lost", partition_id="1")
+        await it.client.put("lost too", partition_id="2")
     clock.advance(25 * 3600)
-    async with scene(tmp_path, clock=clock) as one:
-        await one.client.put("b", partition_id="1")
-        await one.end(0)
+    async with scene(tmp_path, clock=clock) as it:
+        await it.client.put("b", partition_id="1")
+        await it.end(0)
 
-        await one.has("a", "b")
-        await until(lambda: one.place.state(trigger).lost == 2)
-        assert "retention ended for 1 records of shardId-000000000" in one.place.state(trigger).problem
+        await it.has("a", "b")
+        await until(lambda: it.place.state(trigger).lost == 2)
+        assert "retention ended for 1 records of shardId-000000000" in it.place.state(trigger).problem
 
 
 async def test_an_embedded_stream_belongs_to_a_project(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one, api_client(one.place) as http:
+    async with scene(tmp_path) as it, api_client(it.place) as http:
         other = Dis(http, "other")
         await other.create()
         await other.put("theirs")
-        await one.client.create()
-        await one.client.put("ours")
-        await one.trigger()
+        await it.client.create()
+        await it.client.put("ours")
+        await it.trigger()
 
-        await one.has("ours")
+        await it.has("ours")
 
 
 async def test_triggers_read_on_when_the_service_of_streams_fails(
@@ -258,17 +258,17 @@ async def test_triggers_read_on_when_the_service_of_streams_fails(
         failed.set()
         raise RuntimeError("the disk is odd")
 
-    async with scene(tmp_path) as one:
-        await one.client.create()
-        await one.client.create("other")
-        await one.trigger()
-        await one.client.put("before")
-        await one.has("before")
+    async with scene(tmp_path) as it:
+        await it.client.create()
+        await it.client.create("other")
+        await it.trigger()
+        await it.client.put("before")
+        await it.has("before")
         monkeypatch.setattr(RowLogs, "purge", fail_once)
-        await one.client.ask("DELETE", "streams/other")
+        await it.client.ask("DELETE", "streams/other")
         await failed.wait()
-        while (await one.client.ask("GET", "streams/clicks")).status_code != 200:  # noqa: ASYNC110  (no event for it)
+        while (await it.client.ask("GET", "streams/clicks")).status_code != 200:  # noqa: ASYNC110  (no event for it)
             await anyio.sleep(0.005)
-        await one.client.put("after")
+        await it.client.put("after")
 
-        await one.has("before", "after")
+        await it.has("before", "after")

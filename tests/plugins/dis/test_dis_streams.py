@@ -84,8 +84,8 @@ async def test_a_bad_entry_fails_alone(tmp_path: Path) -> None:
         body = (await client.ask("POST", "records", {"stream_name": "clicks", "records": [*entries, good]})).json()
 
         assert body["failed_record_count"] == 2
-        assert [one["error_code"] for one in body["records"]] == [None, "DIS.4302", "DIS.4300", None]
-        assert [one["sequence_number"] for one in body["records"]] == ["0", None, None, "1"]
+        assert [record["error_code"] for record in body["records"]] == [None, "DIS.4302", "DIS.4300", None]
+        assert [record["sequence_number"] for record in body["records"]] == ["0", None, None, "1"]
 
 
 async def test_a_read_is_bounded_by_bytes_but_gives_at_least_one(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_apps_keep_how_far_they_came(tmp_path: Path) -> None:
         state = (await client.ask("GET", "apps/reader/streams/clicks")).json()["partition_consuming_states"]
 
         assert (before["sequence_number"], made.status_code, after["sequence_number"]) == ("-1", 201, "7")
-        assert [one["sequence_number"] for one in state] == ["-1", "7"]
+        assert [entry["sequence_number"] for entry in state] == ["-1", "7"]
         assert (await client.ask("GET", "apps/reader")).json()["commit_checkpoint_stream_names"] == ["clicks"]
         await client.ask("DELETE", "checkpoints", **place)
         assert (await client.ask("GET", "checkpoints", **place)).json()["sequence_number"] == "-1"
@@ -222,8 +222,8 @@ async def test_a_split_closes_the_parent_which_can_still_be_read(tmp_path: Path)
         [refused] = await client.put("b", partition_id="shardId-0000000000")
         [taken] = await client.put("b")
 
-        assert [one["status"] for one in shown] == ["DELETED", "ACTIVE", "ACTIVE"]
-        assert [one.get("parent_partitions") for one in shown] == [None, *["(shardId-0000000000)"] * 2]
+        assert [partition["status"] for partition in shown] == ["DELETED", "ACTIVE", "ACTIVE"]
+        assert [partition.get("parent_partitions") for partition in shown] == [None, *["(shardId-0000000000)"] * 2]
         assert refused["error_code"] == "DIS.4302"
         assert taken["partition_id"] != "shardId-0000000000"
         assert await client.texts() == ["a"]
@@ -245,12 +245,12 @@ def test_however_it_is_scaled_each_hash_has_one_open_partition_and_nothing_is_cl
     for moment in range(1, 60):
         old, count = stream, chance.randint(1, 50)
         stream = scaled(stream, count, float(moment))
-        edges = sorted((one.low, one.high) for one in stream.open)
+        edges = sorted((partition.low, partition.high) for partition in stream.open)
 
         assert len(edges) == count
         assert (edges[0][0], edges[-1][1]) == (0, LARGEST)
         assert all(left[1] + 1 == right[0] for left, right in pairwise(edges))
-        kept = [(one.number, one.closed_at) for one in old.partitions if not one.open]
-        assert set(kept) <= {(one.number, one.closed_at) for one in stream.partitions}
-        parents = {number for one in stream.partitions[len(old.partitions) :] for number in one.parents}
-        assert parents == {one.number for one in old.open} - {one.number for one in stream.open}
+        kept = [(partition.number, partition.closed_at) for partition in old.partitions if not partition.open]
+        assert set(kept) <= {(partition.number, partition.closed_at) for partition in stream.partitions}
+        parents = {number for partition in stream.partitions[len(old.partitions) :] for number in partition.parents}
+        assert parents == {partition.number for partition in old.open} - {partition.number for partition in stream.open}

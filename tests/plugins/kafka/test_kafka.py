@@ -66,9 +66,9 @@ def test_events_keep_to_the_limit_and_all_records_in_order(limit: int) -> None:
     payloads = [event.payload for event in events(records, {"a": 1}, limit)]
 
     whole = [json.loads(payload)["records"] for payload in payloads]
-    found = [(entry["topic_id"], message) for entries in whole for entry in entries for message in entry["messages"]]
+    pairs = [(entry["topic_id"], message) for entries in whole for entry in entries for message in entry["messages"]]
     for topic in "tu":
-        assert [m for t, m in found if t == topic] == [(r.value or b"").decode() for r in records if r.topic == topic]
+        assert [m for t, m in pairs if t == topic] == [(r.value or b"").decode() for r in records if r.topic == topic]
     assert all(len(payload) <= limit or len(entries) == 1 for payload, entries in zip(payloads, whole, strict=True))
 
 
@@ -175,7 +175,7 @@ async def broker() -> AsyncIterator[Broker]:
 def test_the_extra_brings_what_producers_compress_with() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
 
-    assert [one.partition(">=")[0] for one in project["optional-dependencies"]["kafka"]] == [
+    assert [requirement.partition(">=")[0] for requirement in project["optional-dependencies"]["kafka"]] == [
         "aiokafka[lz4,snappy,zstd]"
     ]
 
@@ -248,10 +248,10 @@ async def test_by_default_a_topic_is_read_from_now_on_and_the_broker_hears_how_f
     async with house(tmp_path, [plugin]) as place:
         trigger = await reading(place, broker)
         await broker.send("t", b"new", partition=0)
-        found = await messages(place, 1)
+        texts = await messages(place, 1)
         await until_committed(broker, f"functiond-{trigger.id}", 2)
 
-        assert found == ["new"]
+        assert texts == ["new"]
         cursor = json.loads((await place.cursors(trigger))["t/0"])
         assert cursor == {"cluster": "i", "offset": 2, "topic": cursor["topic"]}
         assert len(bytes.fromhex(cursor["topic"])) == 16
@@ -261,9 +261,9 @@ async def test_a_batch_ends_at_its_size_and_a_record_too_large_is_thrown_away(tm
     await broker.send("t", b"1", b"2", b"3", b"x" * EVENT_LIMIT, b"4", partition=0)
     async with house(tmp_path, [plugin], **EARLIEST) as place:
         trigger = await reading(place, broker, batch_size=2)
-        found = await messages(place, 4)
+        texts = await messages(place, 4)
 
-        assert found == ["1", "2", "3", "4"]
+        assert texts == ["1", "2", "3", "4"]
         assert max(len(event["records"][0]["messages"]) for event in await place.events()) == 2
         await until(lambda: place.state(trigger).refused == 1)
 
@@ -330,9 +330,9 @@ async def test_engines_of_one_group_share_the_partitions_and_each_record_comes_o
         for partition in (0, 1):
             await broker.send("t", *NUMBERS[40 + 20 * partition :][:20], partition=partition)
         last = await messages(two, 20)
-        found = await messages(one, 60)
+        texts = await messages(one, 60)
 
-        assert sorted(found + last) == sorted(number.decode() for number in NUMBERS)
+        assert sorted(texts + last) == sorted(number.decode() for number in NUMBERS)
         assert len(last) == 20
 
 
@@ -356,8 +356,8 @@ async def test_an_outcome_becomes_a_record_with_one_id_however_often_it_is_sent(
         await deliver(place, "t", OUTCOME % b"x")
         await deliver(place, "t", OUTCOME % b"x")
 
-        found = await broker.records("t", 2)
-        assert {(record.key, record.value, record.headers) for record in found} == {
+        records = await broker.records("t", 2)
+        assert {(record.key, record.value, record.headers) for record in records} == {
             (b"r", OUTCOME % b"x", (("functiond-id", b"r-7"), ("traceparent", TRACE.encode())))
         }
 

@@ -90,7 +90,7 @@ def test_certificates_of_the_options_make_the_connection(tmp_path: Path) -> None
     arguments = connection(KafkaSettings().cluster(given))
 
     assert arguments["security_protocol"] == "SSL"
-    assert [one["subject"] for one in arguments["ssl_context"].get_ca_certs()]
+    assert [certificate["subject"] for certificate in arguments["ssl_context"].get_ca_certs()]
     with pytest.raises(OSError, match="TLS cannot use the PEM text: "):
         connection(Instance(address="a:1", tls=True, cert_file=cert, key_file=cert))
 

@@ -70,12 +70,12 @@ async def test_a_missing_topic_is_named_and_the_others_are_read(tmp_path: Path, 
     async with house(tmp_path, [plugin], **QUICK) as place:
         trigger = await reading(place, broker, topic_ids=["t", "none"])
         await broker.send("t", b"1")
-        found = await messages(place, 1)
+        texts = await messages(place, 1)
         missing = place.state(trigger)
         await broker.create("none")
         await broker.send("none", b"2")
 
-        assert found == ["1"]
+        assert texts == ["1"]
         assert missing.state == "running"
         assert missing.problem == "there is no topic none at i"
         assert await messages(place, 2) == ["1", "2"]
@@ -97,9 +97,9 @@ async def test_a_topic_is_missing_if_no_broker_knows_it(others: int, problem: st
             partitions: list[Any] = [] if error else [(0, 0, 2, [2], [2], [])]
             return MetadataResponse_v5(0, [], "c", 2, [(error, "t", False, partitions)])
 
-    found = await Topics(Client(), ["t"], "i").look(1)
+    topics = await Topics(Client(), ["t"], "i").look(1)
 
-    assert found == {"t": Topic(leaders={} if others else {0: 2}, problem=problem)}
+    assert topics == {"t": Topic(leaders={} if others else {0: 2}, problem=problem)}
 
 
 async def test_an_offline_partition_and_a_forbidden_topic_are_named_and_the_rest_is_read(
@@ -109,8 +109,8 @@ async def test_an_offline_partition_and_a_forbidden_topic_are_named_and_the_rest
 
     async def partly(topics: Topics, node: int | None = None) -> dict[str, Topic]:
         """Return what a cluster tells when a broker is down, and with access rules: the test broker has neither."""
-        found = (await look(topics, node))["v"]
-        return {"v": replace(found, leaders={**found.leaders, 1: -1}), "u": topics._topic("u", 29, "", [])}
+        topic = (await look(topics, node))["v"]
+        return {"v": replace(topic, leaders={**topic.leaders, 1: -1}), "u": topics._topic("u", 29, "", [])}
 
     monkeypatch.setattr(Topics, "look", partly)
     await broker.create("v", 2)

@@ -109,7 +109,7 @@ class Compacted:
         self._left = [Left(offset=offset, timestamp=OLD) for offset in offsets]
         self.found: list[Left] = []
 
-    def seek(self, one: Any, offset: int) -> None:
+    def seek(self, partition: Any, offset: int) -> None:
         self.found = [record for record in self._left if record.offset >= offset]
 
 
@@ -121,10 +121,10 @@ class Left(Struct):
 @pytest.mark.parametrize(("left", "new"), [((0, 4, 7, 8), [7, 8]), ((0, 7, 8), [7, 8]), ((0, 5), [5])])
 def test_a_record_that_compaction_has_removed_proves_nothing(left: tuple[int, ...], new: list[int]) -> None:
     one, consumer = TopicPartition("t", 0), Compacted(*left)
-    found = ClusterOffsets(first=0, end=9, committed=5)
+    offsets = ClusterOffsets(first=0, end=9, committed=5)
     marks = Fetches(consumer)
     position = PartitionOffset(cluster="i", offset=5, timestamp=OLD)
-    marks.start_at(one, Start(position=position, reported=found, stored=True))
+    marks.start_at(one, Start(position=position, reported=offsets, stored=True))
 
     with capture_logs() as logs:
         taken = marks.take(one, consumer.found)
@@ -158,8 +158,8 @@ async def test_a_topic_made_anew_meanwhile_is_read_from_its_start(tmp_path: Path
             async with house(tmp_path / "data", [plugin], **QUICK) as place:
                 await check_all_read(place, trigger)
 
-    found = {topic for entry in logs if REMADE in entry["event"] for topic in entry["topics"]}
-    assert found == {*SIZES}
+    topics = {topic for entry in logs if REMADE in entry["event"] for topic in entry["topics"]}
+    assert topics == {*SIZES}
 
 
 async def remake_all(broker: Broker) -> None:
@@ -169,10 +169,10 @@ async def remake_all(broker: Broker) -> None:
 
 async def check_all_read(place: House, trigger: BoundTrigger) -> None:
     await place.update(trigger, status="ACTIVE")
-    found = await messages(place, 18 + 20)
+    texts = await messages(place, 18 + 20)
 
     new = [f"new {topic}/{part}-{n}" for topic, count in SIZES.items() for part in (0, 1) for n in range(count)]
-    assert sorted(one for one in found if one.startswith("new")) == sorted(new)
+    assert sorted(text for text in texts if text.startswith("new")) == sorted(new)
     assert place.state(trigger).state == "running"
     assert all(f"topic {topic}" in problem(place, trigger) for topic in SIZES)
 
@@ -294,12 +294,12 @@ async def test_a_topic_made_anew_while_there_was_no_room_is_read_from_its_start(
             await broker.send("t", *values("old", 2 * BATCHES + 2), partition=0, timestamp=OLD)
         await until(lambda: "paused" in problem(place, trigger))  # all are fetched, and all but two are taken
         await remake(broker, "t", 5)
-        while len(found := await messages(place, 0)) < 2 * BATCHES + 5:
+        while len(texts := await messages(place, 0)) < 2 * BATCHES + 5:
             for key in await place.keys():
                 await place.engine.dispatcher.cancel(key)
 
         read = [f"old-{number}" for number in range(2 * BATCHES)]
-        assert found == [*read, *new(5)]
+        assert texts == [*read, *new(5)]
         assert problem(place, trigger) == "topic t was deleted with 2 records that were not read"
         assert place.state(trigger).lost == 2
 

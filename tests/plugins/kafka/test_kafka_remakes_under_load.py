@@ -99,11 +99,11 @@ def start(engine: EngineProcess, broker: Broker, seen: Path) -> None:
 
 def numbers(seen: Path) -> dict[tuple[int, int], set[int]]:
     """Return the seen numbers by generation and partition."""
-    found: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+    by_partition: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
     for line in seen.read_text().splitlines():
         generation, partition, number = map(int, line.split())
-        found[generation, partition].add(number)
-    return found
+        by_partition[generation, partition].add(number)
+    return by_partition
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -131,7 +131,7 @@ async def test_no_record_is_passed_over(tmp_path: Path, seed: int) -> None:
                         await anyio.sleep(0.1)
                 await anyio.to_thread.run_sync(engine.close)
 
-    found = numbers(seen)
-    assert {place: numbers for place, numbers in found.items() if numbers != {*range(len(numbers))}} == {}
-    assert {place: count for place, count in last.items() if len(found[place]) < count} == {}
-    assert len({generation for generation, _ in found}) > REMAKES / 2
+    read = numbers(seen)
+    assert {place: numbers for place, numbers in read.items() if numbers != {*range(len(numbers))}} == {}
+    assert {place: count for place, count in last.items() if len(read[place]) < count} == {}
+    assert len({generation for generation, _ in read}) > REMAKES / 2

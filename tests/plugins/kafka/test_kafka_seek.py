@@ -20,15 +20,15 @@ def sought(offset: int = -1, at: int | None = None) -> PartitionOffset:
 
 
 def test_positions_are_set_by_partition_or_for_a_whole_topic() -> None:
-    found = seek(OPTIONS, KNOWN, {"orders/1": "1200", "a/b": "1970-01-01T00:00:02Z"})
+    cursors = seek(OPTIONS, KNOWN, {"orders/1": "1200", "a/b": "1970-01-01T00:00:02Z"})
 
-    assert decode_offsets(found, "a:1") == {"orders/1": sought(offset=1200), "a/b/0": sought(at=2000)}
+    assert decode_offsets(cursors, "a:1") == {"orders/1": sought(offset=1200), "a/b/0": sought(at=2000)}
 
 
 def test_a_topic_is_set_to_its_ends_and_one_partition_otherwise() -> None:
-    found = decode_offsets(seek(OPTIONS, KNOWN, {"orders": "earliest", "orders/1": "latest"}), "a:1")
+    offsets = decode_offsets(seek(OPTIONS, KNOWN, {"orders": "earliest", "orders/1": "latest"}), "a:1")
 
-    assert found == {"orders/0": sought(at=0), "orders/1": sought(at=LATER)}
+    assert offsets == {"orders/0": sought(at=0), "orders/1": sought(at=LATER)}
 
 
 @pytest.mark.parametrize(

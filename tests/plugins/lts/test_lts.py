@@ -53,10 +53,10 @@ class Scene(Struct, kw_only=True):
 
     async def has(self, *texts: str) -> list[Any]:
         """Return the events as soon as they carry exactly these texts."""
-        while sorted(messages(found := await self.place.events())) != sorted(texts):
-            assert len(messages(found)) <= len(texts), messages(found)
+        while sorted(messages(events := await self.place.events())) != sorted(texts):
+            assert len(messages(events)) <= len(texts), messages(events)
             await anyio.sleep(0.005)
-        return found
+        return events
 
     async def rows(self) -> int:
         """Count the stored lines."""
@@ -69,20 +69,20 @@ async def scene(folder: Path, *, made: bool = False, **more: Any) -> AsyncIterat
     """Open an engine with a stream. ``made``: the stream exists already."""
     settings = {"plugins__lts__batch_wait": 0.01, **more}
     async with house(folder, [lts], **settings) as place, api_client(place) as client:
-        one = Scene(place=place, client=Lts(client))
+        opened = Scene(place=place, client=Lts(client))
         if not made:
-            await one.client.create()
-        yield one
+            await opened.client.create()
+        yield opened
 
 
 # --- events -------------------------------------------------------------------------------------------------
 
 
 async def test_an_event_is_as_documented(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.trigger()
-        await one.client.send("one", "tw\u00f6", labels={"host_name": "h", "path": "/var/log/a", "other": 1})
-        [event] = await one.has("one", "tw\u00f6")
+    async with scene(tmp_path) as it:
+        await it.trigger()
+        await it.client.send("one", "tw\u00f6", labels={"host_name": "h", "path": "/var/log/a", "other": 1})
+        [event] = await it.has("one", "tw\u00f6")
 
         content = told(event)
         lines = json.loads(content.pop("logs"))
@@ -90,8 +90,8 @@ async def test_an_event_is_as_documented(tmp_path: Path) -> None:
         assert list(event["lts"]) == ["data"]
         assert content == {
             "owner": PROJECT,
-            "log_group_id": one.client.group,
-            "log_topic_id": one.client.stream,
+            "log_group_id": it.client.group,
+            "log_topic_id": it.client.stream,
         }
         uid = lines[0]["log_uid"]
         place = {"host_name": "h", "ip": "127.0.0.1", "path": "/var/log/a", "log_uid": uid, "time": 1_586_850_540_000}
@@ -99,23 +99,23 @@ async def test_an_event_is_as_documented(tmp_path: Path) -> None:
 
 
 async def test_logs_may_be_an_array_and_labels_be_told(tmp_path: Path) -> None:
-    async with scene(tmp_path, plugins__lts__logs="array", plugins__lts__labels=True) as one:
-        await one.trigger()
-        await one.client.send("one", labels={"user_tag": "a"})
-        [event] = await one.has("one")
+    async with scene(tmp_path, plugins__lts__logs="array", plugins__lts__labels=True) as it:
+        await it.trigger()
+        await it.client.send("one", labels={"user_tag": "a"})
+        [event] = await it.has("one")
 
         assert [line["labels"] for line in told(event)["logs"]] == [{"user_tag": "a"}]
 
 
 async def test_lines_may_have_times_of_their_own(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.trigger()
+    async with scene(tmp_path) as it:
+        await it.trigger()
         contents = [
             {"log_time_ns": "1586850540000000000", "log": "a"},
             {"log_time_ns": 1_586_850_541_000_000_008, "log": "b"},
         ]
-        reply = await one.client.ask("POST", f"{one.client.path}/high-accuracy", {"contents": contents, "labels": {}})
-        [event] = await one.has("a", "b")
+        reply = await it.client.ask("POST", f"{it.client.path}/high-accuracy", {"contents": contents, "labels": {}})
+        [event] = await it.has("a", "b")
 
         assert reply.json() == {"errorCode": "SVCSTG.ALS.200.200", "error_msg": "Report success.", "result": None}
         assert [line["time"] for line in items_of(event)] == [1_586_850_540_000, 1_586_850_541_000]
@@ -123,10 +123,10 @@ async def test_lines_may_have_times_of_their_own(tmp_path: Path) -> None:
 
 async def test_more_than_75_kb_are_told_in_pieces(tmp_path: Path) -> None:
     lines = [f"{number} ".ljust(400, "x") for number in range(500)]
-    async with scene(tmp_path, plugins__lts__batch_size=MIB) as one:
-        await one.trigger()
-        await one.client.send(*lines)
-        events = await one.has(*lines)
+    async with scene(tmp_path, plugins__lts__batch_size=MIB) as it:
+        await it.trigger()
+        await it.client.send(*lines)
+        events = await it.has(*lines)
 
         assert messages(events) == lines
         sizes = [len(told(event)["logs"]) for event in events]
@@ -150,50 +150,50 @@ def test_a_line_that_is_too_long_comes_in_parts(text: str) -> None:
 
 
 async def test_lines_are_gathered_until_they_are_enough(tmp_path: Path) -> None:
-    async with scene(tmp_path, plugins__lts__batch_wait=300, plugins__lts__batch_size=2000) as one:
-        await one.trigger()
+    async with scene(tmp_path, plugins__lts__batch_wait=300, plugins__lts__batch_size=2000) as it:
+        await it.trigger()
         for number in range(3):
-            await one.client.send(str(number))
-        before = await one.place.events()
-        await one.client.send("x" * 2000)
-        events = await one.has("0", "1", "2", "x" * 2000)
+            await it.client.send(str(number))
+        before = await it.place.events()
+        await it.client.send("x" * 2000)
+        events = await it.has("0", "1", "2", "x" * 2000)
 
         assert (before, len(events)) == ([], 1)
 
 
 async def test_a_new_trigger_takes_what_comes_after_it(tmp_path: Path) -> None:
     clock = ManualClock(1_800_000_000.0)
-    async with scene(tmp_path, clock=clock) as one:
-        await one.client.send("before")
+    async with scene(tmp_path, clock=clock) as it:
+        await it.client.send("before")
         clock.advance(1)
-        await one.trigger()
-        await one.client.send("a")
-        [event] = await one.has("a")
+        await it.trigger()
+        await it.client.send("a")
+        [event] = await it.has("a")
 
         assert messages([event]) == ["a"]
 
 
 async def test_a_trigger_of_a_stream_that_nobody_made_says_so(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        trigger = await one.trigger(log_topic_id="odd")
-        mine = await one.trigger()
+    async with scene(tmp_path) as it:
+        trigger = await it.trigger(log_topic_id="odd")
+        mine = await it.trigger()
 
-        assert "log_config" in one.place.state(trigger).problem
-        assert one.place.state(mine).problem == ""
+        assert "log_config" in it.place.state(trigger).problem
+        assert it.place.state(mine).problem == ""
 
 
 # --- bodies -------------------------------------------------------------------------------------------------
 
 
 async def test_bodies_may_be_packed(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.trigger()
+    async with scene(tmp_path) as it:
+        await it.trigger()
         for encoding, pack in PACK.items():
             body = pack(json.dumps({"log_time_ns": 1, "contents": [encoding]}).encode())
-            sent = await one.client.ask("POST", one.client.path, content=body, headers={"content-encoding": encoding})
+            sent = await it.client.ask("POST", it.client.path, content=body, headers={"content-encoding": encoding})
             assert sent.status_code == 200, sent.text
 
-        await one.has(*PACK)
+        await it.has(*PACK)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_snappy_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_refusals_have_the_codes_of_the_vendor(tmp_path: Path) -> None:
     own = project_log_target(PROJECT).group_id
     line = {"log_time_ns": 1, "contents": ["a"]}
-    async with scene(tmp_path) as one:
-        group = f"groups/{one.client.group}"
+    async with scene(tmp_path) as it:
+        group = f"groups/{it.client.group}"
         for method, path, body, status, code in (
             ("POST", "groups", {"log_group_name": "app", "ttl_in_days": 1}, 400, "LTS.0101"),
             ("POST", "groups", {"log_group_name": "new", "ttl_in_days": 366}, 400, "LTS.0009"),
@@ -251,7 +251,7 @@ async def test_refusals_have_the_codes_of_the_vendor(tmp_path: Path) -> None:
             ("POST", f"{group}/streams/s/content/query", {}, 400, "LTS.0009"),
             ("POST", f"{group}/streams/s/charts/query", {}, 404, "LTS.0009"),
         ):
-            refused = await one.client.ask(method, path, body)
+            refused = await it.client.ask(method, path, body)
             assert (refused.status_code, refused.json()["error_code"]) == (status, code), path
 
 
@@ -259,17 +259,17 @@ async def test_refusals_have_the_codes_of_the_vendor(tmp_path: Path) -> None:
 
 
 async def test_groups_and_streams_outlive_the_engine_and_deleted_ones_are_gone(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.client.send("kept")
-        kept = one.client.stream
-        await one.client.create("other")
-        await one.client.send("gone")
-        await one.client.ask("DELETE", f"groups/{one.client.group}")
-        store = one.place.engine.plugins.of(lts).store
+    async with scene(tmp_path) as it:
+        await it.client.send("kept")
+        kept = it.client.stream
+        await it.client.create("other")
+        await it.client.send("gone")
+        await it.client.ask("DELETE", f"groups/{it.client.group}")
+        store = it.place.engine.plugins.of(lts).store
         rows = [row for _, row in await store.scan("lines")]
-    async with scene(tmp_path, made=True) as one:
-        listed = (await one.client.ask("GET", "log-streams?log_group_name=app")).json()["log_streams"]
-        groups = (await one.client.ask("GET", "groups")).json()["log_groups"]
+    async with scene(tmp_path, made=True) as it:
+        listed = (await it.client.ask("GET", "log-streams?log_group_name=app")).json()["log_streams"]
+        groups = (await it.client.ask("GET", "groups")).json()["log_groups"]
 
         assert [(b"kept" in row, b"gone" in row) for row in rows if len(row) > 20] == [(True, False)]
         assert [(stream["log_stream_id"], stream["ttl_in_days"]) for stream in listed] == [(kept, 7)]
@@ -299,18 +299,18 @@ async def test_lines_that_no_room_is_left_for_are_refused_until_a_function_takes
 
 async def test_what_is_older_than_its_stream_keeps_it_goes(tmp_path: Path) -> None:
     clock = ManualClock(1_800_000_000.0)
-    async with scene(tmp_path, clock=clock) as one:
+    async with scene(tmp_path, clock=clock) as it:
         for text in ("a", "b", "c"):
-            await one.client.send(text)
-        await one.client.ask("PUT", f"groups/{one.client.group}/streams-ttl/{one.client.stream}", {"ttl_in_days": 2})
+            await it.client.send(text)
+        await it.client.ask("PUT", f"groups/{it.client.group}/streams-ttl/{it.client.stream}", {"ttl_in_days": 2})
         clock.advance(DAY)
-        await one.client.send("d")
+        await it.client.send("d")
         clock.advance(DAY + 1)
-    async with scene(tmp_path, made=True, clock=clock) as one:
-        while await one.rows() > 1:  # noqa: ASYNC110  (no event for it)
+    async with scene(tmp_path, made=True, clock=clock) as it:
+        while await it.rows() > 1:  # noqa: ASYNC110  (no event for it)
             await anyio.sleep(0.005)
 
-        assert await one.rows() == 1
+        assert await it.rows() == 1
 
 
 async def test_lines_stay_while_the_clock_is_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,16 +323,16 @@ async def test_lines_stay_while_the_clock_is_in_doubt(tmp_path: Path, monkeypatc
     monkeypatch.setattr(service, "SWEEP", 0.01)
     monkeypatch.setattr(Lines, "expire", swept)
     clock = ManualClock(1_800_000_000.0)
-    async with scene(tmp_path, clock=clock) as one:
+    async with scene(tmp_path, clock=clock) as it:
         for text in ("a", "b", "c"):
-            await one.client.send(text)
+            await it.client.send(text)
         clock.advance(3650 * DAY)
         done = len(sweeps) + 3
         while len(sweeps) < done:  # noqa: ASYNC110  (no event for it)
             await anyio.sleep(0.005)
-        kept = await one.rows()
-        await one.place.engine.clock_guard.accept()
-        while await one.rows() > 1:  # noqa: ASYNC110  (the last line stays; no event for it)
+        kept = await it.rows()
+        await it.place.engine.clock_guard.accept()
+        while await it.rows() > 1:  # noqa: ASYNC110  (the last line stays; no event for it)
             await anyio.sleep(0.005)
 
         assert kept == 3
@@ -340,25 +340,25 @@ async def test_lines_stay_while_the_clock_is_in_doubt(tmp_path: Path, monkeypatc
 
 async def test_lines_that_were_kept_too_short_are_lost_aloud(tmp_path: Path) -> None:
     clock = ManualClock(1_800_000_000.0)
-    async with scene(tmp_path, clock=clock) as one:
-        trigger = await one.trigger()
-        client = one.client
+    async with scene(tmp_path, clock=clock) as it:
+        trigger = await it.trigger()
+        client = it.client
         await client.send("a")
-        await one.has("a")
-        await one.place.update(trigger, status="DISABLED")
+        await it.has("a")
+        await it.place.update(trigger, status="DISABLED")
         await client.send("b")
         clock.advance(8 * DAY)
         await client.send("c")
-    async with scene(tmp_path, made=True, clock=clock) as one:
-        while await one.rows() > 1:  # noqa: ASYNC110  (no event for it)
+    async with scene(tmp_path, made=True, clock=clock) as it:
+        while await it.rows() > 1:  # noqa: ASYNC110  (no event for it)
             await anyio.sleep(0.005)
         with structlog.testing.capture_logs() as logs:
-            await one.place.update(trigger, status="ACTIVE")
-            await one.has("a", "c")
+            await it.place.update(trigger, status="ACTIVE")
+            await it.has("a", "c")
 
         losses = [line for line in logs if line["event"] == "events lost"]
         assert [(line["trigger"], line["events"]) for line in losses] == [(trigger.id, 1)]
-        assert one.place.state(trigger).problem == "1 lines of the stream were deleted before they were read"
+        assert it.place.state(trigger).problem == "1 lines of the stream were deleted before they were read"
 
 
 async def test_a_disabled_trigger_reads_all_lines_that_follow_the_deletion_of_its_stream(tmp_path: Path) -> None:
@@ -368,19 +368,19 @@ async def test_a_disabled_trigger_reads_all_lines_that_follow_the_deletion_of_it
         for item in encoded(written):
             await lines.append([Written(stream=f"{PROJECT}/{group}/{stream}", items=[item], function="default:other")])
 
-    async with scene(tmp_path) as one:
-        group, stream = one.client.group, one.client.stream
-        trigger = await one.trigger()
-        await write(one.place, "a", "b", "c")
-        await one.has("a", "b", "c")
-        await one.place.update(trigger, status="DISABLED")
-        await one.client.ask("DELETE", f"groups/{group}/streams/{stream}")
-    async with scene(tmp_path, made=True) as one:
-        await write(one.place, "d", "e")
-        await one.place.update(trigger, status="ACTIVE")
+    async with scene(tmp_path) as it:
+        group, stream = it.client.group, it.client.stream
+        trigger = await it.trigger()
+        await write(it.place, "a", "b", "c")
+        await it.has("a", "b", "c")
+        await it.place.update(trigger, status="DISABLED")
+        await it.client.ask("DELETE", f"groups/{group}/streams/{stream}")
+    async with scene(tmp_path, made=True) as it:
+        await write(it.place, "d", "e")
+        await it.place.update(trigger, status="ACTIVE")
 
-        await one.has("a", "b", "c", "d", "e")
-        assert one.place.state(trigger).lost == 0
+        await it.has("a", "b", "c", "d", "e")
+        assert it.place.state(trigger).lost == 0
 
 
 def test_lines_are_kept_for_the_slowest_trigger_and_for_a_while_if_it_stops() -> None:

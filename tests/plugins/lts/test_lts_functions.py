@@ -50,10 +50,10 @@ class Scene(Struct, kw_only=True):
         self.board.publish(by or writer(), run or invocation(), encode(1_764_041_045_123, STDOUT, text.encode()))
 
     async def has(self, *texts: str) -> list[Any]:
-        while sorted(messages(found := await self.place.events())) != sorted(texts):
-            assert len(messages(found)) <= len(texts), messages(found)
+        while sorted(messages(events := await self.place.events())) != sorted(texts):
+            assert len(messages(events)) <= len(texts), messages(events)
             await anyio.sleep(0.005)
-        return found
+        return events
 
 
 @asynccontextmanager
@@ -104,42 +104,42 @@ async def test_lines_go_where_the_configuration_of_their_function_says_with_its_
 
 async def test_no_function_is_called_in_a_circle(tmp_path: Path) -> None:
     """Write lines of which all but the last two would lead back to their origin, or might."""
-    async with scene(tmp_path) as one:
-        await one.listen()
-        one.write("its own", writer("hello"))
-        one.write("of an older version", writer("hello", version="v1"))
-        one.write("by lines of functions", run=invocation(source="LTS", hops=1))
-        one.write("after many destinations", run=invocation(source="FunctionGraph", hops=engine_lines.HOPS))
-        one.board.publish(writer(), None, encode(1, STDOUT, b"of an instance"))
-        one.write("by lines that were sent", run=invocation(source="LTS"))
-        one.write("by a destination", run=invocation(source="FunctionGraph", hops=2))
+    async with scene(tmp_path) as it:
+        await it.listen()
+        it.write("its own", writer("hello"))
+        it.write("of an older version", writer("hello", version="v1"))
+        it.write("by lines of functions", run=invocation(source="LTS", hops=1))
+        it.write("after many destinations", run=invocation(source="FunctionGraph", hops=engine_lines.HOPS))
+        it.board.publish(writer(), None, encode(1, STDOUT, b"of an instance"))
+        it.write("by lines that were sent", run=invocation(source="LTS"))
+        it.write("by a destination", run=invocation(source="FunctionGraph", hops=2))
 
-        await one.has("by lines that were sent", "by a destination")
+        await it.has("by lines that were sent", "by a destination")
 
 
 async def test_nobody_hears_functions_without_a_trigger(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        trigger = await one.listen()
-        await one.place.delete(trigger)
-        await until(lambda: one.place.engine.sources.state(trigger.id) is None)
-        one.write("nobody")
-        await one.listen()
-        one.write("somebody")
+    async with scene(tmp_path) as it:
+        trigger = await it.listen()
+        await it.place.delete(trigger)
+        await until(lambda: it.place.engine.sources.state(trigger.id) is None)
+        it.write("nobody")
+        await it.listen()
+        it.write("somebody")
 
-        await one.has("somebody")
+        await it.has("somebody")
 
 
 async def test_lines_wait_in_memory_for_room_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_lines, "PAUSE", 0.05)
     monkeypatch.setattr(engine_lines, "WAITING", 1000)
-    async with scene(tmp_path) as one:
-        await one.listen()
+    async with scene(tmp_path) as it:
+        await it.listen()
         with structlog.testing.capture_logs() as logs:
             for number in range(5):
-                one.write(str(number) * 300)
-            await one.has("0" * 300)
-            one.write("later")
-            await one.has("0" * 300, "later")
+                it.write(str(number) * 300)
+            await it.has("0" * 300)
+            it.write("later")
+            await it.has("0" * 300, "later")
 
         dropped = [line for line in logs if "dropp" in line["event"]]
         assert [line.get("lines") for line in dropped] == [None, 4]
@@ -147,8 +147,8 @@ async def test_lines_wait_in_memory_for_room_up_to_a_bound(tmp_path: Path, monke
 
 async def test_what_waits_is_written_when_the_engine_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_lines, "PAUSE", 60.0)
-    async with scene(tmp_path) as one:
-        await one.listen()
-        one.write("at the end")
-    async with scene(tmp_path) as one:
-        await one.has("at the end")
+    async with scene(tmp_path) as it:
+        await it.listen()
+        it.write("at the end")
+    async with scene(tmp_path) as it:
+        await it.has("at the end")

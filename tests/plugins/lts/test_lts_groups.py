@@ -30,7 +30,7 @@ async def groups_on(store: MemoryStore) -> Groups:
 
 
 def ids(groups: Groups) -> list[tuple[str, list[str]]]:
-    return [(one.id, [stream.id for stream in one.streams]) for one in groups.all("p")[1:]]
+    return [(group.id, [stream.id for stream in group.streams]) for group in groups.all("p")[1:]]
 
 
 async def test_a_group_that_cannot_be_stored_does_not_exist() -> None:

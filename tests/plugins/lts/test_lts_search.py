@@ -34,10 +34,10 @@ class AnyGroup:
 async def page(served: LtsApi, line_num: str) -> Any:
     body = {"start_time": 0, "end_time": 1 << 40, "is_desc": True, "keywords": "line 0.", "line_num": line_num}
     request = PushRequest(method="POST", path="", query="", headers={}, body=b"")
-    [offer] = [one for one in served.table.offers.values() if one.body is bodies.Search]
-    status, found = await offer.handler(Call("p", request), "g", "s", msgspec.convert(body, bodies.Search))
+    [offer] = [offer for offer in served.table.offers.values() if offer.body is bodies.Search]
+    status, reply = await offer.handler(Call("p", request), "g", "s", msgspec.convert(body, bodies.Search))
     assert status == 200
-    return found
+    return reply
 
 
 async def test_a_search_through_small_rows_reads_a_bounded_number_of_them_for_a_page(
@@ -48,15 +48,15 @@ async def test_a_search_through_small_rows_reads_a_bounded_number_of_them_for_a_
     for number in range(ROWS):
         item = Item(message=f"line {number}.", time=1000, host_name="", ip="", path="", log_uid="", line_no=number)
         await lines.append([Written(stream=stream_name("p", "g", "s"), items=[*encoded([item])], function=STATES)])
-    served, line_num, found, reads = LtsApi(cast(Groups, AnyGroup()), lines, labels=False), "", [], []
+    served, line_num, logs, reads = LtsApi(cast(Groups, AnyGroup()), lines, labels=False), "", [], []
 
     complete = False
     while not complete:
         lines.reads = 0
         reply = await page(served, line_num)
         complete, line_num = reply["isQueryComplete"], reply["next_line_num"]
-        found += reply["logs"]
+        logs += reply["logs"]
         reads.append(lines.reads)
 
     assert max(reads) <= 11
-    assert [one["content"] for one in found] == ["line 0."]
+    assert [entry["content"] for entry in logs] == ["line 0."]

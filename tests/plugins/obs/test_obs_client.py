@@ -54,12 +54,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
     return made
 
 
-def note(monkeypatch: pytest.MonkeyPatch, kind: type, found: list[Any]) -> None:
+def note(monkeypatch: pytest.MonkeyPatch, kind: type, instances: list[Any]) -> None:
     make = kind.__init__  # type: ignore[misc]
 
-    def noted(one: Any, *parts: Any, **more: Any) -> None:
-        found.append(one)
-        make(one, *parts, **more)
+    def noted(instance: Any, *parts: Any, **more: Any) -> None:
+        instances.append(instance)
+        make(instance, *parts, **more)
 
     monkeypatch.setattr(kind, "__init__", noted)
 
@@ -224,15 +224,15 @@ async def test_a_client_that_failed_is_closed_when_the_last_request_that_uses_it
     server.replies["long"], server.rest = answer("200 OK", long[: 2 << 20], length=len(long)), long[2 << 20 :]
     async with scripted(server) as service, house(tmp_path, [obs], **settings_of(service)) as place:
         async with opened(place) as store, store.read("bucket", "long") as blocks:
-            found = await anext(blocks)
+            content = await anext(blocks)
             with pytest.raises(StoreUnavailable):
                 await read(place, "bad")
             assert await read(place, "good") == b"good"
             meanwhile = made.closed
             server.go_on.set()
-            found += b"".join([block async for block in blocks])
+            content += b"".join([block async for block in blocks])
 
-        assert (meanwhile, made.closed, len(found)) == ([False, False], [True, False], len(long))
+        assert (meanwhile, made.closed, len(content)) == ([False, False], [True, False], len(long))
 
 
 async def test_a_request_that_is_cancelled_keeps_no_client_open(tmp_path: Path, made: Made) -> None:
@@ -254,10 +254,10 @@ async def test_a_request_that_is_cancelled_keeps_no_client_open(tmp_path: Path, 
 async def test_without_an_engine_the_client_is_closed_with_its_last_user(made: Made) -> None:
     async with scripted(Scripted({"good": GOOD})) as service:
         opener = StoreOpener(service)
-        async with opener.open() as one:
+        async with opener.open() as store:
             async with opener.open() as other, other.read("bucket", "good"):
                 pass
-            async with one.read("bucket", "good"):
+            async with store.read("bucket", "good"):
                 pass
             meanwhile = made.closed
 
@@ -284,7 +284,7 @@ async def test_requests_that_hang_keep_no_other_waiting(tmp_path: Path, made: Ma
                 tasks.start_soon(read, place, "silent")
             while server.silent < 4 * BATCH_SIZE:
                 await anyio.lowlevel.checkpoint()
-            found = await read(place, "good")
+            content = await read(place, "good")
             tasks.cancel_scope.cancel()
 
-        assert (found, made.closed) == (b"good", [False])
+        assert (content, made.closed) == (b"good", [False])

@@ -78,8 +78,8 @@ async def test_a_list_comes_in_pages_by_key(store: ObjectStore) -> None:
     first = await store.list("listed", prefix="in/", limit=2)
     rest = await store.list("listed", prefix="in/", after="in/b")
 
-    assert ([one.key for one in first.objects], first.more) == (["in/a", "in/b"], True)
-    assert ([one.key for one in rest.objects], rest.more) == (["in/c"], False)
+    assert ([stored.key for stored in first.objects], first.more) == (["in/a", "in/b"], True)
+    assert ([stored.key for stored in rest.objects], rest.more) == (["in/c"], False)
     assert (rest.objects[0].size, bool(rest.objects[0].etag)) == (4, True)
     assert rest.objects[0].modified_at > 1e9
 
@@ -166,7 +166,7 @@ async def test_nothing_outside_the_folder_is_read(tmp_path: Path, key: str) -> N
     async with StoreOpener(ObsSettings(folder=str(tmp_path / "objects"))).open() as store:
         with pytest.raises(ObjectMissing):
             await content(store, "bucket", key)
-        assert [one.key for one in (await store.list("bucket")).objects] == ["a/b"]
+        assert [stored.key for stored in (await store.list("bucket")).objects] == ["a/b"]
 
 
 @pytest.mark.parametrize("bucket", ["..", ".", "", "../outside", "linked", "bucket/a"])
@@ -202,7 +202,7 @@ async def test_an_object_of_a_folder_cannot_lie_below_another(tmp_path: Path) ->
 
         with pytest.raises(StoreRefused, match="below or above"):
             await store.write("bucket", "a/b", b"")
-        assert [one.key for one in (await store.list("bucket")).objects] == ["a"]
+        assert [stored.key for stored in (await store.list("bucket")).objects] == ["a"]
 
 
 @pytest.mark.parametrize(

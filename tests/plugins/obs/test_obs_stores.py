@@ -185,4 +185,4 @@ async def test_an_outcome_becomes_an_object(tmp_path: Path, seaweed: S3Server) -
         async with StoreOpener(seaweed.service).open() as store:
             listing = await store.list("outcomes")
 
-        assert [(one.key, one.size) for one in listing.objects] == [("of/hello/id-7.json", len(record))]
+        assert [(stored.key, stored.size) for stored in listing.objects] == [("of/hello/id-7.json", len(record))]

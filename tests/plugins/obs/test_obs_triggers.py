@@ -52,9 +52,9 @@ def put(path: Path, content: str = "") -> None:
 
 async def happened(place: House, *expected: str) -> None:
     """Wait until exactly these changes were reported, in any order: ``+key`` or ``-key``."""
-    while len(found := await _told(place)) < len(expected):  # noqa: ASYNC110  (the journal sets no event)
+    while len(changes := await _told(place)) < len(expected):  # noqa: ASYNC110  (the journal sets no event)
         await anyio.sleep(0.005)
-    assert sorted(found) == sorted(expected)
+    assert sorted(changes) == sorted(expected)
 
 
 async def _told(place: House) -> list[str]:
@@ -281,10 +281,10 @@ async def test_content_of_equal_size_and_time_is_told(tmp_path: Path, bucket: Pa
 async def test_a_file_counts_when_no_other_change_can_have_its_time(tmp_path: Path, bucket: Path) -> None:
     store = FolderStore(str(bucket.parent))
     put(bucket / "a")
-    [found] = (await store.list("photos")).objects
+    [stored] = (await store.list("photos")).objects
     (bucket / "a").write_text("")
 
-    assert (await store.find("photos", "a") or found).changed_at > found.changed_at
+    assert (await store.find("photos", "a") or stored).changed_at > stored.changed_at
 
 
 def inotify_instances() -> int:
@@ -346,8 +346,8 @@ class Odd(FolderStore):
 
     async def list(self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000) -> Listing:
         whole = await super().list(bucket, prefix=prefix)
-        ordered = sorted(whole.objects, key=lambda one: one.key.replace("/", "\0"))
-        there = [one for one in ordered if one.key.replace("/", "\0") > after.replace("/", "\0")]
+        ordered = sorted(whole.objects, key=lambda stored: stored.key.replace("/", "\0"))
+        there = [stored for stored in ordered if stored.key.replace("/", "\0") > after.replace("/", "\0")]
         return Listing(objects=there[:2], more=len(there) > 2)
 
 
@@ -482,7 +482,7 @@ async def test_an_object_that_the_store_keeps_costs_a_request_an_hour_and_keeps_
                 clock.advance(delivery.HOUR)
 
     assert asked == ["kept/id-7.json", "other/id-7.json", "kept/id-7.json"]
-    assert [one["key"] for one in logged if one["event"] == "expired object not deleted"] == [asked[0]] * 2
+    assert [entry["key"] for entry in logged if entry["event"] == "expired object not deleted"] == [asked[0]] * 2
 
 
 @pytest.mark.parametrize(

@@ -199,8 +199,8 @@ class Scene(Struct, kw_only=True):
 
     async def has(self, *, ready: int | None) -> None:
         """Wait until ``ready`` messages of the trigger's queue wait to be sent. None: until the queue is deleted."""
-        while (found := await self.broker.ready(self.queue)) != ready:
-            assert found is None or ready is None or found > ready, f"{found} is less than {ready}"
+        while (seen := await self.broker.ready(self.queue)) != ready:
+            assert seen is None or ready is None or seen > ready, f"{seen} is less than {ready}"
             await anyio.sleep(0.02)
 
     async def make_anew(self, kind: str = "fanout") -> None:
@@ -239,10 +239,10 @@ class Rabbit(Struct, kw_only=True):
             there = list(place.engine.resources.triggers.all())
             made = {"batch_size": 10, **where, **login, **options}
             trigger = there[0] if there else await place.create("RABBITMQ", **made)
-            one = Scene(place=place, broker=self.broker, exchange=self.exchange, trigger=trigger)
+            scene = Scene(place=place, broker=self.broker, exchange=self.exchange, trigger=trigger)
             if runs:
-                await until(lambda: one.state.state == "running")
-            yield one
+                await until(lambda: scene.state.state == "running")
+            yield scene
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[Scene]:

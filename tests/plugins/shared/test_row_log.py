@@ -57,9 +57,9 @@ async def test_rows_that_cannot_be_decoded_are_left_out_and_readers_go_on_behind
 
     with capture_logs() as lines:
         later = RowLogs(store, "rows", Row, lambda: 6.0)
-        found = await later.load("a")
-        assert found is not None
-        assert [row.text for row in found] == ["1", "3"]
+        loaded = await later.load("a")
+        assert loaded is not None
+        assert [row.text for row in loaded] == ["1", "3"]
         assert later.span("a") == (0, 5)
         rows, position = await later.read("a", 0, 99)
         assert ([(number, row.text) for number, row in rows], position) == ([(1, "1"), (3, "3")], 5)

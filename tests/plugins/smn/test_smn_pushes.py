@@ -74,10 +74,10 @@ async def scene(folder: Path, topic: str = TOPIC, signer: Signer | None = None, 
 
 
 async def test_a_signed_message_calls_once_however_often_it_comes(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        message = one.signer.notification(1, subject="hi")
-        statuses = await one.statuses(message, message, one.signer.notification(2))
-        first, second = await one.taken()
+    async with scene(tmp_path) as it:
+        message = it.signer.notification(1, subject="hi")
+        statuses = await it.statuses(message, message, it.signer.notification(2))
+        first, second = await it.taken()
 
         assert statuses == [200, 200, 200]
         assert {name: first[name] for name in ("topic_urn", "message", "message_id", "subject", "type")} == {
@@ -88,22 +88,22 @@ async def test_a_signed_message_calls_once_however_often_it_comes(tmp_path: Path
             "type": "notification",
         }
         assert (first["timestamp"], second["message"]) == (message["timestamp"], "message 2")
-        assert one.served.asked == ["/cert.pem"]  # fetched once, then cached
+        assert it.served.asked == ["/cert.pem"]  # fetched once, then cached
 
 
 @pytest.mark.parametrize("digest", [hashes.SHA256(), hashes.SHA512()])
 async def test_the_digest_is_that_of_the_certificate(tmp_path: Path, digest: Any) -> None:
-    async with scene(tmp_path, signer=Signer(digest)) as one:
-        assert await one.statuses(one.signer.notification()) == [200]
+    async with scene(tmp_path, signer=Signer(digest)) as it:
+        assert await it.statuses(it.signer.notification()) == [200]
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
 async def test_messages_of_sns_are_read_as_well(tmp_path: Path, version: str) -> None:
-    async with scene(tmp_path, ARN) as one:
-        forged = {**one.signer.sns(version), "Subject": "ho"}
-        other = {**one.signer.sns(version), "SignatureVersion": "12"[version == "1"]}
-        statuses = await one.statuses(one.signer.sns(version), forged, other)
-        [taken] = await one.taken()
+    async with scene(tmp_path, ARN) as it:
+        forged = {**it.signer.sns(version), "Subject": "ho"}
+        other = {**it.signer.sns(version), "SignatureVersion": "12"[version == "1"]}
+        statuses = await it.statuses(it.signer.sns(version), forged, other)
+        [taken] = await it.taken()
 
         assert statuses == [200, 401, 401]
         assert (taken["message"], taken["subject"], taken["message_attributes"]) == ("hello", "hi", None)
@@ -130,70 +130,70 @@ CHANGES: list[tuple[dict[str, str], int]] = [
 
 
 async def test_a_message_that_was_changed_is_refused(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        message = one.signer.notification(1)
-        statuses = await one.statuses(*({**message, **changed} for changed, _ in CHANGES))
+    async with scene(tmp_path) as it:
+        message = it.signer.notification(1)
+        statuses = await it.statuses(*({**message, **changed} for changed, _ in CHANGES))
 
         assert list(zip(CHANGES, statuses, strict=True)) == [((changed, due), due) for changed, due in CHANGES]
-        assert (await one.taken(), await one.statuses(message)) == ([], [200])
+        assert (await it.taken(), await it.statuses(message)) == ([], [200])
 
 
 @pytest.mark.parametrize(("late", "status"), [(0, 200), (86_400, 403), (-86_400, 403)])
 async def test_a_message_counts_only_while_it_is_known_whether_it_was_seen(
     tmp_path: Path, late: int, status: int
 ) -> None:
-    async with scene(tmp_path, clock=ManualClock(time.time() + late)) as one:
-        statuses = await one.statuses(one.signer.notification())
+    async with scene(tmp_path, clock=ManualClock(time.time() + late)) as it:
+        statuses = await it.statuses(it.signer.notification())
 
-        assert (statuses, len(await one.taken())) == ([status], int(status == 200))
+        assert (statuses, len(await it.taken())) == ([status], int(status == 200))
 
 
 async def test_what_is_no_certificate_convinces_nobody(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        message, host = one.signer.notification(), f"http://{one.signer.host}"
+    async with scene(tmp_path) as it:
+        message, host = it.signer.notification(), f"http://{it.signer.host}"
         pages = ("confirm", "elsewhere", "long", "nothing")
-        statuses = await one.statuses(*({**message, "signing_cert_url": f"{host}/{page}"} for page in pages))
+        statuses = await it.statuses(*({**message, "signing_cert_url": f"{host}/{page}"} for page in pages))
 
         assert statuses == [401, 403, 403, 403]
-        assert one.served.asked == ["/confirm", "/elsewhere", "/long", "/nothing"]
+        assert it.served.asked == ["/confirm", "/elsewhere", "/long", "/nothing"]
 
 
 async def test_without_hosts_nobody_is_believed(tmp_path: Path) -> None:
-    async with scene(tmp_path, plugins__smn__private_hosts=[]) as one:
-        reply = await one.push(one.signer.notification())
+    async with scene(tmp_path, plugins__smn__private_hosts=[]) as it:
+        reply = await it.push(it.signer.notification())
 
-        assert (reply.status_code, "plugins.smn.hosts" in reply.text, one.served.asked) == (403, True, [])
+        assert (reply.status_code, "plugins.smn.hosts" in reply.text, it.served.asked) == (403, True, [])
 
 
 @pytest.mark.parametrize("topic", [TOPIC, ARN])
 async def test_a_subscription_is_confirmed_and_its_end_is_noted(tmp_path: Path, topic: str) -> None:
-    async with scene(tmp_path, topic) as one:
-        before, url = await one.standing(), f"http://{one.signer.host}/confirm?token=t"
-        asked = one.signer.confirmation(url) if topic == TOPIC else one.signer.sns_confirmation(url)
+    async with scene(tmp_path, topic) as it:
+        before, url = await it.standing(), f"http://{it.signer.host}/confirm?token=t"
+        asked = it.signer.confirmation(url) if topic == TOPIC else it.signer.sns_confirmation(url)
         elsewhere = {name: value.replace("token=t", "token=u") for name, value in asked.items()}
-        statuses = await one.statuses(elsewhere, asked)
-        after = await one.standing()
+        statuses = await it.statuses(elsewhere, asked)
+        after = await it.standing()
 
-        assert (statuses, one.served.asked) == ([401, 200], ["/cert.pem", "/confirm?token=t"])
+        assert (statuses, it.served.asked) == ([401, 200], ["/cert.pem", "/confirm?token=t"])
         assert (before, after) == ("Unconfirmed", "Confirmed")
         if topic == TOPIC:
-            assert await one.statuses(one.signer.confirmation(url, "UnsubscribeConfirmation")) == [200]
-            assert await one.standing() == "Unconfirmed"
-        assert await one.taken() == []
+            assert await it.statuses(it.signer.confirmation(url, "UnsubscribeConfirmation")) == [200]
+            assert await it.standing() == "Unconfirmed"
+        assert await it.taken() == []
 
 
 async def test_only_named_hosts_are_asked_to_confirm(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        port = one.signer.host.partition(":")[2]
-        reply = await one.push(one.signer.confirmation(f"http://localhost:{port}/confirm"))
+    async with scene(tmp_path) as it:
+        port = it.signer.host.partition(":")[2]
+        reply = await it.push(it.signer.confirmation(f"http://localhost:{port}/confirm"))
 
         assert (reply.status_code, "plugins.smn.hosts" in reply.text) == (400, True)
-        assert (one.served.asked, await one.standing()) == (["/cert.pem"], "Unconfirmed")
+        assert (it.served.asked, await it.standing()) == (["/cert.pem"], "Unconfirmed")
 
 
 async def test_a_confirmation_outlives_the_engine_but_not_its_trigger(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.push(one.signer.notification())
+    async with scene(tmp_path) as it:
+        await it.push(it.signer.notification())
     async with house(tmp_path, [smn]) as place, api_client(place) as client:
         [shown] = (await client.get(f"/v2/{PROJECT}/fgs/triggers/{URN}")).json()
 
@@ -207,7 +207,9 @@ async def test_a_confirmation_outlives_the_engine_but_not_its_trigger(tmp_path: 
         assert [key for key, _ in await parts.store.scan("subscriptions")] == [shown["trigger_id"]]
 
 
-@pytest.mark.parametrize("message", SENT["messages"], ids=lambda one: f"{one['Type']} {one['SignatureVersion']}")
+@pytest.mark.parametrize(
+    "message", SENT["messages"], ids=lambda message: f"{message['Type']} {message['SignatureVersion']}"
+)
 async def test_what_localstack_has_signed_is_believed_if_nothing_is_changed(message: dict[str, str]) -> None:
     async def fetch(url: str) -> bytes:
         return str(SENT["certificate"]).encode()

@@ -56,8 +56,8 @@ class Scene(Struct, kw_only=True):
     async def record(self, function_id: int) -> Record:
         """Return the only record of this function."""
         selection = Selection(function_id=function_id, states=frozenset(State))
-        [found], _ = await self.place.engine.storage.records.list(selection)
-        return found
+        [stored], _ = await self.place.engine.storage.records.list(selection)
+        return stored
 
     async def ended(self, function_id: int) -> Record:
         await self.place.engine.dispatcher.ended((await self.record(function_id)).key, None)
@@ -80,11 +80,11 @@ async def another_function(place: House) -> None:
 
 
 async def test_an_event_is_as_documented(tmp_path: Path) -> None:
-    async with scene(tmp_path, clock=ManualClock(MOMENT)) as one:
-        await one.trigger()
+    async with scene(tmp_path, clock=ManualClock(MOMENT)) as it:
+        await it.trigger()
         attribute = {"name": "level", "type": "STRING", "value": "high"}
-        reply = await one.publish('{"order": 7}', subject="order 7", message_attributes=[attribute])
-        [event] = await one.place.events()
+        reply = await it.publish('{"order": 7}', subject="order 7", message_attributes=[attribute])
+        [event] = await it.place.events()
 
     assert (reply.status_code, reply.json().keys()) == (200, {"request_id", "message_id"})
     request_id = event.pop("requestId")
@@ -112,38 +112,38 @@ async def test_an_event_is_as_documented(tmp_path: Path) -> None:
 
 
 async def test_a_message_calls_every_function_of_its_topic_or_none(tmp_path: Path) -> None:
-    async with scene(tmp_path, queue__function_rows=1) as one:
-        await another_function(one.place)
-        await one.ask("POST", "topics", {"name": "narrow"})
+    async with scene(tmp_path, queue__function_rows=1) as it:
+        await another_function(it.place)
+        await it.ask("POST", "topics", {"name": "narrow"})
         for function in ("other", "hello"):
-            await one.trigger(function)
-        await one.trigger("hello", TOPIC.replace("orders", "narrow"))
-        await one.ask("POST", f"topics/{TOPIC.replace('orders', 'narrow')}/publish", {"message": "fills hello"})
+            await it.trigger(function)
+        await it.trigger("hello", TOPIC.replace("orders", "narrow"))
+        await it.ask("POST", f"topics/{TOPIC.replace('orders', 'narrow')}/publish", {"message": "fills hello"})
 
-        refused = await one.publish("too much")
-        rows = one.place.engine.backlog.rows
-        [first] = await one.place.keys()
-        await one.place.engine.dispatcher.cancel(first)
-        taken = await one.publish("fits")
+        refused = await it.publish("too much")
+        rows = it.place.engine.backlog.rows
+        [first] = await it.place.keys()
+        await it.place.engine.dispatcher.cancel(first)
+        taken = await it.publish("fits")
 
         assert (refused.status_code, int(refused.headers["retry-after"]) > 0, rows) == (429, True, 1)
-        assert (taken.status_code, one.place.engine.backlog.rows) == (200, 2)
+        assert (taken.status_code, it.place.engine.backlog.rows) == (200, 2)
 
 
 async def test_a_function_that_is_switched_off_gets_its_message_when_it_is_on_again_and_holds_up_no_other(
     tmp_path: Path,
 ) -> None:
-    async with scene(tmp_path) as one:
-        await another_function(one.place)
+    async with scene(tmp_path) as it:
+        await another_function(it.place)
         for function in ("other", "hello"):
-            await one.trigger(function)
-        await one.place.engine.catalog.limit(one.place.urn, 0)
-        reply = await one.publish("for both")
-        one.place.engine.scheduler.resume(HELD)
-        ran = await one.ended(OTHER_ID)
-        waiting = await one.record(HELLO_ID)
-        await one.place.engine.catalog.limit(one.place.urn, 1)
-        late = await one.ended(HELLO_ID)
+            await it.trigger(function)
+        await it.place.engine.catalog.limit(it.place.urn, 0)
+        reply = await it.publish("for both")
+        it.place.engine.scheduler.resume(HELD)
+        ran = await it.ended(OTHER_ID)
+        waiting = await it.record(HELLO_ID)
+        await it.place.engine.catalog.limit(it.place.urn, 1)
+        late = await it.ended(HELLO_ID)
 
         assert (reply.status_code, ran.state, waiting.state) == (200, State.SUCCESS, State.WAIT)
         assert (late.key, late.state) == (waiting.key, State.SUCCESS)
@@ -184,16 +184,16 @@ async def test_a_publication_that_is_sent_again_calls_once_and_another_with_its_
 
 
 async def test_a_key_ends_with_its_topic(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.trigger()
+    async with scene(tmp_path) as it:
+        await it.trigger()
         path, ids = f"topics/{TOPIC}/publish", list[str]()
         for message in ("before", "after"):
-            reply = await one.ask("POST", path, {"message": message}, Idempotency_Key="a")
+            reply = await it.ask("POST", path, {"message": message}, Idempotency_Key="a")
             ids.append(reply.json()["message_id"])
-            await one.ask("DELETE", f"topics/{TOPIC}")
-            await one.ask("POST", "topics", {"name": "orders"})
+            await it.ask("DELETE", f"topics/{TOPIC}")
+            await it.ask("POST", "topics", {"name": "orders"})
 
-        assert await one.messages() == ["before", "after"]
+        assert await it.messages() == ["before", "after"]
         assert ids[0] != ids[1]
 
 
@@ -211,12 +211,12 @@ async def test_a_key_ends_with_its_topic(tmp_path: Path) -> None:
     ],
 )
 async def test_functions_get_what_is_for_functions(tmp_path: Path, body: dict[str, Any], messages: list[str]) -> None:
-    async with scene(tmp_path) as one:
-        await one.trigger()
+    async with scene(tmp_path) as it:
+        await it.trigger()
 
-        reply = await one.ask("POST", f"topics/{TOPIC}/publish", body)
+        reply = await it.ask("POST", f"topics/{TOPIC}/publish", body)
 
-        assert (reply.status_code, await one.messages()) == (200, messages)
+        assert (reply.status_code, await it.messages()) == (200, messages)
 
 
 PUBLISH = f"topics/{TOPIC}/publish"
@@ -241,55 +241,56 @@ REFUSED: list[tuple[str, str, Any, int, str]] = [
 
 
 async def test_what_topics_cannot_do_is_refused_as_by_the_vendor(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.trigger()
-        replies = [await one.ask(method, path, body) for method, path, body, _, _ in REFUSED]
+    async with scene(tmp_path) as it:
+        await it.trigger()
+        replies = [await it.ask(method, path, body) for method, path, body, _, _ in REFUSED]
 
         assert [(reply.status_code, reply.json()["code"]) for reply in replies] == [row[3:] for row in REFUSED]
         assert all(reply.json().keys() == {"request_id", "code", "message"} for reply in replies)
-        assert await one.messages() == []
+        assert await it.messages() == []
 
 
 async def test_topics_outlive_the_engine_and_are_their_projects_own(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.trigger()
-        shown = (await one.ask("GET", f"topics/{TOPIC}")).json()
-        theirs = await one.ask("POST", "topics", {"name": "orders"}, project="theirs")
+    async with scene(tmp_path) as it:
+        await it.trigger()
+        shown = (await it.ask("GET", f"topics/{TOPIC}")).json()
+        theirs = await it.ask("POST", "topics", {"name": "orders"}, project="theirs")
         own = theirs.json()["topic_urn"]
-        await one.trigger(topic=own)
-        await one.ask("POST", f"topics/{own}/publish", {"message": "not for us"}, project="theirs")
-    async with scene(tmp_path) as one:
-        again = await one.ask("POST", "topics", {"name": "orders"})
-        kept = (await one.ask("GET", f"topics/{TOPIC}")).json()
+        await it.trigger(topic=own)
+        await it.ask("POST", f"topics/{own}/publish", {"message": "not for us"}, project="theirs")
+    async with scene(tmp_path) as it:
+        again = await it.ask("POST", "topics", {"name": "orders"})
+        kept = (await it.ask("GET", f"topics/{TOPIC}")).json()
         elsewhere = TOPIC.replace(REGION, "cn-north-4")
-        await one.ask("POST", f"topics/{elsewhere}/publish", {"message": "from any region"})
+        await it.ask("POST", f"topics/{elsewhere}/publish", {"message": "from any region"})
 
         assert (theirs.status_code, again.status_code) == (201, 200)
         assert {**kept, "request_id": ""} == {**shown, "request_id": ""}
-        assert await one.messages() == ["from any region"]
+        assert await it.messages() == ["from any region"]
 
 
 async def test_the_trigger_tells_whether_its_subscription_is_confirmed(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        own, other = await one.trigger(), await one.trigger(topic="urn:smn:cn-north-4:abc:orders")
-        reply = await one.client.get(f"/v2/{PROJECT}/fgs/triggers/{URN}")
-        listed = (await one.ask("GET", f"topics/{TOPIC}/subscriptions")).json()
+    async with scene(tmp_path) as it:
+        own, other = await it.trigger(), await it.trigger(topic="urn:smn:cn-north-4:abc:orders")
+        reply = await it.client.get(f"/v2/{PROJECT}/fgs/triggers/{URN}")
+        listed = (await it.ask("GET", f"topics/{TOPIC}/subscriptions")).json()
         told = {trigger["trigger_id"]: trigger for trigger in reply.json()}
 
         assert told[own.id]["event_data"] == {"topic_urn": TOPIC}
         assert (told[own.id]["path"], told[own.id]["subscription_status"]) == (f"/triggers/smn/{own.id}", "Confirmed")
         assert told[other.id]["subscription_status"] == "Unconfirmed"
-        assert [(one["protocol"], one["endpoint"], one["status"]) for one in listed["subscriptions"]] == [
-            ("functionstage", URN, 1)
-        ]
+        assert [
+            (subscription["protocol"], subscription["endpoint"], subscription["status"])
+            for subscription in listed["subscriptions"]
+        ] == [("functionstage", URN, 1)]
 
 
 async def test_a_topic_that_is_deleted_calls_nothing(tmp_path: Path) -> None:
-    async with scene(tmp_path) as one:
-        await one.trigger()
-        await one.ask("DELETE", f"topics/{TOPIC}")
-        refused = await one.publish()
-    async with scene(tmp_path) as one:  # creates the topic again
-        taken = await one.publish("again")
+    async with scene(tmp_path) as it:
+        await it.trigger()
+        await it.ask("DELETE", f"topics/{TOPIC}")
+        refused = await it.publish()
+    async with scene(tmp_path) as it:  # creates the topic again
+        taken = await it.publish("again")
 
-        assert (refused.status_code, taken.status_code, await one.messages()) == (404, 200, ["again"])
+        assert (refused.status_code, taken.status_code, await it.messages()) == (404, 200, ["again"])

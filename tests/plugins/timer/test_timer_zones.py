@@ -39,14 +39,14 @@ Behaviour = tuple[tuple[int, int], ...]  #: moments of changes, with the new off
 
 
 def behaviour(zone: ZoneInfo, end: int) -> Behaviour:
-    found = [(BEGIN, offset(zone, BEGIN))]
+    changes = [(BEGIN, offset(zone, BEGIN))]
     for moment in range(BEGIN + 5 * DAY, end + 5 * DAY, 5 * DAY):
-        if offset(zone, moment) != found[-1][1]:
+        if offset(zone, moment) != changes[-1][1]:
             # At most one change in five days: Morocco's two changes of a year are four weeks apart.
             low, high = moment - 5 * DAY, moment
-            at = bisect.bisect_left(range(low, high), True, key=lambda one: offset(zone, one) != found[-1][1])
-            found.append((low + at, offset(zone, moment)))
-    return tuple(found)
+            at = bisect.bisect_left(range(low, high), True, key=lambda second: offset(zone, second) != changes[-1][1])
+            changes.append((low + at, offset(zone, moment)))
+    return tuple(changes)
 
 
 def offset(zone: ZoneInfo, moment: int) -> int:
@@ -79,8 +79,8 @@ def check_afar(text: str, zone: ZoneInfo, changes: Behaviour, end: int) -> int:
 
 def check_near(text: str, zone: ZoneInfo, change: int) -> None:
     begin, end = change - 4 * HOUR, change + 4 * HOUR
-    found = list(due_times(read_cron(text), zone, begin, end))
-    assert found == list(by_the_rule(read_cron(text), zone, begin, end)), (text, zone.key, change)
+    times = list(due_times(read_cron(text), zone, begin, end))
+    assert times == list(by_the_rule(read_cron(text), zone, begin, end)), (text, zone.key, change)
 
 
 def by_the_rule(cron: Cron, zone: ZoneInfo, begin: int, end: int) -> Iterator[int]:

@@ -143,7 +143,7 @@ async def test_a_body_that_github_signed_runs_once_under_any_delivery_id(tmp_pat
         assert (first.status_code, redelivered.status_code, different.status_code) == (202, 202, 202)
         assert first.headers.get_list("cache-control") == ["no-store"]
         assert first.json() == redelivered.json()
-        assert [(one.status_code, one.json()) for one in replayed] == [(200, {"duplicate": True})] * 3
+        assert [(reply.status_code, reply.json()) for reply in replayed] == [(200, {"duplicate": True})] * 3
         told = [(event["id"], event["body"], event["isBase64Encoded"]) for event in await hook.place.events()]
         assert told == [("d", "/w==", True), ("d2", "2", False)]
         assert (await hook.place.events())[0]["headers"]["x-github-event"] == "push"
@@ -314,13 +314,13 @@ def test_the_longest_mount_wins_and_the_later_of_two() -> None:
     mounts = Mounts()
     routes = PluginRoutes(mounts, "p")
     with routes.mount("", nothing), routes.mount("/a", nothing) as short, routes.mount("/a/b/", nothing):
-        found = [
+        matching = [
             mounts.find(path) for path in ("/triggers/p/a/b/c", "/triggers/p/a/bc", "/triggers/p/x", "/triggers/q")
         ]
         with routes.mount("/a", nothing):
             later = mounts.find("/triggers/p/a")
 
-        assert [mount.path if mount else None for mount in found] == [
+        assert [mount.path if mount else None for mount in matching] == [
             "/triggers/p/a/b",
             "/triggers/p/a",
             "/triggers/p",
@@ -335,9 +335,9 @@ def test_a_claim_is_for_one_word_behind_the_project() -> None:
     mounts = Mounts()
     paths = ("/v2/p/streams", "/v2/p/streams/a/b", "/v3/p/streams", "/v2/p/streamsx", "/v2/streams", "/v2")
     with PluginRoutes(mounts, "p").claim("v2/streams", "v2/records", handler=nothing):
-        found = [mounts.find(path) for path in paths]
+        matching = [mounts.find(path) for path in paths]
 
-    assert [mount.signed if mount else None for mount in found] == [True, True, None, None, None, None]
+    assert [mount.signed if mount else None for mount in matching] == [True, True, None, None, None, None]
     assert mounts.find("/v2/p/streams") is None
 
 

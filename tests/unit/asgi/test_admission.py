@@ -140,8 +140,8 @@ def _used_descriptors(highest: int) -> Iterator[None]:
     while not used or used[-1] < highest - 1:
         used.append(os.open(os.devnull, os.O_RDONLY))
     yield
-    for one in used:
-        os.close(one)
+    for descriptor in used:
+        os.close(descriptor)
 
 
 @contextmanager

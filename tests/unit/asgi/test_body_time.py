@@ -101,11 +101,11 @@ async def test_time_in_which_the_engine_does_not_read_is_not_counted(rules: Clie
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await release.wait()
-        more, found = True, 0
+        more, count = True, 0
         while more:
             message = await receive()
-            found, more = found + len(message.get("body", b"")), message.get("more_body", False)
-        await respond(scope, send, Reply(body=b"%d" % found))
+            count, more = count + len(message.get("body", b"")), message.get("more_body", False)
+        await respond(scope, send, Reply(body=b"%d" % count))
 
     async with listen(app, "127.0.0.1", 0, rules=rules) as port, connect(port) as client:
         await client.send(post(size) + b"x" * (size // 2))

@@ -57,14 +57,14 @@ async def test_each_request_has_one_answer(row: Row) -> None:
 
 @pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
 async def test_an_answer_that_fails_midway_does_not_look_complete(version: bytes) -> None:
-    with problems() as found:
+    with problems() as logged:
         async with listen(ScriptedApp(), "127.0.0.1", 0) as port, connect(port) as client:
             await client.send(to(b"/midway").replace(b"HTTP/1.1", version))
             with suppress(ConnectionResetError) if version == b"HTTP/1.1" else pytest.raises(ConnectionResetError):
                 await client.rest()
 
     assert client.received.endswith(b"1\r\n4\r\n") or version == b"HTTP/1.0"
-    assert found
+    assert logged
 
 
 async def test_a_second_answer_to_a_request_is_not_sent() -> None:
@@ -73,13 +73,13 @@ async def test_a_second_answer_to_a_request_is_not_sent() -> None:
         if scope["path"] != "/probe":
             await respond(scope, send, Reply(body=b"again"))
 
-    with problems() as found:
+    with problems() as logged:
         async with listen(app, "127.0.0.1", 0) as port, connect(port) as client:
             await client.send(PLAIN + PROBE)
             received = await client.rest()
 
     assert [answer.body for answer in read_answers(received)] == [b"/t", b"/probe"]
-    assert found
+    assert logged
 
 
 async def answer_of(reply: Reply) -> bytes:
@@ -96,14 +96,14 @@ async def answer_of(reply: Reply) -> bytes:
 @pytest.mark.parametrize("value", [b"a\r\nSet-Cookie: b", b"a\nb", b"a\rb", b"a\x00b"])
 @pytest.mark.parametrize("is_name", [False, True], ids=["value", "name"])
 async def test_a_field_that_would_be_two_is_not_sent(value: bytes, is_name: bool) -> None:
-    with problems() as found:
+    with problems() as logged:
         received = await answer_of(Reply(headers=(((value, b"x") if is_name else (b"x", value)),)))
 
     [answer] = read_answers(received)
     assert answer.status == 500
     check_refusal(answer)
     assert b"Cookie" not in received
-    assert found
+    assert logged
 
 
 async def test_a_date_of_the_application_is_the_only_one() -> None:

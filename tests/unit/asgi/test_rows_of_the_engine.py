@@ -54,9 +54,9 @@ async def test_the_api_answers_as_the_table_says(tmp_path: Path, rows: Sequence[
         await api.create()
 
         async def taken() -> Sequence[tuple[str, bytes]]:
-            found = [("POST /t", request.payload) for request in api.engine.requests]
+            requests = [("POST /t", request.payload) for request in api.engine.requests]
             api.engine.requests.clear()
-            return found
+            return requests
 
         await check_engine(rows, api.port, to_api, taken)
 
@@ -73,7 +73,7 @@ async def test_a_gateway_answers_as_the_table_says(tmp_path: Path, rows: Sequenc
             keys = [key for key in await at.place.keys() if key not in known]
             known.update(keys)
             events = [json.loads(record.payload) for key in keys if (record := await records.get(key))]
-            found = [(f"{event['httpMethod']} {event['path']}", base64.b64decode(event["body"])) for event in events]
-            return [one for one in found if one[0] == "POST /t"]
+            requests = [(f"{event['httpMethod']} {event['path']}", base64.b64decode(event["body"])) for event in events]
+            return [request for request in requests if request[0] == "POST /t"]
 
         await check_engine(rows, port, lambda sent: sent.replace(b"/probe ", b"/g?probe "), taken)

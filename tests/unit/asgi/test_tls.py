@@ -111,8 +111,8 @@ async def test_a_refusal_arrives_while_the_body_is_sent(tls: ServerTls, tmp_path
             return reply.status, reply.read()
 
     async with listen(refuse, HOST, 0, tls=tls) as port:
-        found = [await asyncio.to_thread(upload, port) for _ in range(20)]
-        assert found == [(413, b"refused")] * 20
+        replies = [await asyncio.to_thread(upload, port) for _ in range(20)]
+        assert replies == [(413, b"refused")] * 20
 
 
 @pytest.mark.parametrize("name", ["localhost", HOST, None])

@@ -203,12 +203,12 @@ def test_another_scheme_is_not_read(value: str) -> None:
 
 
 def test_the_parts_of_authorization_are_read() -> None:
-    found = read_authorization(
+    proof = read_authorization(
         f"SDK-HMAC-SHA256 Access=AK-1, SignedHeaders=host;x-sdk-date, Signature={'A' * 64}".encode()
     )
 
-    assert found is not None
-    assert (found.access, found.signed, found.signature) == ("AK-1", (b"host", b"x-sdk-date"), b"a" * 64)
+    assert proof is not None
+    assert (proof.access, proof.signed, proof.signature) == ("AK-1", (b"host", b"x-sdk-date"), b"a" * 64)
 
 
 @pytest.mark.parametrize(

@@ -79,14 +79,14 @@ def test_only_the_functions_of_one_module_write_what_comes_from_functions() -> N
     own = {"output.py", "serve.py", "show_settings.py"}
     modules = [file for file in (ROOT / "engine" / "cli").glob("*.py") if file.name not in own]
 
-    found = [
+    places = [
         f"{file.name}:{node.lineno}"
         for file in modules
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Name) and node.id == "print"
     ]
 
-    assert found == []
+    assert places == []
     assert len(modules) > 10
 
 

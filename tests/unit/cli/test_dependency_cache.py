@@ -26,7 +26,7 @@ def test_other_users_may_neither_read_nor_write_the_cache(folder: Path) -> None:
     with cache.entry("key", fill) as kept:
         pass
 
-    assert [one.stat().st_mode & 0o777 for one in (folder.parent, folder, kept)] == [0o700] * 3
+    assert [path.stat().st_mode & 0o777 for path in (folder.parent, folder, kept)] == [0o700] * 3
 
 
 @pytest.mark.parametrize("loose", ["dependencies", "."])
@@ -51,7 +51,7 @@ def test_other_processes_see_an_entry_whole_or_not_at_all() -> None:
         for _ in range(100):
             with cache.entry("key", fill) as kept:
                 try:
-                    names = [one.name for one in kept.iterdir()]
+                    names = [path.name for path in kept.iterdir()]
                 except FileNotFoundError:
                     continue
                 seen.add(len(names))
@@ -66,10 +66,10 @@ def test_files_that_another_process_removes_during_pruning_are_skipped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = folder / ".new-gone"
-    found = Path.iterdir
+    original = Path.iterdir
 
     def iterdir(self: Path) -> list[Path]:
-        return [*found(self), gone]
+        return [*original(self), gone]
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
     with cache.entry("key", fill) as kept:

@@ -39,9 +39,9 @@ def names_in(package: bytes) -> list[str]:
 
 
 def own() -> InterpreterInfo:
-    found = describe("", Family.PYTHON, own_interpreter().path)
-    assert found is not None
-    return found
+    info = describe("", Family.PYTHON, own_interpreter().path)
+    assert info is not None
+    return info
 
 
 def test_links_to_nothing_and_special_files_are_left_out_and_named(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_an_ignore_file_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_a_program_stays_executable(tmp_path: Path) -> None:
     (files(tmp_path, "index.py", "run.sh") / "run.sh").chmod(0o700)
-    modes = {one.filename: one.external_attr >> 16 for one in zipfile.ZipFile(BytesIO(pack(tmp_path))).infolist()}
+    modes = {entry.filename: entry.external_attr >> 16 for entry in zipfile.ZipFile(BytesIO(pack(tmp_path))).infolist()}
 
     assert modes == {"index.py": 0o100644, "run.sh": 0o100755}
 
@@ -318,9 +318,9 @@ def test_without_the_interpreter_the_grammar_of_its_version_counts(
 
 def test_a_javascript_handler_that_is_not_exported_is_warned_about(tmp_path: Path) -> None:
     (tmp_path / "index.js").write_text("exports.main = () => 1;\n")
-    found = select(tmp_path).found
+    chosen = select(tmp_path).found
 
-    assert check_node_handler(found, "index.main") == ""
-    assert "seems to export no function handler" in check_node_handler(found, "index.handler")
+    assert check_node_handler(chosen, "index.main") == ""
+    assert "seems to export no function handler" in check_node_handler(chosen, "index.handler")
     with pytest.raises(UsageError, match=r"has no other\.js for the handler other.main"):
-        check_node_handler(found, "other.main")
+        check_node_handler(chosen, "other.main")

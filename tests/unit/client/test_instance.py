@@ -187,9 +187,9 @@ def unread(event: Unknown) -> None: ...  # type: ignore[name-defined]  # noqa: F
     ],
 )
 def test_an_event_becomes_the_arguments_that_it_names_or_fits(call: Any, event: Any, args: Any, kwargs: Any) -> None:
-    found = instance.arguments(call, event)
-    assert found == (args, kwargs)
-    assert [type(one) for one in found[0]] == [type(one) for one in args]
+    arguments = instance.arguments(call, event)
+    assert arguments == (args, kwargs)
+    assert [type(value) for value in arguments[0]] == [type(value) for value in args]
 
 
 @pytest.mark.parametrize(

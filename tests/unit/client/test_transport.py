@@ -172,13 +172,13 @@ def test_a_line_of_a_log_without_an_end_is_refused(server: Server, monkeypatch: 
 
 def test_a_followed_log_goes_on_after_broken_connections(server: Server) -> None:
     with client_of(server) as client:
-        assert [one.text for one in client.handle("f", "r").logs(follow=True)] == ["a", "a", "b", "a"]
+        assert [log.text for log in client.handle("f", "r").logs(follow=True)] == ["a", "a", "b", "a"]
     assert server.connections == len(LOGS)
 
 
 async def test_an_asynchronous_client_goes_on_with_a_log(server: Server) -> None:
     async with AsyncClient(f"http://127.0.0.1:{server.server_port}") as client:
-        assert [one.text async for one in client.handle("f", "r").logs(follow=True)] == ["a", "a", "b", "a"]
+        assert [log.text async for log in client.handle("f", "r").logs(follow=True)] == ["a", "a", "b", "a"]
 
 
 def test_a_log_without_an_engine_is_an_error(server: Server) -> None:
@@ -217,7 +217,7 @@ def test_a_client_serves_functions_that_run_at_the_exit(server: Server) -> None:
 def test_a_handle_outlives_the_app_that_made_its_client(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNCTIOND_URL", f"http://127.0.0.1:{server.server_port}")
     handle = App().client.handle("f", "r")
-    assert [one.text for one in handle.logs(follow=True)] == ["a", "a", "b", "a"]
+    assert [log.text for log in handle.logs(follow=True)] == ["a", "a", "b", "a"]
 
 
 async def test_a_closed_client_refuses_requests(server: Server) -> None:
@@ -232,7 +232,7 @@ async def test_a_closed_client_refuses_requests(server: Server) -> None:
     with pytest.raises(ClientClosed):
         await aclient.enqueue("good")
     with pytest.raises(ClientClosed):
-        _ = [one async for one in aclient.handle("f", "r").logs()]
+        _ = [log async for log in aclient.handle("f", "r").logs()]
 
 
 def test_clients_of_ended_event_loops_are_dropped() -> None:

@@ -34,7 +34,7 @@ async def problem(
     file = folder / "package.zip"
     file.write_bytes(package)
     function = a_function(function_id=1, project="p", name="f", runtime=runtime, timeout=1, code=PACKAGE)
-    view = view_package(file, PACKAGE, lambda files: shown if shown in {one.path for one in files.files} else "")
+    view = view_package(file, PACKAGE, lambda files: shown if shown in {entry.path for entry in files.files} else "")
     return await problem_of(function, view, find)
 
 
@@ -60,10 +60,10 @@ def raw(**files: bytes) -> bytes:
     ],
 )
 async def test_python_code_that_cannot_run_is_found(tmp_path: Path, files: dict[str, str], expected: str) -> None:
-    found = await problem(tmp_path, zipped(**files))
+    text = await problem(tmp_path, zipped(**files))
 
-    assert found.startswith(expected)
-    assert bool(found) is bool(expected)
+    assert text.startswith(expected)
+    assert bool(text) is bool(expected)
 
 
 async def test_a_syntax_error_names_the_version_that_finds_it(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ async def test_a_file_with_nul_is_no_text(tmp_path: Path) -> None:
 
 
 async def test_code_that_nests_too_deeply_ends_no_engine(tmp_path: Path) -> None:
-    found = await problem(tmp_path, zipped(index__py="x = " + "-" * 100_000 + "1\n" + SOURCE))
+    text = await problem(tmp_path, zipped(index__py="x = " + "-" * 100_000 + "1\n" + SOURCE))
 
-    assert found.startswith(("index.py: MemoryError", "index.py: RecursionError: "))
+    assert text.startswith(("index.py: MemoryError", "index.py: RecursionError: "))
 
 
 @needs("node")

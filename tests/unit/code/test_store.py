@@ -518,9 +518,9 @@ def test_the_code_is_decoded_to_a_file_and_a_word_stands_for_it(cutter: CodeCutt
     fields = {"func_name": 'a "file": b\\', "func_code": {"link": "", "file": "?"}, "code_type": "zip"}
     body = json.dumps(fields).replace("?", form(TEXT)).encode()
 
-    found = decoded(cutter, body, size)
+    result = decoded(cutter, body, size)
 
-    assert found == {**fields, "func_code": {"link": "", "file": cutter.word}}
+    assert result == {**fields, "func_code": {"link": "", "file": cutter.word}}
     assert content(cutter) == CODE
 
 

@@ -137,7 +137,7 @@ def test_an_address_of_this_machine_is_taken(host: str) -> None:
 
 
 def test_every_setting_listed_can_be_set_by_its_variable() -> None:
-    settings = [one for one in all_settings() if "<" not in one.name]
+    settings = [setting for setting in all_settings() if "<" not in setting.name]
     given = {setting.variable: _sample(setting.type, setting.default) for setting in settings}
 
     load_settings(environ=given)
@@ -150,7 +150,7 @@ def _sample(kind: str, default: str) -> str:
 
 
 def test_listed_defaults_are_those_that_hold() -> None:
-    listed = {one.name: one.default for one in all_settings()}
+    listed = {setting.name: setting.default for setting in all_settings()}
 
     assert (listed["http.port"], listed["queue.host_idle_gate"], listed["retry.jitter"]) == ("8080", "false", "0.2")
     assert (listed["executor.log_size"], listed["plugin"]) == ("1048576 (1 MiB)", "empty")

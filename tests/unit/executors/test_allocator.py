@@ -157,14 +157,14 @@ class Crowd:
             if task.done():
                 del self.calls[call]
                 if not task.cancelled():
-                    found = task.result()
-                    self.failed += [found] if isinstance(found, Ended) else []
-                    self.served += [] if isinstance(found, Ended) else [(call, found)]
+                    outcome = task.result()
+                    self.failed += [outcome] if isinstance(outcome, Ended) else []
+                    self.served += [] if isinstance(outcome, Ended) else [(call, outcome)]
 
     def check(self) -> None:
         opened = self.allocator._open.get(self.key, {})
         for instance in self.launcher.instances:
-            assert instance.assigned == sum(one is instance for _, one in self.served) <= instance.concurrency
+            assert instance.assigned == sum(used is instance for _, used in self.served) <= instance.concurrency
             fit = instance.ready and not instance.obsolete and instance.end is None
             assert (instance in self.allocator.idle) == (fit and instance.assigned == 0)
             assert (instance in opened) == (

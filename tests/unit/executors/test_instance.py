@@ -112,7 +112,7 @@ class Loop:
     def advance(self, seconds: float) -> None:
         end = self.now + seconds
         while due := sorted(
-            (timer for timer in self.timers if not timer.cancelled and timer.at <= end), key=lambda one: one.at
+            (timer for timer in self.timers if not timer.cancelled and timer.at <= end), key=lambda timer: timer.at
         ):
             self.timers.remove(due[0])
             self.now = due[0].at

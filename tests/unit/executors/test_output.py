@@ -124,8 +124,8 @@ async def test_an_attempt_after_a_crash_replaces_the_log_of_the_interrupted_one(
     asked = invocation('"short"', attempt=2, start_crashes=1)
     file, first = (log_file(tmp_path / "logs", asked.request_id, attempt) for attempt in (2, 1))
     file.parent.mkdir(parents=True)
-    for one in (file, first):
-        one.write_text("before the crash")
+    for path in (file, first):
+        path.write_text("before the crash")
 
     await opened.execute(function("say"), asked)
 
@@ -183,7 +183,7 @@ def test_files_of_logs_have_a_bound_together_and_the_oldest_go(tmp_path: Path) -
         files.keep(request_id, written)
         os.utime(log_file(tmp_path, request_id), (age, age))
 
-    assert [files.read(one) is not None for one in ids] == [False] * 2 + [True] * 5
+    assert [files.read(request_id) is not None for request_id in ids] == [False] * 2 + [True] * 5
 
 
 def test_files_from_before_count_as_well(tmp_path: Path) -> None:

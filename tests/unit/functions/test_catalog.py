@@ -117,8 +117,8 @@ async def test_changes_at_once_lose_nothing_of_each_other(catalog: Catalog) -> N
         for change in changes:
             tasks.start_soon(catalog.update, urn(), change)
 
-    found = catalog.find(urn())
-    assert (found.timeout, found.memory_size, found.description) == (9, 256, "new")
+    updated = catalog.find(urn())
+    assert (updated.timeout, updated.memory_size, updated.description) == (9, 256, "new")
 
 
 async def test_one_of_two_simultaneous_creations_wins(catalog: Catalog) -> None:
@@ -163,11 +163,11 @@ async def test_code_that_arrives_slowly_delays_no_other_change(store: MemoryCata
         tasks.start_soon(catalog.create, draft("slow"), CodeSource(kind="obs", url="obs://bucket/key"))
         await links.asked.wait()
         await catalog.create(draft("quick"), INLINE)
-        there = [one.name for one in catalog.list(PROJECT)]
+        there = [function.name for function in catalog.list(PROJECT)]
         links.allowed.set()
 
     assert there == ["quick"]
-    assert {one.name for one in catalog.list(PROJECT)} == {"quick", "slow"}
+    assert {function.name for function in catalog.list(PROJECT)} == {"quick", "slow"}
 
 
 async def test_everything_is_there_again_after_a_restart(

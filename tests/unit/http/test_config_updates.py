@@ -96,7 +96,7 @@ async def test_fields_that_other_requests_set_stay(api: Api) -> None:
     assert tags.json["tags"] == [{"key": "a", "value": "1"}]
     assert (await api.send("GET", f"{FUNCTION}/code")).json["func_code"] == code
     [function] = api.catalog.all()
-    assert [one.name for one in function.dependencies] == ["helper"]
+    assert [dependency.name for dependency in function.dependencies] == ["helper"]
 
 
 async def test_encrypted_data_that_an_update_omits_is_nowhere_left(api: Api) -> None:
@@ -173,7 +173,7 @@ WRONG: list[tuple[dict[str, Any], int, str]] = [
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-@pytest.mark.parametrize(("wrong", "status", "code"), WRONG, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(("wrong", "status", "code"), WRONG, ids=lambda wrong: str(wrong)[:40])
 async def test_a_refused_update_changes_nothing(
     api: Api, method: str, wrong: dict[str, Any], status: int, code: str
 ) -> None:

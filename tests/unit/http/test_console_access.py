@@ -101,14 +101,14 @@ async def test_emptied_controls_get_their_defaults(place: House, client: httpx.A
 
 async def test_the_role_invoke_sees_no_page_by_sending_its_form(client: httpx.AsyncClient) -> None:
     known = {"project_id": PROJECT, "function": "hello"}
-    paths = [re.sub(r"{(\w+)}", lambda found: known.get(found[1], "x"), action.path) for action in ACTIONS]
+    paths = [re.sub(r"{(\w+)}", lambda match: known.get(match[1], "x"), action.path) for action in ACTIONS]
     await sign_in(client, token=TOKENS["invoke"])
     fields = {"form_token": await form_token(client, f"{HOME}docs/")}
     sent = {path: await client.post(path, data=fields) for path in paths if path not in (SIGN_IN, SIGN_OUT)}
 
     assert len(sent) > 30
-    assert {path: one.status_code for path, one in sent.items() if one.status_code != 403} == {}
-    assert all("the role invoke may not use" in one.text for one in sent.values())
+    assert {path: reply.status_code for path, reply in sent.items() if reply.status_code != 403} == {}
+    assert all("the role invoke may not use" in reply.text for reply in sent.values())
 
 
 async def test_a_stream_ends_when_its_credential_gets_another_role(place: House, client: httpx.AsyncClient) -> None:
@@ -227,18 +227,18 @@ async def test_pages_show_the_role_read_no_button_that_changes_something(client:
         f"{HELLO}/configuration/{path}": [403, 200] for path in ("new-alias", "new-reservation", "triggers/new")
     }
     statuses: dict[str, list[int]] = {path: [] for path in {*paths, *creating}}
-    for role, found in buttons.items():
+    for role, by_path in buttons.items():
         await sign_in(client, token=TOKENS[role])
         for path, told in statuses.items():
             reply = await client.get(path)
             told.append(reply.status_code)
             assert reply.status_code < 500, (path, reply.text)
-            found[path] = re.findall(r'<button type="submit"[^>]*>([^<]*)<', reply.text)
+            by_path[path] = re.findall(r'<button type="submit"[^>]*>([^<]*)<', reply.text)
 
     assert len(paths) > 10
     assert {path: statuses[path] for path in creating} == creating
-    assert {path: found for path, found in buttons["read"].items() if set(found) - {"Sign out", *SEARCH}} == {}
-    assert sum(len(found) > 1 for found in buttons["admin"].values()) > 3
+    assert {path: names for path, names in buttons["read"].items() if set(names) - {"Sign out", *SEARCH}} == {}
+    assert sum(len(names) > 1 for names in buttons["admin"].values()) > 3
 
 
 def _is_plain(path: str) -> bool:

@@ -169,10 +169,10 @@ async def test_the_path_of_a_form_leads_to_its_page(client: httpx.AsyncClient) -
         "functions/hello/configuration/concurrency/controls": "functions/hello/configuration/concurrency",
         "queues/hello/pause": "queues",
     }
-    found = {path: await client.get(f"{HERE}/{path}", headers=headers("read")) for path in pages}
+    replies = {path: await client.get(f"{HERE}/{path}", headers=headers("read")) for path in pages}
     unknown = await client.get(f"{HERE}/functions/hello/nothing", headers=headers("read"))
 
-    assert {path: reply.headers["location"] for path, reply in found.items()} == {
+    assert {path: reply.headers["location"] for path, reply in replies.items()} == {
         path: f"{HERE}/{page}" for path, page in pages.items()
     }
     assert unknown.status_code == 404
@@ -236,8 +236,10 @@ async def test_the_list_of_more_failing_functions_is_filtered(tmp_path: Path) ->
             other = replace(hello, function_id=0, name=f"failing{number}")
             await place.engine.catalog.create(other, CodeSource(kind="inline", file=encoded(SOURCE)))
             function = place.engine.catalog.list(PROJECT)[-1]
-            one = made(place.engine.storage, function.function_id)
-            place.engine.usage.note_attempt(function, one, failure(replace(one, due_at=place.engine.clock.now() - 1)))
+            invocation = made(place.engine.storage, function.function_id)
+            place.engine.usage.note_attempt(
+                function, invocation, failure(replace(invocation, due_at=place.engine.clock.now() - 1))
+            )
         overview = (await client.get(HOME)).text
         link = f"{HERE}/functions?failing=1"
         listed = (await client.get(link)).text
@@ -267,8 +269,12 @@ async def test_the_log_of_a_function_is_one_search_however_many_wait_and_ended(
     monkeypatch.setattr(Readers, "call", noting)
     async with house(tmp_path) as place, api_client(place) as client:
         for number in range(25):
-            one = await started(place.engine.storage)
-            await settled(place.engine.storage, one, success(one, log=encode(int(NOW * 1000), STDOUT, b"%d." % number)))
+            invocation = await started(place.engine.storage)
+            await settled(
+                place.engine.storage,
+                invocation,
+                success(invocation, log=encode(int(NOW * 1000), STDOUT, b"%d." % number)),
+            )
         searches.clear()
         page = (await client.get(LOGS)).text
 

@@ -91,8 +91,8 @@ async def test_a_reservation_of_no_instance_is_refused(at: Console) -> None:
     path = f"{HELLO}/configuration/new-reservation"
     reply = await at.send(path, path, qualifier="latest", count="0")
     made = await at.send(path, path, qualifier="latest", count="1")
-    one = f"{HELLO}/configuration/reserved/latest"
-    await at.send(one, one, count="0")
+    address = f"{HELLO}/configuration/reserved/latest"
+    await at.send(address, address, count="0")
     after = await at.get(f"{HELLO}/configuration/reserved")
 
     assert (reply.status_code, made.status_code) == (400, 303)
@@ -166,9 +166,9 @@ async def test_the_page_of_an_api_tells_the_scheme_that_answers(tmp_path: Path, 
 
     assert "http://127.0.0.1:8999/orders" in page
     assert ("The gateway answers over http, although the protocol" in page) is (protocol == "HTTPS")
-    for one in (page, listed, kinds):
-        assert "APIG (dedicated)" in one
-        assert ">DEDICATEDGATEWAY<" not in one
+    for text in (page, listed, kinds):
+        assert "APIG (dedicated)" in text
+        assert ">DEDICATEDGATEWAY<" not in text
 
 
 # --- unknown names -------------------------------------------------------------------------------------------

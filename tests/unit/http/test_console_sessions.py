@@ -24,20 +24,20 @@ SECRET, TOKEN = "the-secret-of-a-key", "the-token-of-a-project"
 
 def principals(*, secret: str = SECRET, token: str = TOKEN, expires: float | None = None) -> Principals:
     ends = None if expires is None else datetime.fromtimestamp(expires, UTC)
-    keys = [AccessKey(access=one, secret=secret, project="p1") for one in ("AK1", "AK2")]
+    keys = [AccessKey(access=access, secret=secret, project="p1") for access in ("AK1", "AK2")]
     return Principals(keys, [Token(token=token, project="p1", expires=ends)])
 
 
 def of_key(known: Principals, access: str = "AK1") -> Principal:
-    found = known.of_access(access)
-    assert found is not None
-    return found
+    principal = known.of_access(access)
+    assert principal is not None
+    return principal
 
 
 def of_token(known: Principals) -> Principal:
-    found = known.of_token(TOKEN.encode())
-    assert found is not None
-    return found
+    principal = known.of_token(TOKEN.encode())
+    assert principal is not None
+    return principal
 
 
 Find = Callable[[Principals], Principal]
@@ -74,14 +74,14 @@ async def test_a_session_lasts_twelve_hours_also_over_a_restart(
 
     place.clock.advance(LIFETIME / 2)
     after = await place.sessions()
-    found = [one.find(session_id, known) for one in (sessions, after)]
+    halfway = [holder.find(session_id, known) for holder in (sessions, after)]
     place.clock.advance(LIFETIME / 2 - 1)
     late = after.find(session_id, known)
     place.clock.advance(1)
 
-    assert found == [kind(known)] * 2
+    assert halfway == [kind(known)] * 2
     assert late == kind(known)
-    assert [one.find(session_id, known) for one in (sessions, after)] == [None, None]
+    assert [holder.find(session_id, known) for holder in (sessions, after)] == [None, None]
     await place.sessions()
     assert await place.stored() == {}
 
@@ -95,7 +95,7 @@ async def test_neither_ids_nor_secrets_are_stored_and_what_is_stored_opens_nothi
     assert len(texts) == 1
     assert not any(text.encode() in texts[0] for text in (session_id, SECRET))
     assert b"AK1" in texts[0]
-    assert [sessions.find(one, principals()) for one in (stored, session_id[:-1], "", "\udc80x"[1:])] == [None] * 4
+    assert [sessions.find(text, principals()) for text in (stored, session_id[:-1], "", "\udc80x"[1:])] == [None] * 4
 
 
 @pytest.mark.parametrize(
@@ -151,11 +151,11 @@ async def test_a_clock_that_is_set_back_prolongs_no_session(place: Place, monkey
     place.clock.advance(-LIFETIME)
     after = await place.sessions()
     elapsed = LIFETIME - 1
-    early = [one.find(session_id, known) for one in (sessions, after)]
+    early = [holder.find(session_id, known) for holder in (sessions, after)]
     elapsed = LIFETIME
 
     assert early == [of_key(known)] * 2
-    assert [one.find(session_id, known) for one in (sessions, after)] == [None, None]
+    assert [holder.find(session_id, known) for holder in (sessions, after)] == [None, None]
 
 
 async def test_the_oldest_session_of_a_credential_makes_room(place: Place) -> None:
@@ -167,9 +167,9 @@ async def test_the_oldest_session_of_a_credential_makes_room(place: Place) -> No
         ids.append(await sessions.open(of_key(known)))
 
     after = await place.sessions()
-    for one in (sessions, after):
-        assert [session_id for session_id in ids if one.find(session_id, known) is None] == ids[:2]
-        assert one.find(other, known) is not None
+    for holder in (sessions, after):
+        assert [session_id for session_id in ids if holder.find(session_id, known) is None] == ids[:2]
+        assert holder.find(other, known) is not None
     assert len(await place.stored()) == OF_ONE + 1
 
 
@@ -179,7 +179,7 @@ async def test_all_sessions_have_a_limit(place: Place, monkeypatch: pytest.Monke
     known, sessions = principals(), await place.sessions()
     ids = [await sessions.open(of_key(known, access)) for access in ("AK1", "AK2", "AK1")]
 
-    assert [sessions.find(one, known) is None for one in ids] == [True, False, False]
+    assert [sessions.find(session_id, known) is None for session_id in ids] == [True, False, False]
     assert len(await place.stored()) == 2
 
 

@@ -52,7 +52,7 @@ def test_numbers_with_fractions_are_finite(text: str, value: object) -> None:
 
 
 def test_a_number_is_shown_as_it_is_typed() -> None:
-    shown = [shown_values([SHARE], {"a": one})["a"] for one in (0.0, 2.5, 1_000_000.0, 0.001)]
+    shown = [shown_values([SHARE], {"a": value})["a"] for value in (0.0, 2.5, 1_000_000.0, 0.001)]
 
     assert shown == ["0", "2.5", "1000000", "0.001"]
 

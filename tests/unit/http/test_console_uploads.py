@@ -13,10 +13,10 @@ FILE = b"\r\n--edg" * 3 + b"PK\x03\x04" + bytes(range(256))
 
 
 def body_of(*parts: tuple[str, bytes]) -> bytes:
-    found = b"".join(
+    body = b"".join(
         b"--edge\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (head.encode(), value) for head, value in parts
     )
-    return found + b"--edge--\r\n"
+    return body + b"--edge--\r\n"
 
 
 def reader(body: bytes, step: int, *, limit: int = 10_000, ends: bool = True) -> MultipartReader:

@@ -59,9 +59,9 @@ def test_a_quantile_is_the_bound_that_so_many_stay_within() -> None:
     for wait in (0.05, 0.05, 0.5, 50.0):
         waits.observe(wait)
 
-    found = waits.snapshot()
+    snapshot = waits.snapshot()
 
-    assert [quantile(found, share) for share in (0.5, 0.75, 0.99)] == [0.1, 1.0, math.inf]
+    assert [quantile(snapshot, share) for share in (0.5, 0.75, 0.99)] == [0.1, 1.0, math.inf]
 
 
 # --- events and results --------------------------------------------------------------------------------------

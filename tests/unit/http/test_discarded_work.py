@@ -23,7 +23,7 @@ async def test_invocations_discarded_for_their_age_are_shown_for_a_day(tmp_path:
         async def look() -> tuple[str, list[Finding]]:
             engine = Client(str(client.base_url), PROJECT, "functiond")
             findings = await anyio.to_thread.run_sync(
-                lambda: [one for one in of_engine(engine) if "hello" in one.where]
+                lambda: [finding for finding in of_engine(engine) if "hello" in finding.where]
             )
             return (await client.get(HOME)).text, findings
 

@@ -72,7 +72,7 @@ async def test_each_kind_of_resource_is_named(api: Api, heard: list[Trace]) -> N
     await api.send("POST", f"/{urn_of()}/events", {"name": "first", "content": encoded("{}")})
     await api.send("DELETE", f"/{urn_of()}/aliases/live")
 
-    told = [(one.operation, one.resource_type, one.resource_name) for one in heard[1:]]
+    told = [(trace.operation, trace.resource_type, trace.resource_name) for trace in heard[1:]]
     assert told == [
         ("CreateFunctionTrigger", "trigger", "TIMER"),
         ("CreateFunctionVersion", "version", "v1"),
@@ -110,7 +110,10 @@ async def test_secrets_and_code_stay_out_of_traces(api: Api, heard: list[Trace])
     await api.send("PATCH", f"/{urn_of()}/config", {"encrypted_user_data": json.dumps({"door": "s3same", "a": "b"})})
     await api.send("PUT", f"/{urn_of()}/tracing", {"tracing_ak": "s3same", "tracing_sk": "s3same"})
 
-    assert [(one.operation, one.code) for one in heard[:2]] == [("CreateFunction", 200), ("PatchFunctionConfig", 200)]
+    assert [(trace.operation, trace.code) for trace in heard[:2]] == [
+        ("CreateFunction", 200),
+        ("PatchFunctionConfig", 200),
+    ]
     assert len(heard) == 3
     assert b"s3same" not in msgspec.json.encode(heard)
 
@@ -130,7 +133,7 @@ def test_a_failing_listener_affects_no_other() -> None:
     audit, traces = AuditTrail(), list[Trace]()
     trace = msgspec.convert(dict.fromkeys(Trace.__struct_fields__, "") | {"time": 0.0, "code": 200}, Trace)
 
-    with audit.subscribed(lambda one: 1 / 0), audit.subscribed(traces.append):  # type: ignore[arg-type]
+    with audit.subscribed(lambda _: 1 / 0), audit.subscribed(traces.append):  # type: ignore[arg-type]
         audit.publish(trace)
 
     assert (traces, audit.has_subscribers) == ([trace], False)

@@ -207,7 +207,7 @@ async def test_a_probe_with_wrong_credentials_is_answered_and_counted(secured: S
     assert secured.failures.waiting == 0
     guess = await secured.send("GET", "/readyz", X_Auth_Token="x" * 20)
 
-    assert [one.status for one in (expired, unsigned, guess)] == [200, 200, 200]
+    assert [reply.status for reply in (expired, unsigned, guess)] == [200, 200, 200]
     assert secured.failures.waiting == 1
 
 

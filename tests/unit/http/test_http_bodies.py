@@ -158,7 +158,7 @@ async def test_a_value_that_the_document_does_not_allow_is_refused(
     api: Api, method: str, path: str, field: str, value: object, code: str
 ) -> None:
     schema = schema_of(method, path)
-    body = {name: example(one) for name, one in schema["properties"].items() if name in schema["required"]}
+    body = {name: example(shape) for name, shape in schema["properties"].items() if name in schema["required"]}
 
     answer = await api.send(method, path, {**body, field: value}, base=f"/v2/{PROJECT}/fgs")
 
@@ -185,11 +185,11 @@ LONGER = {
 CODE = {"CreateFunction", "UpdateFunctionCode", "ImportFunction"}
 CODE |= {"CreateDependencyVersion", "CreateDependency", "UpdateDependency"}
 INVOKING = {"AsyncInvokeFunction", "InvokeFunction"}
-BODIES = [one for one in OPERATIONS if one.body is not None and one.name not in CODE | INVOKING]
+BODIES = [operation for operation in OPERATIONS if operation.body is not None and operation.name not in CODE | INVOKING]
 
 
 @pytest.mark.usefixtures("hello")
-@pytest.mark.parametrize("operation", BODIES, ids=lambda one: one.name)
+@pytest.mark.parametrize("operation", BODIES, ids=lambda operation: operation.name)
 async def test_a_body_has_the_size_of_what_it_carries_at_most(api: Api, operation: Operation) -> None:
     await api.send("POST", f"/v2/{PROJECT}/fgs/functions/hello/aliases", {"name": "a", "version": "latest"}, base="")
     parts = {"function_urn": urn_of(), "alias_name": "a", "resource_type": "functions", "resource_id": urn_of()}

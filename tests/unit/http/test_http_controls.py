@@ -86,8 +86,8 @@ async def test_pause_and_resume_are_operations_of_their_own_and_leave_traces(api
         resumed = await api.send("POST", f"/{urn_of()}/resume")
         await api.send("PATCH", PATH, {"rate": 2})
 
-    assert [one.json["paused"] for one in (paused, again, resumed)] == [True, True, False]
-    assert [one.json["pause_reason"] for one in (paused, again, resumed)] == ["migration", "", ""]
+    assert [reply.json["paused"] for reply in (paused, again, resumed)] == [True, True, False]
+    assert [reply.json["pause_reason"] for reply in (paused, again, resumed)] == ["migration", "", ""]
     assert [trace.operation for trace in traces] == [
         "PauseFunction",
         "PauseFunction",
@@ -104,4 +104,4 @@ async def test_a_list_marks_what_a_pause_keeps_waiting(api: Api) -> None:
     await api.send("POST", f"/{urn_of()}/pause")
     listed = (await api.send("GET", f"/{urn_of()}/async-invocations")).json["invocations"]
 
-    assert {one["request_id"]: one.get("paused") for one in listed} == {waiting: True, done: None}
+    assert {invocation["request_id"]: invocation.get("paused") for invocation in listed} == {waiting: True, done: None}

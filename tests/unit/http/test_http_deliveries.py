@@ -37,7 +37,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             await api.create(name)
         ids = [api.catalog.find(own_urn(name, PROJECT, REGION)).function_id for name in ("hello", "other")]
         for number in range(1, 8):
-            one = PendingDelivery(
+            delivery = PendingDelivery(
                 delivery_id=number,
                 key=number,
                 function_id=ids[number % 2],
@@ -48,7 +48,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
                 error="refused",
                 since=0.0,
             )
-            (kept.deliveries if number == 7 else kept.given_up)[number] = one
+            (kept.deliveries if number == 7 else kept.given_up)[number] = delivery
         yield api
 
 
@@ -136,8 +136,8 @@ async def stored(place: House) -> list[tuple[int, bool, DestinationSpec]]:
     found: list[tuple[int, bool, DestinationSpec]] = []
     for given_up in (True, False):
         page, _ = await place.engine.storage.outbox.page(DeliveryFilter(functions=[1], given_up=given_up), 0, 99)
-        found += [(one.delivery_id, given_up, one.destination) for one in page]
-    return sorted(found, key=lambda one: one[0])
+        found += [(pending.delivery_id, given_up, pending.destination) for pending in page]
+    return sorted(found, key=lambda row: row[0])
 
 
 async def act(client: httpx.AsyncClient, path: str = HERE, **fields: Any) -> httpx.Response:
@@ -152,7 +152,7 @@ async def test_one_delivery_is_redirected_to_the_present_destination(place: Hous
 
     assert page.count(">Redirect</button>") == 4
     assert "1 delivery sent to the present destination." in sent.text
-    assert [one[:2] for one in after if one[2] == PRESENT] == [(3, False)]
+    assert [row[:2] for row in after if row[2] == PRESENT] == [(3, False)]
 
 
 async def test_all_deliveries_of_a_list_are_redirected(place: House, client: httpx.AsyncClient) -> None:
@@ -163,16 +163,16 @@ async def test_all_deliveries_of_a_list_are_redirected(place: House, client: htt
 
     assert "<strong>2</strong> waiting deliveries" in asked
     assert "<strong>2</strong> deliveries redirected." in done.text
-    assert [one[2] for one in after] == [WRONG, WRONG, PRESENT, PRESENT]
+    assert [row[2] for row in after] == [WRONG, WRONG, PRESENT, PRESENT]
 
 
 async def test_deliveries_that_wait_are_discarded_one_or_all(place: House, client: httpx.AsyncClient) -> None:
     await act(client, one="discard-3")  # as if it were in the list of given-up ones
-    one = await act(client, one="discard-3", pending="true")
+    reply = await act(client, one="discard-3", pending="true")
     left = await stored(place)
     await act(client, f"{HERE}/discard", pending="true", after="0", done="0", total="1")
     after = await stored(place)
 
-    assert "1 delivery discarded." in one.text
+    assert "1 delivery discarded." in reply.text
     assert [each[0] for each in left] == [1, 2, 4]
     assert [each[:2] for each in after] == [(1, True), (2, True)]

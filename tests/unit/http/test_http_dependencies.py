@@ -44,8 +44,8 @@ async def made(api: Api, path: str = "", root: str = ROOT, **fields: Any) -> Any
 async def listed(api: Api, query: str = "", root: str = ROOT) -> list[Any]:
     answer = await ask(api, "GET", f"?{query}", root=root)
     assert answer.status == 200, answer
-    found: list[Any] = answer.json["dependencies"]
-    return found
+    entries: list[Any] = answer.json["dependencies"]
+    return entries
 
 
 def refused(answer: Answer, status: int, code: str, said: str = "") -> bool:
@@ -55,12 +55,12 @@ def refused(answer: Answer, status: int, code: str, said: str = "") -> bool:
 
 async def test_a_whole_dependency_is_created_shown_changed_and_deleted(api: Api) -> None:
     created = await made(api)
-    one = f"/{created['id']}"
-    shown = (await ask(api, "GET", one)).json
+    path = f"/{created['id']}"
+    shown = (await ask(api, "GET", path)).json
 
-    changed = await ask(api, "PUT", one, body("renamed", SECOND, runtime="Python3.9", description="then"))
-    after = (await ask(api, "GET", one)).json
-    deleted, gone = await ask(api, "DELETE", one), await ask(api, "GET", one)
+    changed = await ask(api, "PUT", path, body("renamed", SECOND, runtime="Python3.9", description="then"))
+    after = (await ask(api, "GET", path)).json
+    deleted, gone = await ask(api, "DELETE", path), await ask(api, "GET", path)
 
     assert shown == created
     assert (shown["dep_id"], shown["version"], shown["owner"], shown["size"]) == (created["id"], 1, PROJECT, len(FIRST))
@@ -108,14 +108,14 @@ async def test_a_changed_package_reaches_its_functions_but_no_published_version(
     for name, used in (("user", lib), ("stranger", other)):
         await api.create(name, depend_version_list=[used["id"]])
         await api.send("POST", f"/{urn_of(name, '')}/versions", {"version": "v1"})
-    before = {one.name: one for one in api.catalog.list(PROJECT)}
+    before = {function.name: function for function in api.catalog.list(PROJECT)}
 
     await ask(api, "PUT", f"/{lib['id']}", body(package=SECOND))
 
-    after = {one.name: one for one in api.catalog.list(PROJECT)}
+    after = {function.name: function for function in api.catalog.list(PROJECT)}
     published = (await api.send("GET", f"/{urn_of('user', ':v1')}/config")).json
     shown = (await api.send("GET", f"/{urn_of('user')}/config")).json
-    assert [one["size"] for one in (shown["dependencies"][0], published["dependencies"][0])] == [
+    assert [dependency["size"] for dependency in (shown["dependencies"][0], published["dependencies"][0])] == [
         len(SECOND),
         len(FIRST),
     ]
@@ -234,7 +234,7 @@ async def test_an_unknown_runtime_is_no_filter(api: Api) -> None:
     answer = await ask(api, "GET", "?runtime=runtime_not_found")
 
     assert refused(answer, 400, "FSS.1005", "Invalid runtime.")
-    assert [len(await listed(api, f"runtime={one}")) for one in ("", "Python3.10", "Python3.9", "Java8")] == [
+    assert [len(await listed(api, f"runtime={runtime}")) for runtime in ("", "Python3.10", "Python3.9", "Java8")] == [
         1,
         1,
         0,
@@ -246,14 +246,14 @@ async def test_a_shared_dependency_is_public_in_every_project(api: Api) -> None:
     tool, own = await made(api, name="tool"), await made(api, name="own")
     foreign = await made(api, name="foreign", root=OTHER)
 
-    assert {one["id"] for one in await listed(api, root=OTHER)} == {tool["id"], foreign["id"]}
-    assert {one["id"] for one in await listed(api)} == {tool["id"], own["id"]}
+    assert {dependency["id"] for dependency in await listed(api, root=OTHER)} == {tool["id"], foreign["id"]}
+    assert {dependency["id"] for dependency in await listed(api)} == {tool["id"], own["id"]}
     for query in ("dependency_type=public", "ispublic=true"):
         for root in (ROOT, OTHER):
             [public] = await listed(api, query, root)
             assert (public["id"], public["owner"], public["is_shared"]) == (tool["id"], "public", True)
     for query in ("dependency_type=private", "ispublic=false"):
-        assert [one["id"] for one in await listed(api, query, OTHER)] == [foreign["id"]]
+        assert [dependency["id"] for dependency in await listed(api, query, OTHER)] == [foreign["id"]]
     assert (foreign["owner"], foreign["is_shared"]) == ("other", False)
 
 

@@ -195,9 +195,9 @@ def test_every_error_that_a_request_may_meet_has_its_status_and_code() -> None:
         errors.SettingsError("x"): (500, "FSS.0500"),
     }
 
-    found = {error: error_reply(error) for error in cases}
+    replies = {error: error_reply(error) for error in cases}
 
-    assert {error: (reply.status, json.loads(reply.body)["error_code"]) for error, reply in found.items()} == cases
+    assert {error: (reply.status, json.loads(reply.body)["error_code"]) for error, reply in replies.items()} == cases
 
 
 @pytest.mark.parametrize("call", ["invocations", "invocations-async"])

@@ -73,7 +73,7 @@ async def test_code_is_replaced_on_the_condition_that_it_is_the_named_one(api: A
     assert shown["digest"] != before.json["digest"]
     assert [status for status, _ in named] == [200, 412]
     assert "the code was changed meanwhile" in named[1][1]
-    assert [(await replace(one))[0] for one in ('""', "*")] == [412, 200]
+    assert [(await replace(condition))[0] for condition in ('""', "*")] == [412, 200]
 
 
 async def test_code_that_no_reply_can_hold_is_shown_without_its_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +232,6 @@ async def test_runtimes_without_an_interpreter_are_not_listed(
     async with serve(tmp_path / "code") as api:
         listed = await api.send("GET", "/runtimetypes", base=FGS)
 
-    names = [one["type"] for one in listed.json]
+    names = [runtime["type"] for runtime in listed.json]
     assert any(name.startswith("Node.js") for name in names) == has_node
     assert {"Python2.7", "Python3.10", "Custom", "http", "Lambda"} <= set(names)

@@ -212,7 +212,7 @@ async def test_each_event_gets_a_request_id_in_its_place(api: Api) -> None:
 
     ids = [api.engine.identity.request_id(key) for key in api.engine.rows]
     assert answer.status == 202
-    assert answer.json == {"results": [{"request_id": one} for one in ids], "accepted": 2, "refused": 0}
+    assert answer.json == {"results": [{"request_id": request_id} for request_id in ids], "accepted": 2, "refused": 0}
     assert [request.memory for request in api.engine.requests] == [512, 512]
     assert (unknown.status, unknown.json["error_code"], "results" in unknown.json) == (404, "FSS.1051", False)
 
@@ -316,7 +316,7 @@ async def test_a_batch_of_invalid_events_leaves_the_loop_to_others_in_between() 
     with calls() as made:
         found, turns = await turns_during(read_batch(JSON, body))
 
-    assert all(isinstance(one, InvalidField) for one in found)
+    assert all(isinstance(error, InvalidField) for error in found)
     assert turns >= MOST_EVENTS // 20
     assert made() / MOST_EVENTS < 200, "the types of the fields are read once, and not for each error"
 
@@ -329,6 +329,6 @@ async def test_a_batch_may_have_as_many_events_and_bytes_as_are_allowed(spoiled:
     body = json.dumps({"events": events}).encode()
     assert len(body) > BATCH_LIMIT * 0.9
 
-    found = await read_batch(JSON, body)
+    parsed = await read_batch(JSON, body)
 
-    assert sum(not isinstance(one, Exception) for one in found) == MOST_EVENTS - spoiled
+    assert sum(not isinstance(event, Exception) for event in parsed) == MOST_EVENTS - spoiled

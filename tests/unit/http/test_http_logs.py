@@ -102,8 +102,8 @@ async def test_each_attempt_shows_its_own_log(api: Api) -> None:
         api.engine.rows[key], attempt=3, attempts=attempts, state=State.FAIL, log=encode(3_000, STDOUT, b"third")
     )
 
-    found = [await lines_of(api, request_id, query) for query in ("", "?attempt=1", "?attempt=2", "?attempt=3")]
-    assert found == [(200, ["third"]), (200, ["first"]), (200, ["second, whole"]), (200, ["third"])]
+    shown = [await lines_of(api, request_id, query) for query in ("", "?attempt=1", "?attempt=2", "?attempt=3")]
+    assert shown == [(200, ["third"]), (200, ["first"]), (200, ["second, whole"]), (200, ["third"])]
     for unknown in ("0", "4", "x", "9" * 5000):
         answer = await api.send("GET", f"{path_of(request_id)}?attempt={unknown}")
         assert (answer.status, "from 1 to 3" in answer.json["error_msg"]) == (400, True)
@@ -122,8 +122,8 @@ async def test_a_record_of_an_earlier_version_has_the_log_of_its_newest_attempt(
     tail = last(whole if newest else encode(2_000, STDOUT, b"y" * 9000), TAIL)
     api.engine.rows[key] = replace(api.engine.rows[key], attempt=2, attempts=attempts, state=State.FAIL, log=tail)
 
-    _, found = await lines_of(api, request_id)
-    assert (found[0] == "begin") is newest
+    _, lines = await lines_of(api, request_id)
+    assert (lines[0] == "begin") is newest
 
 
 async def test_a_followed_invocation_streams_earlier_lines_later_ones_and_its_end(api: Api) -> None:

@@ -96,8 +96,8 @@ async def test_terraform_reads_more_records_than_a_page_holds(api: Api) -> None:
             break
         marker = page["next_marker"]
 
-    assert ([one["request_id"] for one in seen], pages) == (sent, 3)
-    assert [one["error_code"] for one in seen if one["error_code"] != "0"] == ["4002"]
+    assert ([record["request_id"] for record in seen], pages) == (sent, 3)
+    assert [record["error_code"] for record in seen if record["error_code"] != "0"] == ["4002"]
 
 
 async def test_the_status_filters(api: Api) -> None:
@@ -115,23 +115,25 @@ async def test_a_list_and_a_record_name_the_trigger_and_the_cause(api: Api) -> N
     await invoked(api)
     urn = parse_urn(urn_of(), region="", project="")
     cause = api.engine.identity.next_key(api.engine.clock.now())
-    one = await api.engine.accept(Request(function=urn, payload=b"1", source="TIMER", trigger_id="t", cause=cause))
+    request_id = await api.engine.accept(
+        Request(function=urn, payload=b"1", source="TIMER", trigger_id="t", cause=cause)
+    )
 
-    assert ids(await listed(api, "trigger_id=t")) == ids(await listed(api, "trigger_id=t&after=0")) == [one]
-    record = (await api.send("GET", f"{RECORDS}/{one}")).json
+    assert ids(await listed(api, "trigger_id=t")) == ids(await listed(api, "trigger_id=t&after=0")) == [request_id]
+    record = (await api.send("GET", f"{RECORDS}/{request_id}")).json
     assert (record["trigger_id"], record["caused_by"]) == ("t", api.engine.identity.request_id(cause))
 
 
 async def test_a_list_is_of_the_version_or_alias_in_its_urn(api: Api) -> None:
     await api.send("POST", f"/{urn_of()}/versions", {"version": "v1"})
     await api.send("POST", f"/{urn_of()}/aliases", {"name": "live", "version": "v1"})
-    sent = {one: await invoked(api, version=one) for one in (":latest", ":v1", ":!live")}
+    sent = {qualifier: await invoked(api, version=qualifier) for qualifier in (":latest", ":v1", ":!live")}
 
-    found = {one: ids(await listed(api, version=one)) for one in sent}
+    shown = {qualifier: ids(await listed(api, version=qualifier)) for qualifier in sent}
 
-    assert found[":latest"] == [sent[":latest"]]
-    assert found[":v1"] == [sent[":v1"], sent[":!live"]]
-    assert found[":!live"] == [sent[":!live"]]
+    assert shown[":latest"] == [sent[":latest"]]
+    assert shown[":v1"] == [sent[":v1"], sent[":!live"]]
+    assert shown[":!live"] == [sent[":!live"]]
     assert ids(await listed(api, version="")) == list(sent.values())
     assert ids(await listed(api, f"request_id={sent[':v1']}")) == [sent[":v1"]]
 
@@ -160,13 +162,13 @@ async def test_without_times_a_list_covers_the_last_hour_but_not_for_a_named_rec
 
 
 async def test_times_are_utc_to_the_second_and_the_last_second_counts(api: Api) -> None:
-    one = await invoked(api)
-    moment = api.engine.rows[api.engine.identity.key_of(one) or 0].accepted_at
+    request_id = await invoked(api)
+    moment = api.engine.rows[api.engine.identity.key_of(request_id) or 0].accepted_at
     second = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
     same = await listed(api, f"query_begin_time={second}&query_end_time={second}")
 
-    assert ids(same) == [one]
+    assert ids(same) == [request_id]
 
 
 FILTERS = (
@@ -277,13 +279,13 @@ def _make_older(api: Api, request_id: str, hours: float) -> None:
 
 async def test_a_list_goes_on_behind_the_last_record_of_a_page(api: Api) -> None:
     sent = [await invoked(api) for _ in range(5)]
-    found, after = list[str](), "0"
+    seen, after = list[str](), "0"
     while after:
         page = await listed(api, f"limit=2&after={after}")
-        found += ids(page)
+        seen += ids(page)
         after = page.json["next_after"]
 
-    assert found == sent
+    assert seen == sent
     assert "next_after" not in (await listed(api, "limit=2")).json
 
 

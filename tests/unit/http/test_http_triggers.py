@@ -143,7 +143,7 @@ async def test_kinds_are_a_list_of_names_and_those_that_have_one_show_an_event(a
     assert kinds.json == sorted(set(kinds.json))
     assert (await send(api, "GET", "/feature")).json == {}  # no feature is switched on
 
-    events = {one["trigger_type_code"]: one["event"] for one in samples.json}
+    events = {sample["trigger_type_code"]: sample["event"] for sample in samples.json}
     assert events["TIMER"]["trigger_type"] == "TIMER"
     assert events["APIG"]["httpMethod"] == "POST"
     assert "DMS" not in events
@@ -158,11 +158,11 @@ async def test_the_triggers_of_a_project_come_in_pages(api: Api) -> None:
     page = await send(api, "GET", "/triggers?maxitems=1&trigger_type=TIMER")
     rest = await send(api, "GET", f"/triggers?maxitems=1&trigger_type=TIMER&marker={page.json['next_marker']}")
 
-    found = [page.json["triggers"][0], rest.json["triggers"][0]]
-    sources = [one.pop("source") for one in found]
+    triggers = [page.json["triggers"][0], rest.json["triggers"][0]]
+    sources = [trigger.pop("source") for trigger in triggers]
     own = {"name": "t", "subject": "@every 1h30m", "mode": "async", "mode_fixed": True}
     given = {"given_data": first.json["event_data"]}
-    assert found == [
+    assert triggers == [
         {**first.json, **own, **given, "func_urn": urn_of()},
         {**second.json, **own, **given, "func_urn": urn_of("other")},
     ]
@@ -205,7 +205,7 @@ async def test_event_grid_takes_both_spellings_of_its_flag(api: Api) -> None:
     spelled = [{"Key_encode": True}, {"key_encode": True}]
     data = [{"channel_id": f"c{number}", **flag} for number, flag in enumerate(spelled)]
 
-    replies = [await create(api, "EVENTGRID", one) for one in data]
+    replies = [await create(api, "EVENTGRID", options) for options in data]
 
     assert [reply.json["event_data"] for reply in replies] == [
         {"channel_id": f"c{number}", "Key_encode": True} for number in range(2)

@@ -23,8 +23,8 @@ def texts(tail: LogTail, position: int, limit: int = 100) -> list[str]:
 
 def test_lines_are_taken_from_any_position_on() -> None:
     tail = LogTail()
-    for one in (("a", "b", "c"), ("d",), ("e", "f")):
-        tail.put(batch(*one))
+    for group in (("a", "b", "c"), ("d",), ("e", "f")):
+        tail.put(batch(*group))
 
     assert [texts(tail, position) for position in (0, 2, 3, 5, 6)] == [
         ["a", "b", "c", "d", "e", "f"],

@@ -66,10 +66,10 @@ async def test_the_document_lists_what_plugins_serve_while_they_do(tmp_path: Pat
     ):
         elsewhere = (await client.get("/openapi.json")).json()["paths"]
 
-    found = {one["operationId"] for methods in listed.values() for one in methods.values()}
+    ids = {operation["operationId"] for methods in listed.values() for operation in methods.values()}
     served = [operation for known in tables() for operation in known.operations]
-    assert found == {one.name for one in [*OPERATIONS, *served]}
-    assert len(found) == len(OPERATIONS) + len(served)
+    assert ids == {operation.name for operation in [*OPERATIONS, *served]}
+    assert len(ids) == len(OPERATIONS) + len(served)
     assert set(elsewhere) == {operation.path for operation in OPERATIONS}
 
 
@@ -78,7 +78,9 @@ def test_operations_of_plugins_are_described_as_their_handlers_read_them() -> No
         for offer in known.offers.values():
             kinds = [kind for kind in (offer.body, offer.query) if kind is not None]
             given = list(inspect.signature(offer.handler).parameters.values())[-len(kinds) :] if kinds else []
-            assert all(kind.__name__ in str(one.annotation) for kind, one in zip(kinds, given, strict=True)), offer.name
+            assert all(
+                kind.__name__ in str(parameter.annotation) for kind, parameter in zip(kinds, given, strict=True)
+            ), offer.name
 
 
 def test_every_operation_of_the_sdk_is_here_but_those_of_absent_families() -> None:
@@ -107,7 +109,7 @@ def test_the_document_names_only_schemas_and_ways_to_authenticate_that_it_has() 
     assert named
     assert named <= set(document["components"]["schemas"])
     schemes = document["components"]["securitySchemes"]
-    assert {one["name"] for one in schemes.values()} == {"X-Auth-Token", "Authorization"}
+    assert {scheme["name"] for scheme in schemes.values()} == {"X-Auth-Token", "Authorization"}
     assert {name for way in document["security"] for name in way} == set(schemes)
 
 

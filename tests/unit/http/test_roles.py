@@ -50,7 +50,7 @@ RIGHTS: Mapping[str, dict[str, Any]] = {
 }
 #: Operations that need no credentials, or whose denial is of no use.
 OPEN_PATHS = {"/healthz", *OPEN}
-_PAGES = frozenset(one.name for one in PAGES)
+_PAGES = frozenset(operation.name for operation in PAGES)
 ENVIRONMENT, ENCRYPTED = "value-of-the-environment", "value-of-the-encrypted"
 HOOK, HOOK_SECRET = "path-of-the-hook-is-secret", "secret-of-the-webhook-trigger"
 PAYLOAD = "payload-of-the-invocation"
@@ -74,7 +74,7 @@ async def console(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]
 
 
 def has_all_routes(place: House) -> bool:
-    names = {one.name for one in place.engine.plugins.mounts.operations()}
+    names = {operation.name for operation in place.engine.plugins.mounts.operations()}
     return all(any(name.startswith(start) for name in names) for start in ("Dis", "Smn", "LtsSend", "LtsCreate")) and (
         len([name for name in names if not name.startswith(("Dis", "Smn", "Lts"))]) == 3
     )
@@ -83,7 +83,7 @@ def has_all_routes(place: House) -> bool:
 def path_of(operation: Operation, **values: str) -> str:
     """Return a path of an operation, by default about objects that do not exist."""
     given = {"project_id": PROJECT, "resource_type": "functions", "function_urn": "nobody", **values}
-    return re.sub(r"{(\w+)(:\w+)?}", lambda found: given.get(found[1], "nothing"), operation.path)
+    return re.sub(r"{(\w+)(:\w+)?}", lambda match: given.get(match[1], "nothing"), operation.path)
 
 
 async def ask(client: httpx.AsyncClient, rights: str, method: str, path: str, **more: Any) -> httpx.Response:
@@ -104,7 +104,7 @@ async def test_each_role_uses_its_operations_and_no_others(
     place: House, client: httpx.AsyncClient, rights: str
 ) -> None:
     served = place.engine.plugins.mounts.operations()
-    operations = [one for one in [*OPERATIONS, *PAGES, *served] if one.path not in OPEN_PATHS]
+    operations = [operation for operation in [*OPERATIONS, *PAGES, *served] if operation.path not in OPEN_PATHS]
     for operation in operations:
         body = {"content": b"{}", "headers": {"content-type": "application/json"}} if operation.body else {}
         reply = await ask(client, rights, operation.method, path_of(operation), **body)
@@ -161,7 +161,7 @@ async def test_an_admin_of_one_of_two_projects_gets_no_backup_and_accepts_no_clo
         alone = await ask(client, PROJECT, "POST", clock)
 
     assert "several projects; credentials with the role operator may" in stolen.json()["error_msg"]
-    assert [one.status_code for one in (stolen, denied, made, accepted, alone)] == [403, 403, 200, 200, 200]
+    assert [reply.status_code for reply in (stolen, denied, made, accepted, alone)] == [403, 403, 200, 200, 200]
     assert not (tmp_path / "stolen").exists()
     assert (tmp_path / "made" / "backup.json").exists()
 
@@ -383,5 +383,7 @@ async def test_the_page_about_security_lists_the_operations_of_each_role(place: 
     rows = dict(re.findall(r"^\| `(invoke|read|operator)` \| (.*) \|$", page, re.MULTILINE))
 
     for role, names in rows.items():
-        assert names.split(", ") == sorted(one.name for one in [*OPERATIONS, *served] if role in one.roles)
+        assert names.split(", ") == sorted(
+            operation.name for operation in [*OPERATIONS, *served] if role in operation.roles
+        )
     assert rows.keys() == {*ROLES} - {"admin"}

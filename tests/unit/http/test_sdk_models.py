@@ -58,7 +58,7 @@ def lacking(path: str, model: Any, shape: inspect.StructType) -> Iterator[str]:
             yield from lacking(f"{path}.{name}", inner, below)
 
 
-@pytest.mark.parametrize("operation", shaped("reply"), ids=lambda one: one.name)
+@pytest.mark.parametrize("operation", shaped("reply"), ids=lambda operation: operation.name)
 def test_a_reply_has_every_field_that_the_sdk_reads(operation: Operation) -> None:
     model, shape = getattr(fg, f"{operation.name}Response"), struct_of(operation.reply)
     if "body" in model.openapi_types:  # the reply is an array
@@ -68,7 +68,7 @@ def test_a_reply_has_every_field_that_the_sdk_reads(operation: Operation) -> Non
     assert set(lacking(operation.name, model, shape)) <= NOT_SENT
 
 
-@pytest.mark.parametrize("operation", shaped("body"), ids=lambda one: one.name)
+@pytest.mark.parametrize("operation", shaped("body"), ids=lambda operation: operation.name)
 def test_a_body_has_every_field_that_the_sdk_sends(operation: Operation) -> None:
     model = getattr(fg, getattr(fg, f"{operation.name}Request").openapi_types["body"])
     shape = struct_of(operation.body)
@@ -78,7 +78,7 @@ def test_a_body_has_every_field_that_the_sdk_sends(operation: Operation) -> None
 
 
 @pytest.mark.parametrize(
-    "operation", [operation for operation in OPERATIONS if not operation.own], ids=lambda one: one.name
+    "operation", [operation for operation in OPERATIONS if not operation.own], ids=lambda operation: operation.name
 )
 def test_a_path_query_and_headers_have_every_parameter_that_the_sdk_sends(operation: Operation) -> None:
     request = getattr(fg, f"{operation.name}Request")

@@ -71,9 +71,9 @@ def test_labels_are_made_from_names(key: str, label: str) -> None:
 def test_a_form_becomes_an_object_without_defaults() -> None:
     typed = form(topic_urn="t", kind="1", size="7", events=" a \n\nb", inner__mode="async", inner__timeout="5")
 
-    found = read_struct(FIELDS, typed)
+    struct = read_struct(FIELDS, typed)
 
-    assert found == {"topic_urn": "t", "kind": 1, "size": 7, "events": ["a", "b"], "inner": {"mode": "async"}}
+    assert struct == {"topic_urn": "t", "kind": 1, "size": 7, "events": ["a", "b"], "inner": {"mode": "async"}}
 
 
 OLD: dict[str, Any] = {
@@ -125,6 +125,6 @@ def test_a_secret_must_be_typed_again() -> None:
 def test_errors_stand_beside_their_fields() -> None:
     errors = {"data.events[1]": "must be text", "data.size": "too large", "status": "unknown"}
 
-    found = errors_beside(FIELDS, errors)
+    beside = errors_beside(FIELDS, errors)
 
-    assert found == {"data.events": "must be text", "data.size": "too large", WHOLE: "status: unknown"}
+    assert beside == {"data.events": "must be text", "data.size": "too large", WHOLE: "status: unknown"}

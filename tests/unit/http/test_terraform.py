@@ -62,12 +62,12 @@ async def test_reservations_of_all_versions_are_found_by_the_urn_with_latest(api
     for qualifier in ("latest", "v1"):
         await api.send("PUT", f"/{FUNCTION}:{qualifier}/reservedinstances", {"count": 1, "idle_mode": False})
 
-    found = await api.send("GET", f"/reservedinstanceconfigs?function_urn={FUNCTION}:latest&limit=100&marker=0")
-    one = await api.send("GET", f"/reservedinstanceconfigs?function_urn={FUNCTION}:v1&limit=100&marker=0")
+    every = await api.send("GET", f"/reservedinstanceconfigs?function_urn={FUNCTION}:latest&limit=100&marker=0")
+    single = await api.send("GET", f"/reservedinstanceconfigs?function_urn={FUNCTION}:v1&limit=100&marker=0")
 
-    assert sorted(item["qualifier_name"] for item in found.json["reserved_instances"]) == ["latest", "v1"]
-    assert [item["qualifier_name"] for item in one.json["reserved_instances"]] == ["v1"]
-    assert one.json["reserved_instances"][0]["tactics_config"] == {}
+    assert sorted(item["qualifier_name"] for item in every.json["reserved_instances"]) == ["latest", "v1"]
+    assert [item["qualifier_name"] for item in single.json["reserved_instances"]] == ["v1"]
+    assert single.json["reserved_instances"][0]["tactics_config"] == {}
 
 
 async def test_a_test_event_can_be_renamed(api: Api) -> None:

@@ -23,9 +23,9 @@ LONG = 600.0
 
 async def accepted(storage: MemoryStorage, at: float) -> Invocation:
     key = storage.identity.next_key(at)
-    one = Invocation(key=key, request_id=storage.identity.request_id(key), function_id=1, first_due_at=at)
-    await storage.journal.append(one)
-    return one
+    invocation = Invocation(key=key, request_id=storage.identity.request_id(key), function_id=1, first_due_at=at)
+    await storage.journal.append(invocation)
+    return invocation
 
 
 @asynccontextmanager

@@ -111,7 +111,7 @@ async def test_code_that_holds_the_loop_is_logged_while_it_does() -> None:
             hold_until(logs, 1)
             seen = list(logs)
 
-    [line] = [one for one in seen if one["event"] == "event loop stalled"]
+    [line] = [entry for entry in seen if entry["event"] == "event loop stalled"]
     assert "in hold_until" in line["stack"]
     assert line["seconds"] >= STALL
 
@@ -124,7 +124,7 @@ async def test_one_hold_is_logged_once_however_long_it_lasts() -> None:
             time.sleep(5 * STALL)  # noqa: ASYNC251  (holds the loop)
             seen = list(logs)
 
-    assert [one["event"] for one in seen] == ["event loop stalled"]
+    assert [entry["event"] for entry in seen] == ["event loop stalled"]
 
 
 async def test_a_loop_that_turns_is_not_logged_while_work_is_in_flight() -> None:

@@ -52,7 +52,7 @@ def spans_of(sampling: float, *, requests: int = 1, initialised: float = 0.0) ->
 def test_an_attempt_has_spans_of_its_wait_its_start_and_its_run() -> None:
     wait, start, run = spans_of(1.0, initialised=0.25)
 
-    assert [(one.name, one.began_at, one.ended_at) for one in (wait, start, run)] == [
+    assert [(span.name, span.began_at, span.ended_at) for span in (wait, start, run)] == [
         ("wait used", 10.0, 12.0),
         ("start used", 12.0, 12.25),
         ("run used", 12.0, 13.0),
@@ -73,7 +73,7 @@ def test_an_invocation_that_repeats_another_links_to_its_first_span() -> None:
 
 
 def test_sampling_chooses_a_share_of_the_traces_that_begin_here() -> None:
-    sampled = {one.context.trace_id for one in spans_of(0.25, requests=400)}
+    sampled = {span.context.trace_id for span in spans_of(0.25, requests=400)}
 
     assert 50 < len(sampled) < 150
     assert spans_of(0.0, requests=20) == []

@@ -58,7 +58,7 @@ class Counted(Usage):
             self.note_accepted(waiting(1, mode=mode))
 
     def accepted(self, minutes: int = 15) -> list[int | None]:
-        return [one.sample.accepted if one.sample else None for one in self.periods(minutes)]
+        return [period.sample.accepted if period.sample else None for period in self.periods(minutes)]
 
     async def stored(self) -> list[str]:
         return [key for key, _ in await self.store.scan(TABLE, limit=2 * MINUTES)]
@@ -260,7 +260,7 @@ def test_waiting_work_is_known_in_minutes_without_events() -> None:
     counted.note_ends(1, State.SUCCESS, Code.OK, 2)
     counted.clock.advance(180)
 
-    assert [one.waiting for one in counted.periods(5)] == [None, 7, 5, 5, 5]
+    assert [period.waiting for period in counted.periods(5)] == [None, 7, 5, 5, 5]
 
 
 def test_waits_are_counted_by_their_length() -> None:
@@ -271,8 +271,8 @@ def test_waits_are_counted_by_their_length() -> None:
 
     (now,) = counted.periods(1)
     assert now.sample is not None
-    found = now.sample.wait_seconds
-    assert (found.count, found.counts[0], found.counts[-1]) == (5, 2, 1)
+    waits = now.sample.wait_seconds
+    assert (waits.count, waits.counts[0], waits.counts[-1]) == (5, 2, 1)
 
 
 def test_longer_periods_add_their_minutes() -> None:
@@ -281,8 +281,8 @@ def test_longer_periods_add_their_minutes() -> None:
         counted.accept(2)
         counted.clock.advance(60)
 
-    assert [one.sample and one.sample.accepted for one in counted.periods(45, 15)] == [None, 30, 10]
-    assert [one.begin for one in counted.periods(45, 15)] == [NOON - 900, NOON, NOON + 900]
+    assert [period.sample and period.sample.accepted for period in counted.periods(45, 15)] == [None, 30, 10]
+    assert [period.begin for period in counted.periods(45, 15)] == [NOON - 900, NOON, NOON + 900]
 
 
 def test_a_complete_period_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +309,7 @@ def test_a_kept_sum_follows_a_change_of_its_period() -> None:
     counted = Counted()
     counted.accept(2)
     counted.clock.advance(900)
-    before = [one.sample and one.sample.accepted for one in counted.periods(30, 15)]
+    before = [period.sample and period.sample.accepted for period in counted.periods(30, 15)]
     counted.clock.advance(-900)
     counted.end_minute()
     counted.accept(3)
@@ -317,7 +317,7 @@ def test_a_kept_sum_follows_a_change_of_its_period() -> None:
     counted.clock.advance(900)
 
     assert before == [2, None]
-    assert [one.sample and one.sample.accepted for one in counted.periods(30, 15)] == [5, None]
+    assert [period.sample and period.sample.accepted for period in counted.periods(30, 15)] == [5, None]
 
 
 async def test_a_day_is_kept_and_the_oldest_is_deleted_with_the_newest() -> None:

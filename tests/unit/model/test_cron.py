@@ -36,17 +36,17 @@ def fits(cron: Cron, local: datetime) -> bool:
 
 def times_of(cron: Cron, begin: int, end: int, zone: ZoneInfo) -> list[int]:
     """Return the due times by the rule, found second by second."""
-    found, seen = [], set()
+    times, seen = [], set()
     before = datetime.fromtimestamp(begin - 1, zone).replace(tzinfo=None, fold=0)
     for second in range(begin, end):
         local = datetime.fromtimestamp(second, zone).replace(tzinfo=None, fold=0)
         skipped = int((local - before).total_seconds()) - 1
         late = any(fits(cron, before + timedelta(seconds=more)) for more in range(1, skipped + 1))
         if (fits(cron, local) and (cron.elapsed or local not in seen)) or (late and not cron.elapsed):
-            found.append(second)
+            times.append(second)
         seen.add(local)
         before = local
-    return found
+    return times
 
 
 @pytest.mark.parametrize(("name", "change"), CHANGES)
@@ -54,12 +54,12 @@ def times_of(cron: Cron, begin: int, end: int, zone: ZoneInfo) -> list[int]:
 def test_times_around_a_change_of_the_clock_are_those_of_the_rule(name: str, change: int, text: str) -> None:
     cron, zone, begin, end = read_cron(text), ZoneInfo(name), change - 2 * HOUR, change + 3 * HOUR
 
-    found: list[float] = []
-    while (after := cron.next_after(found[-1] if found else begin - 1, zone)) < end:
-        found.append(after)
+    times: list[float] = []
+    while (after := cron.next_after(times[-1] if times else begin - 1, zone)) < end:
+        times.append(after)
 
-    assert found == times_of(cron, begin, end, zone)
-    assert [cron.last_until(one + 0.5, begin, zone) for one in found] == found
+    assert times == times_of(cron, begin, end, zone)
+    assert [cron.last_until(due + 0.5, begin, zone) for due in times] == times
 
 
 @pytest.mark.parametrize(
@@ -157,5 +157,5 @@ def test_five_fields_are_explained_with_what_to_write_for_minutes() -> None:
     assert said.startswith("schedule is 'CRON_TZ=Europe/Berlin */10 * * * *': its five fields are second, minute, hour")
     assert "'CRON_TZ=Europe/Berlin 0 */10 * * * *'" in said
     assert "'CRON_TZ=Europe/Berlin */10 * * * * *'" in said
-    assert [five_fields({"schedule": one}) for one in ("0 0 3 * * *", "@every 1h30m", "15m", "")] == [""] * 4
+    assert [five_fields({"schedule": schedule}) for schedule in ("0 0 3 * * *", "@every 1h30m", "15m", "")] == [""] * 4
     assert five_fields({"crontab": "*/10 * * * *"}) == ""

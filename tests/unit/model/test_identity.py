@@ -101,9 +101,9 @@ def test_a_beginning_of_a_request_id_names_the_keys_that_have_it() -> None:
     request_id = identity.request_id(key)
 
     for length in range(1, 37):
-        found = identity.range_of(request_id[:length].upper())
-        assert found is not None
-        first, last = found
+        ends = identity.range_of(request_id[:length].upper())
+        assert ends is not None
+        first, last = ends
         assert first <= key <= last
         if length > 1:
             outer = identity.range_of(request_id[: length - 1])

@@ -134,10 +134,10 @@ def test_the_first_rule_that_matches_an_error_decides(outcome: Outcome, failures
 def test_a_decision_tells_by_what_and_for_how_long(
     outcome: Outcome, failures: int, decision: tuple[str, float | None]
 ) -> None:
-    _, found = decided(outcome, RULES, failures=failures)
+    _, taken = decided(outcome, RULES, failures=failures)
 
-    assert found is not None
-    assert (found.by, found.delay) == decision
+    assert taken is not None
+    assert (taken.by, taken.delay) == decision
 
 
 def test_an_error_speaks_of_its_retry_without_rules_too() -> None:

@@ -15,56 +15,56 @@ NOW = 1_700_000_000.0
 
 async def stored(storage: MemoryStorage, **fields: Any) -> Invocation:
     key = storage.identity.next_key(NOW)
-    one = Invocation(key=key, request_id=storage.identity.request_id(key), function_id=1, **fields)
-    await storage.journal.append(one)
-    return one
+    invocation = Invocation(key=key, request_id=storage.identity.request_id(key), function_id=1, **fields)
+    await storage.journal.append(invocation)
+    return invocation
 
 
 async def test_a_handler_does_not_wait_for_its_record() -> None:
     storage = MemoryStorage()
-    one = await stored(storage)
+    invocation = await stored(storage)
 
-    assert Begins(storage.journal, first_attempts=0).of(one, NOW)() is None
-    assert (storage.rows[one.key].state, storage.rows[one.key].begun) == (State.RUNNING, True)
+    assert Begins(storage.journal, first_attempts=0).of(invocation, NOW)() is None
+    assert (storage.rows[invocation.key].state, storage.rows[invocation.key].begun) == (State.RUNNING, True)
 
 
 async def test_the_first_attempts_after_a_start_wait_for_their_records() -> None:
     storage = MemoryStorage()
     recorded = Begins(storage.journal, first_attempts=2)
-    one = await stored(storage)
+    invocation = await stored(storage)
     for _ in range(2):
-        await asyncio.wait_for(_awaited(recorded, one), 60)
+        await asyncio.wait_for(_awaited(recorded, invocation), 60)
 
-    assert recorded.of(one, NOW)() is None
+    assert recorded.of(invocation, NOW)() is None
 
 
 @pytest.mark.parametrize("crashes", [{"crash_count": 1}, {"start_crashes": 1}])
 async def test_an_invocation_that_met_a_crash_waits_for_its_record(crashes: dict[str, int]) -> None:
     storage = MemoryStorage()
-    one = await stored(storage, **crashes)
+    invocation = await stored(storage, **crashes)
     storage.fail()
-    waiting = asyncio.ensure_future(_awaited(Begins(storage.journal, first_attempts=0), one))
+    waiting = asyncio.ensure_future(_awaited(Begins(storage.journal, first_attempts=0), invocation))
     for _ in range(10):
         await asyncio.sleep(0)
 
     assert not waiting.done()
     storage.heal()
     await asyncio.wait_for(waiting, 60)
-    assert storage.rows[one.key].begun
+    assert storage.rows[invocation.key].begun
 
 
 async def test_a_handler_begins_although_the_disk_stays_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "BEGIN_TIMEOUT", 0.01)
     storage = MemoryStorage()
-    one = await stored(storage)
+    invocation = await stored(storage)
     storage.fail()
-    await asyncio.wait_for(_awaited(Begins(storage.journal), one), 60)
+    await asyncio.wait_for(_awaited(Begins(storage.journal), invocation), 60)
     storage.heal()
 
-    assert storage.rows[one.key].begun
+    assert storage.rows[invocation.key].begun
 
 
-async def _awaited(recorded: Begins, one: Invocation) -> None:
-    stored = recorded.of(one, NOW)()
+async def _awaited(recorded: Begins, invocation: Invocation) -> None:
+    stored = recorded.of(invocation, NOW)()
     assert stored is not None
     await stored

@@ -50,12 +50,12 @@ async def test_all_that_waits_ends_and_what_runs_goes_on() -> None:
         delayed = await now.send(delayed=True, due_at=SystemClock().now() + 1000)
         other = await now.send(2)
         told = list[tuple[int, State, int]]()
-        now.announced.waiting_ended.connect(lambda one, end, rows: told.append((one, end.state, rows)))
+        now.announced.waiting_ended.connect(lambda function_id, end, rows: told.append((function_id, end.state, rows)))
 
         keys = await cancelled(now, limit=150)
         now.gate.set()
 
-        assert sorted(keys) == sorted(one.key for one in [*waiting, delayed])
+        assert sorted(keys) == sorted(invocation.key for invocation in [*waiting, delayed])
         assert states(now, [*waiting, delayed]) == {State.FAIL}
         assert await now.end_of(running) is State.SUCCESS
         assert await now.end_of(other) is State.SUCCESS
@@ -67,22 +67,22 @@ async def test_all_that_waits_ends_and_what_runs_goes_on() -> None:
 async def test_running_invocations_are_cancelled_on_demand() -> None:
     async with dispatching(slots=2) as now:
         running = [await now.send(), await now.send()]
-        for one in running:
-            await now.running(one)
+        for invocation in running:
+            await now.running(invocation)
         waiting = await now.send()
 
-        assert sorted(await cancelled(now, states=BOTH)) == sorted(one.key for one in [*running, waiting])
-        assert [await now.end_of(one) for one in [*running, waiting]] == [State.FAIL] * 3
+        assert sorted(await cancelled(now, states=BOTH)) == sorted(invocation.key for invocation in [*running, waiting])
+        assert [await now.end_of(invocation) for invocation in [*running, waiting]] == [State.FAIL] * 3
 
 
 async def test_more_running_ones_than_one_step_ends_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.pipeline.cancellation.MOST_RUNNING", 2)
     async with dispatching(slots=5) as now:
         running = [await now.send() for _ in range(5)]
-        for one in running:
-            await now.running(one)
+        for invocation in running:
+            await now.running(invocation)
 
-        assert sorted(await cancelled(now, states=BOTH)) == sorted(one.key for one in running)
+        assert sorted(await cancelled(now, states=BOTH)) == sorted(invocation.key for invocation in running)
 
 
 async def test_callers_that_wait_for_a_cancelled_invocation_are_woken() -> None:
@@ -107,7 +107,7 @@ async def test_ends_that_the_disk_refuses_leave_all_in_the_queue() -> None:
         now.storage.heal()
         now.gate.set()
 
-        assert {await now.end_of(one) for one in waiting} == {State.SUCCESS}
+        assert {await now.end_of(invocation) for invocation in waiting} == {State.SUCCESS}
 
 
 @pytest.mark.parametrize("turns", range(12))
@@ -121,8 +121,8 @@ async def test_whenever_all_are_cancelled_each_ends_once(turns: int) -> None:
             await asyncio.sleep(0)
         keys = await cancelled(now)
 
-        ends = [await now.end_of(one) for one in waiting]
-        assert [one.key for one, end in zip(waiting, ends, strict=True) if end is State.FAIL] == sorted(keys)
+        ends = [await now.end_of(invocation) for invocation in waiting]
+        assert [waiter.key for waiter, end in zip(waiting, ends, strict=True) if end is State.FAIL] == sorted(keys)
         await until(lambda: sum(now.dispatcher.statistics().outcomes.values()) == 4)  # a turn after the end is stored
         assert (now.dispatcher.statistics().outcomes["FAIL"], now.backlog.rows) == (len(keys), 0)
 
@@ -162,7 +162,7 @@ async def test_all_that_waits_ends_in_steps_and_others_stay() -> None:
         now.gate.set()
 
         assert states(now, gone) == {State.DISCARD}
-        assert [await now.end_of(one) for one in (running, other)] == [State.SUCCESS] * 2
+        assert [await now.end_of(invocation) for invocation in (running, other)] == [State.SUCCESS] * 2
         assert steps == [100, 100, 51]
         assert now.dispatcher.statistics().codes[Code.FUNCTION_MISSING] == 251
         assert now.dispatcher.statistics().outcomes["DISCARD"] == 251

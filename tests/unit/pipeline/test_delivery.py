@@ -118,8 +118,8 @@ class Delivering(Queue):
 
     async def add_together(self, *to: DestinationSpec, function_id: int = 1) -> None:
         """Add pending deliveries without a pause between them."""
-        for one in to:
-            await ended(self.storage, function_id, at=self.clock.now() - 1.0, deliver_to=one)
+        for spec in to:
+            await ended(self.storage, function_id, at=self.clock.now() - 1.0, deliver_to=spec)
         self.delivery.wake()
 
     async def settled(self) -> None:
@@ -552,21 +552,21 @@ def test_a_clock_that_is_set_back_does_not_prolong_how_long_a_destination_is_lef
 
 
 def test_the_state_of_a_destination_names_its_last_failure_and_the_start_of_all() -> None:
-    found = CircuitBreakers(RetryPolicy(), Random(1))
-    never = found.status(ONE, NOW)
-    found.failed(ONE, NOW, "refused")
-    once = found.status(ONE, NOW)
-    found.failed(ONE, NOW + 5, "no such host")
-    twice = found.status(ONE, NOW + 5)
-    later = found.status(ONE, twice.next_try)
-    found.succeeded(ONE)
+    circuits = CircuitBreakers(RetryPolicy(), Random(1))
+    never = circuits.status(ONE, NOW)
+    circuits.failed(ONE, NOW, "refused")
+    once = circuits.status(ONE, NOW)
+    circuits.failed(ONE, NOW + 5, "no such host")
+    twice = circuits.status(ONE, NOW + 5)
+    later = circuits.status(ONE, twice.next_try)
+    circuits.succeeded(ONE)
 
     assert never == DestinationStatus()
     assert (once.state, once.problem, once.since, once.failures) == ("failing", "refused", NOW, 1)
     assert (twice.state, twice.problem, twice.since, twice.failures) == ("paused", "no such host", NOW, 2)
     assert NOW + 5 < twice.next_try <= NOW + 5 + LONGEST
     assert (later.state, later.next_try) == ("failing", 0.0)
-    assert found.status(ONE, NOW + 6) == DestinationStatus()
+    assert circuits.status(ONE, NOW + 6) == DestinationStatus()
 
 
 # --- records -------------------------------------------------------------------------------------------------

@@ -69,24 +69,24 @@ class Dispatching:
 
     def push(self, function_id: int = 1) -> Invocation:
         """Push an invocation. If a slot is free, the invocation is on its way to it when this returns."""
-        one = self.made(function_id)
-        self.storage.journal.append(one)
-        self.scheduler.push(one)
-        return one
+        invocation = self.made(function_id)
+        self.storage.journal.append(invocation)
+        self.scheduler.push(invocation)
+        return invocation
 
     async def send(self, function_id: int = 1, **fields: Any) -> Invocation:
-        one = self.made(function_id, **fields)
-        await self.storage.journal.append(one, then=lambda i, _: self.scheduler.push(i))
-        return one
+        invocation = self.made(function_id, **fields)
+        await self.storage.journal.append(invocation, then=lambda i, _: self.scheduler.push(i))
+        return invocation
 
     def made(self, function_id: int = 1, **fields: Any) -> Invocation:
         now = SystemClock().now()
         key = self.storage.identity.next_key(now)
         fields = {"due_at": now, "first_due_at": now, "rank": now, "payload": b"{}", **fields}
         request_id = self.storage.identity.request_id(key)
-        one = Invocation(key=key, request_id=request_id, function_id=function_id, **fields)
-        self.backlog.add(function_id, len(one.payload))
-        return one
+        invocation = Invocation(key=key, request_id=request_id, function_id=function_id, **fields)
+        self.backlog.add(function_id, len(invocation.payload))
+        return invocation
 
     async def running(self, invocation: Invocation) -> None:
         await until(lambda: invocation.key in self.executor.running)
@@ -205,19 +205,19 @@ async def test_an_invocation_ends_once_whenever_it_is_cancelled(turns: int) -> N
 
 async def test_an_invocation_on_its_way_to_a_slot_is_cancelled_as_running() -> None:
     async with dispatching() as now:
-        one = now.push()
+        pushed = now.push()
 
-        assert await now.dispatcher.cancel(one.key)
-        assert await now.end_of(one) is State.FAIL
-        assert now.executor.done == [one]
+        assert await now.dispatcher.cancel(pushed.key)
+        assert await now.end_of(pushed) is State.FAIL
+        assert now.executor.done == [pushed]
 
 
 async def test_a_run_whose_cancel_is_confirmed_has_its_end_on_disk() -> None:
     async with dispatching() as now:
-        one = await now.send()
-        await now.running(one)
-        assert await now.dispatcher.cancel(one.key)
-        record = await now.storage.records.get(one.key)
+        sent = await now.send()
+        await now.running(sent)
+        assert await now.dispatcher.cancel(sent.key)
+        record = await now.storage.records.get(sent.key)
 
         assert record is not None
         assert (record.state, record.code) == (State.FAIL, Code.CANCELLED)
@@ -227,12 +227,12 @@ async def test_a_cancel_is_not_confirmed_while_the_end_of_the_run_is_not_on_disk
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with dispatching() as now:
-        one = await now.send()
-        await now.running(one)
+        sent = await now.send()
+        await now.running(sent)
         monkeypatch.setattr(now.storage.journal, "settle", lambda settlement, *, then: None)
         monkeypatch.setattr("engine.pipeline.cancellation.CANCEL_TIMEOUT", 0.01)
         with pytest.raises(OutcomeUnknown):
-            await now.dispatcher.cancel(one.key)
+            await now.dispatcher.cancel(sent.key)
 
 
 async def test_a_run_that_fails_as_it_is_cancelled_is_not_tried_again_and_counts_as_cancelled(
@@ -246,14 +246,14 @@ async def test_a_run_that_fails_as_it_is_cancelled_is_not_tried_again_and_counts
 
         now.functions.settings = AsyncSettings(max_retries=3, max_age=1 << 40)
         monkeypatch.setattr(now.executor, "execute", fail)
-        one = now.push()
-        cancelling = asyncio.ensure_future(now.dispatcher.cancel(one.key))
+        pushed = now.push()
+        cancelling = asyncio.ensure_future(now.dispatcher.cancel(pushed.key))
         await until(lambda: now.dispatcher.statistics().started == 1)
         await asyncio.sleep(0)
         now.gate.set()
 
         assert await cancelling
-        assert await now.end_of(one) is State.FAIL
+        assert await now.end_of(pushed) is State.FAIL
 
 
 # --- stopping -----------------------------------------------------------------------------------------------
@@ -261,22 +261,22 @@ async def test_a_run_that_fails_as_it_is_cancelled_is_not_tried_again_and_counts
 
 async def test_a_cancel_waits_for_an_invocation_on_its_way_to_a_slot() -> None:
     async with dispatching() as now:
-        one = now.push()
+        pushed = now.push()
         asyncio.get_running_loop().call_later(0.01, now.gate.set)
         await now.dispatcher.drain()
 
-        assert now.executor.done == [one]
+        assert now.executor.done == [pushed]
 
 
 async def test_a_caller_does_not_wait_for_an_invocation_whose_slot_was_cancelled() -> None:
     async with dispatching() as now:
-        one = await now.send()
+        sent = await now.send()
         async with anyio.create_task_group() as others:
             await others.start(now.dispatcher.run)
-            await now.running(one)
+            await now.running(sent)
             others.cancel_scope.cancel()
         two = await now.send()
-        await until(lambda: one.key in now.executor.running or two.key in now.executor.running)
+        await until(lambda: sent.key in now.executor.running or two.key in now.executor.running)
         now.gate.set()
 
         await now.dispatcher.drain()
@@ -288,12 +288,12 @@ async def test_a_caller_does_not_wait_for_an_invocation_whose_slot_was_cancelled
 async def test_a_poisoned_invocation_fails_and_is_not_tried_again() -> None:
     async with dispatching() as now:
         now.functions.settings = AsyncSettings(max_retries=3)
-        one = await now.send(crash_count=3, delayed=True, due_at=SystemClock().now() + 1000)
-        now.storage.journal.start(one, 0.0)
-        now.dispatcher.fail_poisoned((one,))
+        invocation = await now.send(crash_count=3, delayed=True, due_at=SystemClock().now() + 1000)
+        now.storage.journal.start(invocation, 0.0)
+        now.dispatcher.fail_poisoned((invocation,))
 
-        assert await now.end_of(one) is State.FAIL
-        record = await now.storage.records.get(one.key)
+        assert await now.end_of(invocation) is State.FAIL
+        record = await now.storage.records.get(invocation.key)
         assert record is not None
         assert (record.code, record.attempt) == (Code.ENGINE, 1)
         assert record.message == "the engine crashed 3 times while this invocation was running"
@@ -301,12 +301,12 @@ async def test_a_poisoned_invocation_fails_and_is_not_tried_again() -> None:
 
 async def test_the_message_of_a_poisoned_invocation_counts_crashes_before_its_handler_began() -> None:
     async with dispatching() as now:
-        one = await now.send(start_crashes=10, delayed=True, due_at=SystemClock().now() + 1000)
-        now.storage.journal.start(one, 0.0)
-        now.dispatcher.fail_poisoned((one,))
-        await now.end_of(one)
+        invocation = await now.send(start_crashes=10, delayed=True, due_at=SystemClock().now() + 1000)
+        now.storage.journal.start(invocation, 0.0)
+        now.dispatcher.fail_poisoned((invocation,))
+        await now.end_of(invocation)
 
-        record = await now.storage.records.get(one.key)
+        record = await now.storage.records.get(invocation.key)
         assert record is not None
         assert record.message.endswith("and 10 times before its handler began")
 
@@ -320,7 +320,7 @@ async def test_an_invocation_too_old_by_a_doubtful_clock_waits_until_the_clock_i
         old = now.made()
         doubt(clock, noticed)
         clock.advance(1e9)
-        await now.storage.journal.append(old, then=lambda one, _: now.scheduler.push(one))
+        await now.storage.journal.append(old, then=lambda invocation, _: now.scheduler.push(invocation))
         fresh = await now.send(2, first_due_at=clock.now())
         assert await now.end_of(fresh) is State.SUCCESS
         assert now.storage.rows[old.key].state is State.WAIT
@@ -344,10 +344,10 @@ async def test_a_failed_attempt_is_retried_although_it_is_too_old_by_a_clock_in_
             return Outcome(code=Code.USER_EXCEPTION, message="no", ended_at=clock.now())
 
         monkeypatch.setattr(now.executor, "execute", fail)
-        one = await now.send()
+        sent = await now.send()
         await until(lambda: now.dispatcher.statistics().retries == 1)
 
-        assert now.storage.rows[one.key].state is State.WAIT
+        assert now.storage.rows[sent.key].state is State.WAIT
 
 
 async def test_an_executor_that_raises_fails_one_attempt_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,12 +371,12 @@ async def test_an_executor_that_raises_fails_one_attempt_and_no_more(monkeypatch
 
 async def test_an_invocation_of_an_earlier_version_of_that_name_is_discarded() -> None:
     async with dispatching() as it:
-        one = it.made(version="v1")
-        await it.storage.journal.append(one)
-        it.functions.known[1] = function("job", function_id=1, version="v1", created_key=one.key + 1)
-        it.scheduler.push(one)
+        invocation = it.made(version="v1")
+        await it.storage.journal.append(invocation)
+        it.functions.known[1] = function("job", function_id=1, version="v1", created_key=invocation.key + 1)
+        it.scheduler.push(invocation)
 
-        assert await it.end_of(one) is State.DISCARD
+        assert await it.end_of(invocation) is State.DISCARD
 
 
 async def test_a_clock_that_is_set_during_a_run_does_not_change_what_its_function_is_charged(
@@ -393,11 +393,11 @@ async def test_a_clock_that_is_set_during_a_run_does_not_change_what_its_functio
 
         monkeypatch.setattr(now.scheduler, "exchange", noted)
         for step in (1e9, -2e9):
-            one = await now.send()
-            await now.running(one)
+            sent = await now.send()
+            await now.running(sent)
             clock.advance(step)
             now.gate.set()
-            await now.end_of(one)
+            await now.end_of(sent)
             now.gate.clear()
 
         assert all(0 < seconds < 60 for seconds in charged)

@@ -28,17 +28,17 @@ class House:
         self.scheduler.configure(function_id, weight=1.0, limit=limit, memory=memory)
 
     async def send(self, function_id: int = 1, **fields: Any) -> Invocation:
-        one = made(self.storage, function_id, **fields)
-        await self.storage.journal.append(one)
-        self.scheduler.push(one)
-        return one
+        invocation = made(self.storage, function_id, **fields)
+        await self.storage.journal.append(invocation)
+        self.scheduler.push(invocation)
+        return invocation
 
     async def run(self, function_id: int = 1, *, begun: bool = True) -> Invocation:
         """Start an invocation."""
         await self.send(function_id, rank=-1e9)
-        one = (await self.scheduler.take()).invocation
-        self.storage.journal.start(one, self.clock.now(), begun=begun)
-        return one
+        invocation = (await self.scheduler.take()).invocation
+        self.storage.journal.start(invocation, self.clock.now(), begun=begun)
+        return invocation
 
     async def explained(self, invocation: Invocation) -> Explanation:
         record = await self.storage.records.get(invocation.key)
@@ -56,8 +56,8 @@ async def house() -> House:
 
 async def test_a_held_invocation_names_the_one_before_it(house: House) -> None:
     first, second, third = [made(house.storage, ordering_key="k 1") for _ in range(3)]
-    for one in (first, second, third):
-        await house.storage.journal.append(one)
+    for invocation in (first, second, third):
+        await house.storage.journal.append(invocation)
     place = await house.explained(third)
 
     assert (place.ahead, [reason.reason for reason in place.reasons]) == (None, ["held"])
@@ -82,27 +82,27 @@ async def test_the_next_invocation_has_no_reason_and_a_later_one_those_before_it
     first, second = await house.send(), await house.send()
 
     assert (await house.reasons(first), await house.reasons(second)) == ([], ["order"])
-    assert [(await house.explained(one)).ahead for one in (first, second)] == [0, 1]
+    assert [(await house.explained(invocation)).ahead for invocation in (first, second)] == [0, 1]
 
 
 async def test_a_pause_comes_first_with_its_reason(house: House) -> None:
     await house.send()
-    one = await house.send()
+    invocation = await house.send()
     house.scheduler.set_pause(1, "a migration")
-    found = await house.explained(one)
+    explanation = await house.explained(invocation)
 
-    assert [reason.reason for reason in found.reasons] == ["paused", "order"]
-    assert "a migration" in found.reasons[0].text
+    assert [reason.reason for reason in explanation.reasons] == ["paused", "order"]
+    assert "a migration" in explanation.reasons[0].text
 
 
 async def test_a_delay_and_a_retry_tell_their_time(house: House) -> None:
-    one = await house.send(delayed=True, due_at=house.clock.now() + 1000, attempt=2)
-    found = await house.explained(one)
+    retry = await house.send(delayed=True, due_at=house.clock.now() + 1000, attempt=2)
+    explanation = await house.explained(retry)
 
     fresh = await house.send(delayed=True, due_at=house.clock.now() + 1000)
 
-    assert (await house.reasons(one), await house.reasons(fresh), found.ahead) == (["retry"], ["delay"], None)
-    assert found.reasons[0].text.endswith("Z, as attempt 2")
+    assert (await house.reasons(retry), await house.reasons(fresh), explanation.ahead) == (["retry"], ["delay"], None)
+    assert explanation.reasons[0].text.endswith("Z, as attempt 2")
 
 
 async def test_the_limit_of_the_function_is_a_reason(house: House) -> None:
@@ -115,20 +115,20 @@ async def test_the_limit_of_the_function_is_a_reason(house: House) -> None:
 async def test_busy_slots_and_missing_memory_are_reasons(house: House) -> None:
     house.configure(2, memory=950)
     await house.run(2)
-    one = await house.send()
-    assert await house.reasons(one) == ["memory"]
+    invocation = await house.send()
+    assert await house.reasons(invocation) == ["memory"]
     house.configure(memory=50)
     await house.run()
 
-    assert await house.reasons(one) == ["slots"]
+    assert await house.reasons(invocation) == ["slots"]
 
 
 async def test_a_hold_of_the_whole_engine_is_a_reason(house: House) -> None:
     house.scheduler.hold("the host is busy")
-    found = await house.explained(await house.send())
+    explanation = await house.explained(await house.send())
 
-    assert [reason.reason for reason in found.reasons] == ["engine"]
-    assert "the host is busy" in found.reasons[0].text
+    assert [reason.reason for reason in explanation.reasons] == ["engine"]
+    assert "the host is busy" in explanation.reasons[0].text
 
 
 async def test_a_function_whose_ages_are_in_doubt_waits_for_the_clock(house: House) -> None:

@@ -159,7 +159,7 @@ def calling(ingress: Ingress) -> asyncio.Task[object]:
 async def test_a_call_of_a_paused_function_is_refused_and_an_event_is_accepted(
     ingress: Ingress,
 ) -> None:
-    (function_id,) = {one.function_id for one in ingress.house.catalog.all()}
+    (function_id,) = {function.function_id for function in ingress.house.catalog.all()}
     ingress.scheduler.set_pause(function_id, "a migration")
 
     with pytest.raises(FunctionPaused, match="a migration"):
@@ -175,7 +175,7 @@ async def test_a_call_of_a_paused_function_is_refused_and_an_event_is_accepted(
 
 
 async def test_calls_that_wait_when_their_function_is_paused_are_refused(ingress: Ingress) -> None:
-    (function_id,) = {one.function_id for one in ingress.house.catalog.all()}
+    (function_id,) = {function.function_id for function in ingress.house.catalog.all()}
     calls = [calling(ingress) for _ in range(3)]
     await asyncio.sleep(0)
     assert ingress.backlog.sync_rows == 3

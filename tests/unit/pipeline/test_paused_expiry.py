@@ -72,11 +72,11 @@ class House:
     async def send(self, function_id: int = 1, *, ago: float = 0.0, **fields: Any) -> Invocation:
         """Store an invocation that has been due for so many seconds."""
         at = self.clock.now() - ago
-        one = made(self.storage, function_id, at=at, **fields)
-        self.backlog.add(function_id, len(one.payload))
-        await self.storage.journal.append(one)
-        self.scheduler.push(one)
-        return one
+        invocation = made(self.storage, function_id, at=at, **fields)
+        self.backlog.add(function_id, len(invocation.payload))
+        await self.storage.journal.append(invocation)
+        self.scheduler.push(invocation)
+        return invocation
 
     def pause(self) -> None:
         if self.scheduler.set_pause(1, ""):
@@ -116,21 +116,21 @@ async def test_old_invocations_end_at_the_pause_and_young_ones_wait(house: House
     row = house.storage.rows[old.key]
     assert (row.code, row.started_at) == (Code.EXPIRED, None)
     assert (house.backlog.rows, house.dispatcher.statistics().outcomes["DISCARD"]) == (1, 1)
-    assert [one.key for one in house.storage.deliveries.values()] == [old.key]
+    assert [delivery.key for delivery in house.storage.deliveries.values()] == [old.key]
 
 
 async def test_the_clock_wakes_the_expiry_of_what_is_pushed_during_the_pause(house: House) -> None:
     house.pause()
     await house.turns()
-    one = await house.send()
+    invocation = await house.send()
     await house.turns()
     assert house.clock.alarms.count == 1
     house.clock.advance(AGE - 1)
     await house.turns()
-    assert house.states(one) == [State.WAIT]
+    assert house.states(invocation) == [State.WAIT]
 
     house.clock.advance(1 + REST)
-    await until(lambda: house.states(one) == [State.DISCARD])
+    await until(lambda: house.states(invocation) == [State.DISCARD])
     await house.turns()
     assert house.clock.alarms.count == 0  # nothing is left that could grow too old
 
@@ -171,42 +171,42 @@ async def test_a_successor_that_is_released_during_the_pause_ends_when_it_is_too
 
 async def test_without_a_maximum_age_nothing_ends_and_no_alarm_is_set(house: House) -> None:
     house.functions.settings = None
-    one = await house.send(ago=1e6)
+    invocation = await house.send(ago=1e6)
     house.pause()
     await house.send()
     await house.turns()
 
-    assert (house.states(one), house.clock.alarms.count) == ([State.WAIT], 0)
+    assert (house.states(invocation), house.clock.alarms.count) == ([State.WAIT], 0)
 
 
 async def test_after_the_end_of_the_pause_slots_find_what_is_too_old(house: House) -> None:
     house.pause()
-    one = await house.send()
+    invocation = await house.send()
     await house.turns()
     house.scheduler.set_pause(1, None)
     house.clock.advance(AGE + REST)
     await house.turns()
 
-    assert (house.states(one), house.told, house.clock.alarms.count) == ([State.WAIT], [], 0)
+    assert (house.states(invocation), house.told, house.clock.alarms.count) == ([State.WAIT], [], 0)
 
 
 async def test_while_the_clock_is_in_doubt_nothing_ends(house: House) -> None:
     house.clock.expiry.watch(30 * 86_400.0)
     house.pause()
-    one = await house.send()
+    invocation = await house.send()
     house.clock.advance(60 * 86_400.0)
     await house.turns()
 
-    assert house.states(one) == [State.WAIT]
+    assert house.states(invocation) == [State.WAIT]
 
 
 async def test_a_refused_write_is_tried_again(house: House) -> None:
-    one = await house.send(ago=AGE + 1)
+    invocation = await house.send(ago=AGE + 1)
     house.storage.fail()
     house.pause()
     await house.turns()
-    assert house.states(one) == [State.WAIT]
+    assert house.states(invocation) == [State.WAIT]
     house.storage.heal()
     house.clock.advance(2 * REST)
 
-    await until(lambda: house.states(one) == [State.DISCARD])
+    await until(lambda: house.states(invocation) == [State.DISCARD])

@@ -69,8 +69,8 @@ async def test_a_step_sends_what_there_is_room_for_and_the_next_goes_on(tmp_path
         await ended(place, first.sent[0][1])
         rest = await step(place, first.below)
 
-        assert ([one for one, _ in first.sent], first.below, first.count) == ([new], key_of(place, new), 2)
-        assert ([one for one, _ in rest.sent], rest.below, rest.count) == ([old], None, 1)
+        assert ([sent for sent, _ in first.sent], first.below, first.count) == ([new], key_of(place, new), 2)
+        assert ([sent for sent, _ in rest.sent], rest.below, rest.count) == ([old], None, 1)
 
 
 async def test_an_outcome_that_can_never_be_sent_again_is_reported_and_skipped(place: House) -> None:
@@ -82,8 +82,8 @@ async def test_an_outcome_that_can_never_be_sent_again_is_reported_and_skipped(p
     await place.engine.versions.delete(frozen)
     done = await step(place)
 
-    assert [one for one, _ in done.sent] == [old]
-    assert [(one, "v1" in why) for one, why in done.refused] == [(lost, True)]
+    assert [request_id for request_id, _ in done.sent] == [old]
+    assert [(request_id, "v1" in why) for request_id, why in done.refused] == [(lost, True)]
 
 
 async def test_a_filter_selects_what_is_sent_again(place: House) -> None:
@@ -96,7 +96,7 @@ async def test_a_filter_selects_what_is_sent_again(place: House) -> None:
     async def sent(**fields: Any) -> list[str]:
         done = await place.engine.redrive.invoke_failed(BAD, Chosen(**fields), below=None, limit=10, counted=False)
         assert (done.count, done.below) == (None, None)
-        return [one for one, _ in done.sent]
+        return [request_id for request_id, _ in done.sent]
 
     assert await sent(codes=frozenset({Code.TIMEOUT})) == []
     assert await sent(source="TIMER") == []
@@ -113,7 +113,7 @@ async def test_uncounted_steps_reach_the_end(place: House) -> None:
     redrive, sent = place.engine.redrive, list[str]()
     first = await redrive.invoke_failed(BAD, Chosen(), below=None, limit=2, counted=False)
     rest = await redrive.invoke_failed(BAD, Chosen(), below=first.below, limit=2, counted=False)
-    sent = [one for one, _ in [*first.sent, *rest.sent]]
+    sent = [request_id for request_id, _ in [*first.sent, *rest.sent]]
 
     assert (sent, rest.below) == (ids[::-1], None)
 
@@ -125,14 +125,14 @@ async def test_an_edited_event_is_a_new_invocation(place: House) -> None:
     redrive, records = place.engine.redrive, place.engine.storage.records
     same = await redrive.run_again(BAD, old, Edit())
     other = await redrive.run_again(BAD, old, Edit(payload=b'{"n":2}', priority=0, delay=600.0))
-    found = [await records.get(key_of(place, one)) for one in (same, other)]
+    stored = [await records.get(key_of(place, request_id)) for request_id in (same, other)]
 
-    assert [(one.payload, one.source, one.state, one.cause) for one in found if one] == [
+    assert [(record.payload, record.source, record.state, record.cause) for record in stored if record] == [
         (b"1", "REDRIVE", State.WAIT, key_of(place, old)),
         (b'{"n":2}', "REDRIVE", State.WAIT, key_of(place, old)),
     ]
-    assert found[1] is not None
-    assert found[1].due_at > found[1].accepted_at + 500
+    assert stored[1] is not None
+    assert stored[1].due_at > stored[1].accepted_at + 500
     assert await redrive.run_again(BAD, old, Edit()) not in (old, same, other)
     with pytest.raises(InvalidField, match="is WAIT"):
         await redrive.run_again(BAD, same, Edit())

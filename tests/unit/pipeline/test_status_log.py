@@ -33,7 +33,7 @@ class Streams:
         self.tried += 1
         if self.problem is not None:
             raise self.problem
-        texts = [line.text for one in written for line in one.lines]
+        texts = [line.text for entry in written for line in entry.lines]
         await write("lines", {f"{self.tried:09}": json.dumps(texts).encode()})
         self.lines += map(json.loads, texts)
 

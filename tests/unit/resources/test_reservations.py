@@ -138,7 +138,7 @@ async def test_a_reservation_is_not_for_another_version_of_its_name(tmp_path: Pa
 
         assert api.resources.reservations.find(PROJECT) == []
         await put(api, 1, version)
-        assert [one.count for one in api.resources.reservations.find(PROJECT)] == [1]
+        assert [reserved.count for reserved in api.resources.reservations.find(PROJECT)] == [1]
 
 
 async def test_a_reservation_that_cannot_be_deleted_does_not_end_the_service(
@@ -157,7 +157,7 @@ async def test_a_reservation_that_cannot_be_deleted_does_not_end_the_service(
         await put(api, 2)
         await pool.told.wait()
 
-        assert [one.count for one in reservations.find(PROJECT)] == [2]
+        assert [reserved.count for reserved in reservations.find(PROJECT)] == [2]
 
 
 async def full(*resource: str) -> None:

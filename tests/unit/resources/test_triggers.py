@@ -134,7 +134,7 @@ async def test_a_trigger_knows_since_when_it_is_enabled(bench: Bench) -> None:
         changed = await bench.triggers.update(hello(), "TIMER", created.id, status=status)
         generations.append((changed.stored.generation, changed.stored.enabled))
 
-    assert [found for found in generations if found[0] not in (3, 4)] == [(1, 1), (2, 1), (5, 5), (6, 5)]
+    assert [generation for generation in generations if generation[0] not in (3, 4)] == [(1, 1), (2, 1), (5, 5), (6, 5)]
 
 
 async def test_a_trigger_that_cannot_be_stored_is_shown_nowhere(bench: Bench) -> None:
@@ -248,10 +248,10 @@ async def test_one_of_two_equal_triggers_created_at_once_is_refused(bench: Bench
 async def test_the_next_engine_finds_all_as_it_was(bench: Bench) -> None:
     created = await bench.create("KAFKA", **KAFKA)
 
-    (found,) = (await bench.again(*load_plugins())).list(hello())
+    (trigger,) = (await bench.again(*load_plugins())).list(hello())
 
-    assert found == created
-    assert found.options.kafka_password == "secret"
+    assert trigger == created
+    assert trigger.options.kafka_password == "secret"
 
 
 async def test_a_trigger_that_no_plugin_knows_any_more_is_shown_and_can_be_deleted(bench: Bench) -> None:
@@ -259,9 +259,9 @@ async def test_a_trigger_that_no_plugin_knows_any_more_is_shown_and_can_be_delet
 
     triggers = await bench.again()
 
-    (found,) = triggers.list(hello())
-    assert (found.id, found.options, found.runnable) == (created.id, None, False)
-    assert found.shown == {"address": "******", "token": "******"}
+    (trigger,) = triggers.list(hello())
+    assert (trigger.id, trigger.options, trigger.runnable) == (created.id, None, False)
+    assert trigger.shown == {"address": "******", "token": "******"}
     await triggers.delete(hello(), "webhook", created.id)
     assert await bench.storage.resources.load(KIND) == []
 
@@ -272,9 +272,9 @@ async def test_a_trigger_that_its_plugin_takes_no_more_keeps_its_secrets_and_can
 
     triggers = await bench.again(narrow)
 
-    (found,) = triggers.list(hello())
+    (trigger,) = triggers.list(hello())
     mended = await triggers.update(hello(), "webhook", created.id, [{"address": "here"}])
-    assert (found.options, found.shown) == (None, {"address": "far away", "token": "******"})
+    assert (trigger.options, trigger.shown) == (None, {"address": "far away", "token": "******"})
     assert (mended.options.address, mended.options.token) == ("here", "secret")
 
 
@@ -312,13 +312,13 @@ async def test_wide_data_that_is_stored_already_is_used_and_logged(
 
     triggers = await bench.again(*load_plugins())
 
-    (found,) = triggers.list(hello())
+    (trigger,) = triggers.list(hello())
     told = "it goes on, but event_data.event_types is 'a list of 30000': at most 1000 entries"
-    assert (found.runnable, len(found.options.event_types)) == (True, 30_000)
-    assert found.problem.startswith(told)
-    same = await triggers.update(hello(), "EVENTGRID", found.id, {"channel_id": "c", "event_types": types})
-    assert same.problem == found.problem, "a client that sends back what it was shown is not refused"
-    mended = await triggers.update(hello(), "EVENTGRID", found.id, [{"event_types": types[:1000]}])
+    assert (trigger.runnable, len(trigger.options.event_types)) == (True, 30_000)
+    assert trigger.problem.startswith(told)
+    same = await triggers.update(hello(), "EVENTGRID", trigger.id, {"channel_id": "c", "event_types": types})
+    assert same.problem == trigger.problem, "a client that sends back what it was shown is not refused"
+    mended = await triggers.update(hello(), "EVENTGRID", trigger.id, [{"event_types": types[:1000]}])
     assert mended.problem == ""
 
 

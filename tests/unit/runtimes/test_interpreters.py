@@ -51,10 +51,10 @@ def program(path: Path, version: str = "", *told: str) -> None:
 def test_the_family_of_a_runtime_follows_from_its_name(
     name: str, family: Family | None, version: tuple[int, int]
 ) -> None:
-    found = find_runtime(name)
+    runtime = find_runtime(name)
 
-    assert found is not None
-    assert (found.family, found.version) == (family, version)
+    assert runtime is not None
+    assert (runtime.family, runtime.version) == (family, version)
 
 
 @pytest.mark.parametrize("name", ["", "python3.10", "Python", "Python4.0", "Python3.10 ", "Node18", "custom", "HTTP"])
@@ -194,13 +194,13 @@ async def test_the_installed_node_is_found() -> None:
 
 
 async def test_the_interpreter_of_a_runtime_is_described() -> None:
-    found = await Interpreters().describe(OWN_RUNTIME)
+    info = await Interpreters().describe(OWN_RUNTIME)
 
-    assert found is not None
-    assert (found.runtime, found.language, found.implementation) == (OWN_RUNTIME, "python", sys.implementation.name)
-    assert (found.version, found.machine) == (platform.python_version(), platform.machine())
-    assert (found.libc, found.libc_version) == platform.libc_ver()
-    assert await Interpreters().describe("Custom") == replace(found, runtime="Custom")
+    assert info is not None
+    assert (info.runtime, info.language, info.implementation) == (OWN_RUNTIME, "python", sys.implementation.name)
+    assert (info.version, info.machine) == (platform.python_version(), platform.machine())
+    assert (info.libc, info.libc_version) == platform.libc_ver()
+    assert await Interpreters().describe("Custom") == replace(info, runtime="Custom")
 
 
 async def test_installed_interpreters_are_listed_the_newest_first_each_by_its_own_runtime(machine: Path) -> None:
@@ -209,12 +209,12 @@ async def test_installed_interpreters_are_listed_the_newest_first_each_by_its_ow
     program(machine / "python3.99")
     (machine / OWN_RUNTIME.lower()).symlink_to(OWN)
 
-    found = await Interpreters().installed()
+    installed = await Interpreters().installed()
 
-    assert [one.runtime for one in found] == [OWN_RUNTIME]
+    assert [interpreter.runtime for interpreter in installed] == [OWN_RUNTIME]
 
 
 async def test_an_interpreter_of_the_settings_is_the_only_one_of_its_language() -> None:
-    found = await Interpreters(python=OWN).installed()
+    installed = await Interpreters(python=OWN).installed()
 
-    assert [one.runtime for one in found if one.language is Family.PYTHON] == [OWN_RUNTIME]
+    assert [interpreter.runtime for interpreter in installed if interpreter.language is Family.PYTHON] == [OWN_RUNTIME]

@@ -29,13 +29,13 @@ class Slots:
         self.running: list[tuple[Entry, asyncio.Event]] = []
 
     async def slot(self) -> None:
-        one = await self._scheduler.take()
+        taken = await self._scheduler.take()
         while True:
-            self._disk.rows = [row for row in self._disk.rows if row.key != one.invocation.key]
+            self._disk.rows = [row for row in self._disk.rows if row.key != taken.invocation.key]
             end = asyncio.Event()
-            self.running.append((one, end))
+            self.running.append((taken, end))
             await end.wait()
-            one = await self._scheduler.exchange(one, 0.01)
+            taken = await self._scheduler.exchange(taken, 0.01)
 
     def end(self, random: Random) -> None:
         if self.running:
@@ -47,7 +47,7 @@ def change(random: Random, scheduler: Scheduler, slots: Slots, disk: Disk) -> No
     match random.randrange(13):
         case 0 | 1 | 2 | 3:
             row = waiting(random.randint(1, 4), rank=random.random())
-            disk.rows = sorted([*disk.rows, row], key=lambda one: one.rank_key)
+            disk.rows = sorted([*disk.rows, row], key=lambda invocation: invocation.rank_key)
             scheduler.push(row)
         case 4:
             scheduler.push(waiting(random.randint(1, 4), mode=Mode.SYNC))

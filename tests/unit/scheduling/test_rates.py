@@ -88,10 +88,10 @@ def queue(**rates: float) -> RunQueue:
 
 def keys(made: RunQueue, now: float) -> list[int]:
     """Return the keys of all entries that may start at ``now``."""
-    found = list[int]()
-    while (one := made.pop(now=now)) is not None:
-        found.append(one.invocation.key)
-    return found
+    ready = list[int]()
+    while (popped := made.pop(now=now)) is not None:
+        ready.append(popped.invocation.key)
+    return ready
 
 
 def test_starts_wait_for_the_rate_of_their_function_and_others_do_not() -> None:

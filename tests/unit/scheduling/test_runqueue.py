@@ -139,7 +139,7 @@ def taken(q: RunQueue, number: int) -> list[Entry]:
     """Pop ``number`` entries; all must be available."""
     chosen = [q.pop() for _ in range(number)]
     assert None not in chosen
-    return [one for one in chosen if one is not None]
+    return [item for item in chosen if item is not None]
 
 
 def test_memory_is_taken_once_for_each_instance_of_several_requests() -> None:
@@ -177,16 +177,16 @@ def test_a_run_of_chosen_memory_shares_no_instance() -> None:
     running = taken(q, 3)
 
     assert q.statistics().memory == 400
-    for one in running:
-        q.release(one, 0.01)
+    for run in running:
+        q.release(run, 0.01)
     assert q.statistics().memory == 0
 
 
 def test_nothing_is_kept_of_a_function_that_is_gone_once_its_last_run_has_ended() -> None:
     q = queue(slots=2)
-    for one in (call(1), entry(1), entry(1), entry(1)):
-        q.push(one)
-    runs = [one for one in (q.pop(), q.pop()) if one is not None]
+    for item in (call(1), entry(1), entry(1), entry(1)):
+        q.push(item)
+    runs = [item for item in (q.pop(), q.pop()) if item is not None]
     q.drop(1)
     q.push(entry(2, key=77))
     assert q.statistics().functions == 2
@@ -221,8 +221,8 @@ def test_memory_is_given_back_however_many_slots_an_instance_had_meanwhile(steps
             running += taken(q, 1)
         elif running:
             q.release(running.pop(0), 0.01)
-    for one in running:
-        q.release(one, 0.01)
+    for run in running:
+        q.release(run, 0.01)
 
     assert q.statistics().memory == 0
 
@@ -255,7 +255,7 @@ def test_a_parked_function_starts_only_synchronous_calls_until_it_is_unparked() 
     q.push(call(1))
 
     popped = [q.pop(), q.pop(), q.pop()]
-    assert [one and (one.invocation.mode, one.invocation.function_id) for one in popped] == [
+    assert [item and (item.invocation.mode, item.invocation.function_id) for item in popped] == [
         (Mode.SYNC, 1),
         (Mode.ASYNC, 2),
         None,
@@ -416,8 +416,8 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.disk)
     @rule(data=st.data())
     def cancel_in_vain(self, data: st.DataObject) -> None:
-        one = self.disk[data.draw(st.sampled_from(sorted(self.disk)))]
-        out = self.queue.remove(one.invocation.function_id, one.invocation.key)
+        kept = self.disk[data.draw(st.sampled_from(sorted(self.disk)))]
+        out = self.queue.remove(kept.invocation.function_id, kept.invocation.key)
         if out is not None:
             self.queue.push(out)
 

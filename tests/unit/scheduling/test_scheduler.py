@@ -284,7 +284,7 @@ async def start_all(scheduler: Scheduler, disk: Disk, count: int) -> list[int]:
 
 def push_all(scheduler: Scheduler, disk: Disk, rows: Sequence[Invocation]) -> None:
     for row in rows:
-        disk.rows = sorted([*disk.rows, row], key=lambda one: one.rank_key)
+        disk.rows = sorted([*disk.rows, row], key=lambda invocation: invocation.rank_key)
         scheduler.push(row)
 
 

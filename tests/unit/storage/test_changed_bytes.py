@@ -41,8 +41,10 @@ async def filled(folder: Path) -> None:
             await stored(storage, **fields)
             await stored(storage, delayed=True, **fields)
             await stored(storage, ordering_key=f"key-{number % 50}", trigger_id=random.randbytes(16).hex(), **fields)
-            one = await ended(storage, **fields)
-            await storage.journal.append(made(storage, 2, cause=one.key, **fields), idempotency_key=f"key-{number}")
+            invocation = await ended(storage, **fields)
+            await storage.journal.append(
+                made(storage, 2, cause=invocation.key, **fields), idempotency_key=f"key-{number}"
+            )
             again = await started(storage, **fields)
             log = random.randbytes(random.choice((100, MOST)))
             outcome = failure(again, log=log, instance=random.randbytes(16).hex())
@@ -74,7 +76,7 @@ def fill_others(db: sqlite3.Connection, random: Random) -> None:
 
 def places(file: Path) -> dict[str, list[int]]:
     """Return the positions of all bytes that a table or index uses. Others never matter to a read."""
-    found: dict[str, list[int]] = {}
+    by_table: dict[str, list[int]] = {}
     content = file.read_bytes()
 
     def number_at(position: int) -> int:
@@ -86,14 +88,14 @@ def places(file: Path) -> dict[str, list[int]]:
             if kind == "overflow":
                 used = {*range(PAGE - unused)}
             else:
-                free, cells, first = (number_at(at + begin + one) for one in (1, 3, 5))
+                free, cells, first = (number_at(at + begin + offset) for offset in (1, 3, 5))
                 header = 8 if content[at + begin] > 8 else 12
                 used = {*range(begin, begin + header + 2 * cells), *range(first, PAGE)}
                 while free:
                     used -= {*range(free + 4, free + number_at(at + free + 2))}
                     free = number_at(at + free)
-            found.setdefault(name, []).extend(at + one for one in sorted(used))
-    return found
+            by_table.setdefault(name, []).extend(at + offset for offset in sorted(used))
+    return by_table
 
 
 def flip(file: Path, position: int) -> None:
@@ -126,7 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_changed_bit_of_any_table_or_index_is_found(folder: Path) -> None:
     assert not [*find_problems(folder)]
-    missed = {name: found for name, _, found in shares(folder, FLIPS)}
+    missed = {name: positions for name, _, positions in shares(folder, FLIPS)}
 
     assert missed.keys() >= {"invocation", "payload", "result", "attempt", "delayed", "plugin_row", "status_log"}
     for name, positions in missed.items():
@@ -138,7 +140,7 @@ def test_a_value_of_another_type_is_a_problem_and_no_error(folder: Path, tmp_pat
     shutil.copy(folder / "journal.db", tmp_path)
     change(tmp_path, "UPDATE invocation SET function_id = 'text' WHERE key IN (SELECT min(key) FROM invocation)")
 
-    assert "its tallies cannot be checked" in " ".join(one.problem for one in find_problems(tmp_path))
+    assert "its tallies cannot be checked" in " ".join(problem.problem for problem in find_problems(tmp_path))
 
 
 def main(flips: int) -> None:

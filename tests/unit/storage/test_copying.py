@@ -36,8 +36,8 @@ async def test_a_copy_has_all_that_was_stored_before_and_is_sound_while_writes_g
     async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
         await fill(storage, 4)
         for _ in range(20):
-            await storage.journal.append(one := made(storage))
-            early.append(one.key)
+            await storage.journal.append(invocation := made(storage))
+            early.append(invocation.key)
         steps, stored_by_then = list[tuple[int, int]](), list[int]()
 
         def on_progress(copied: int, total: int) -> None:
@@ -47,9 +47,9 @@ async def test_a_copy_has_all_that_was_stored_before_and_is_sound_while_writes_g
         async def append(task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
             task_status.started()
             while True:
-                one = made(storage)
-                await storage.journal.append(one)
-                late.append(one.key)
+                invocation = made(storage)
+                await storage.journal.append(invocation)
+                late.append(invocation.key)
 
         async with anyio.create_task_group() as tasks:
             await tasks.start(append)
@@ -120,9 +120,9 @@ async def test_a_cancelled_copy_ends_and_writes_go_on(tmp_path: Path) -> None:
             await storage.copy_to(target, lambda copied, total: scope.cancel())
 
         assert scope.cancelled_caught
-        one = made(storage)
-        await storage.journal.append(one)
-        assert await storage.records.get(one.key) is not None
+        invocation = made(storage)
+        await storage.journal.append(invocation)
+        assert await storage.records.get(invocation.key) is not None
 
 
 async def test_a_storage_that_closes_ends_its_copy(tmp_path: Path) -> None:
@@ -138,14 +138,14 @@ async def test_a_storage_that_closes_ends_its_copy(tmp_path: Path) -> None:
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks, open_sqlite(StorageOptions(directory=tmp_path)) as storage:
             await fill(storage, 8)
-            begun, one = anyio.Event(), made(storage)
+            begun, invocation = anyio.Event(), made(storage)
             tasks.start_soon(copy, storage, begun)
             await begun.wait()
-            appended = storage.journal.append(one)
+            appended = storage.journal.append(invocation)
 
     assert [str(end) for end in ends] == ["the engine is shutting down"]
     assert appended.done()
-    assert rows(tmp_path / "journal.db", "SELECT key FROM invocation") == [(one.key,)]
+    assert rows(tmp_path / "journal.db", "SELECT key FROM invocation") == [(invocation.key,)]
 
 
 async def test_a_copy_to_an_existing_file_is_refused_and_leaves_it(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ async def test_delayed_rows_on_other_pages_become_ready(tmp_path: Path, table: s
     async with storing(tmp_path) as storage:
         promoted, next_due = await storage.window.promote(NOW, ROWS, ROOM)
 
-        assert {one.key for one in promoted} == {*data.keys(1, lost), *data.keys(2, lost)}
+        assert {invocation.key for invocation in promoted} == {*data.keys(1, lost), *data.keys(2, lost)}
         assert next_due is None
         assert set(await ready(storage, 1)) == set(data.keys(1, lost))
 
@@ -157,9 +157,9 @@ async def test_an_index_is_read_up_to_its_damaged_page(tmp_path: Path) -> None:
 
     async with storing(tmp_path) as storage:
         assert await ready(storage, 1, 900) == data.keys(1)
-        found = await ready(storage, 2, 900)
-        assert 0 < len(found) < 450
-        assert found == data.keys(2)[: len(found)]
+        keys = await ready(storage, 2, 900)
+        assert 0 < len(keys) < 450
+        assert keys == data.keys(2)[: len(keys)]
 
 
 async def test_deliveries_on_other_pages_are_made(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ async def test_deliveries_on_other_pages_are_made(tmp_path: Path) -> None:
     async with storing(tmp_path) as storage:
         for _ in range(2):
             due, next_due = await storage.outbox.due(NOW + 100, 1000, 1000)
-            assert {one.delivery_id for one in due} == {*range(1, ROWS + 1)} - {*lost}
+            assert {delivery.delivery_id for delivery in due} == {*range(1, ROWS + 1)} - {*lost}
             assert next_due is None
 
 
@@ -188,13 +188,13 @@ async def test_a_delivery_whose_end_meets_a_damaged_page_is_not_made_again(tmp_p
         due, _ = await storage.outbox.due(NOW + 100, 1000, 1000)
         file.smash(page)
         await storage.writer.call(lambda db: db.execute("PRAGMA shrink_memory"))
-        [lost] = [one for one in due if one.delivery_id == page.keys[0]]
+        [lost] = [delivery for delivery in due if delivery.delivery_id == page.keys[0]]
         with pytest.raises(PageDamaged):
             await (storage.outbox.delivered(lost) if delivered else storage.outbox.postpone(lost, NOW, "failed"))
 
         assert (storage.statistics().unstored, bool(storage.statistics().refusal)) == (1, True)
         again, _ = await storage.outbox.due(NOW + 100, 1000, 1000)
-        assert lost.delivery_id not in {one.delivery_id for one in again}
+        assert lost.delivery_id not in {delivery.delivery_id for delivery in again}
 
 
 async def test_a_list_at_a_damaged_page_fails_alone_and_nothing_is_pruned_from_then_on(tmp_path: Path) -> None:
@@ -242,8 +242,8 @@ async def test_an_append_at_a_damaged_page_ends_the_intake_and_not_its_batch(tmp
     async with storing(tmp_path) as storage:
         waiting = asyncio.ensure_future(storage.damaged())
         new = [made(storage, number, at=NOW, rank=NOW + 1) for number in (1, 2, 1, 2, 1)]
-        found = await asyncio.gather(*map(storage.journal.append, new), return_exceptions=True)
-        assert [isinstance(one, PageDamaged) for one in found] == [False, True, False, True, False]
+        results = await asyncio.gather(*map(storage.journal.append, new), return_exceptions=True)
+        assert [isinstance(result, PageDamaged) for result in results] == [False, True, False, True, False]
         assert storage.statistics().failure == ""
         with pytest.raises(PageDamaged):
             storage.journal.append(made(storage, 1, at=NOW))
@@ -286,7 +286,7 @@ async def test_an_end_at_a_damaged_page_is_not_announced_and_ends_the_intake(tmp
         other, announced = await stored(storage, 1), list[int]()
         for each in (first[-1], other):
             end = Settlement(invocation=each, state=State.SUCCESS, outcome=success(each))
-            storage.journal.settle(end, then=lambda one: announced.append(one.invocation.key))
+            storage.journal.settle(end, then=lambda settlement: announced.append(settlement.invocation.key))
         with pytest.raises(PageDamaged):
             await storage.records.list(Selection(function_id=2))
         await storage.store("a").get("table", "after the ends")

@@ -46,10 +46,10 @@ async def timed(storage: SQLiteStorage, selection: Selection, last: Found | None
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        found = await storage.records.search(selection, last.last if last else None, 50)
+        page = await storage.records.search(selection, last.last if last else None, 50)
         await storage.records.count(selection, 10_000)
         times.append(time.perf_counter() - began)
-    return found, min(times)
+    return page, min(times)
 
 
 async def test_each_page_of_a_million_takes_a_fraction_of_a_second(folder: Path) -> None:
@@ -64,10 +64,10 @@ async def test_each_page_of_a_million_takes_a_fraction_of_a_second(folder: Path)
             Selection(function_id=8, states=frozenset({State.FAIL}), text="FULL"),
             Selection(function_id=99),
         ):
-            found, took = await timed(storage, selection)
+            page, took = await timed(storage, selection)
             assert took < 2 * STEP, selection
-            if found.more:
-                _, took = await timed(storage, selection, found)
+            if page.more:
+                _, took = await timed(storage, selection, page)
                 assert took < 2 * STEP, selection
 
 
@@ -100,9 +100,9 @@ async def test_steps_read_indexes_and_sort_nothing(folder: Path, monkeypatch: py
 
         monkeypatch.setattr(sqlite3, "connect", lambda *args, **named: opening(*args, factory=Explaining, **named))
         for selection in (ALL, Selection(function_id=1), Selection(function_id=1, text="x")):
-            found = await storage.records.search(selection, None, 5)
-            await storage.records.search(selection, found.last, 5)
-            await storage.records.search(selection, found.last, 5, back=True)
+            page = await storage.records.search(selection, None, 5)
+            await storage.records.search(selection, page.last, 5)
+            await storage.records.search(selection, page.last, 5, back=True)
             await storage.records.count(selection, 10)
 
     sorted_here = [plan for plan in plans if "TEMP B-TREE" in plan]
@@ -122,7 +122,7 @@ async def test_pages_of_a_million_deliveries_read_a_limited_number(folder: Path)
         took = time.process_time() - began
 
     assert count == Count(rows=10_000, more=True)
-    assert sum(one.count for one in counts) == after < ROWS / 10
+    assert sum(row.count for row in counts) == after < ROWS / 10
     assert took < 0.1
 
 
@@ -131,8 +131,8 @@ async def test_the_next_deliveries_of_a_million_are_found_in_few_steps(folder: P
     steps: list[int] = []
     async with opened(folder) as storage:
         await storage.writer.call(lambda db: db.set_progress_handler(lambda: steps.append(1), 1000))
-        found, next_due = await storage.outbox.due(NOW, 64, 32)
+        due, next_due = await storage.outbox.due(NOW, 64, 32)
         await storage.writer.call(lambda db: db.set_progress_handler(None, 0))
 
-    assert (list(found), next_due) == ([], NOW + 100_000)
+    assert (list(due), next_due) == ([], NOW + 100_000)
     assert len(steps) < 10

@@ -59,7 +59,7 @@ async def test_the_thread_of_a_connection_that_cannot_be_opened_has_ended(tmp_pa
             async with connected(tmp_path / "no" / "folder.db"):
                 pass
 
-        assert not {one.name for one in set(threading.enumerate()) - before if "worker_thread" in one.name}
+        assert not {thread.name for thread in set(threading.enumerate()) - before if "worker_thread" in thread.name}
 
 
 # --- a slow disk ---------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ async def test_a_page_that_has_read_enough_rows_ends_early_with_the_place_to_go_
         after = 0
         while not pages or after:
             found, after = await storage.outbox.page(DeliveryFilter(functions=[1]), after, 10)
-            pages.append(([one.delivery_id for one in found], after))
+            pages.append(([delivery.delivery_id for delivery in found], after))
 
     assert pages == [([1], 3), ([], 6), ([8], 0)]
 
@@ -104,7 +104,7 @@ async def test_counts_go_on_where_they_ended(tmp_path: Path, monkeypatch: pytest
         first, after = await storage.outbox.counts([1, 2], 0)
         second, end = await storage.outbox.counts([1, 2], after)
 
-    assert [[(one.function_id, one.count) for one in part] for part in (first, second)] == [[(1, 2), (2, 1)], [(1, 1)]]
+    assert [[(row.function_id, row.count) for row in part] for part in (first, second)] == [[(1, 2), (2, 1)], [(1, 1)]]
     assert (after, end) == (3, 0)
 
 

@@ -82,13 +82,16 @@ async def fill(folder: Path, number: int) -> None:
         ]
         keys = [f"key {n}" * (n % 2) for n in range(number)]
         await asyncio.gather(
-            *(storage.journal.append(one, idempotency_key=key) for one, key in zip(events, keys, strict=True))
+            *(
+                storage.journal.append(invocation, idempotency_key=key)
+                for invocation, key in zip(events, keys, strict=True)
+            )
         )
-        for n, one in enumerate(events[: number // 2 + 20]):
-            storage.journal.start(one, NOW)
-            outcome = success(one, result=b"%0*d" % (SIZES[-1 - n % 4], n), log=b"log")
+        for n, invocation in enumerate(events[: number // 2 + 20]):
+            storage.journal.start(invocation, NOW)
+            outcome = success(invocation, result=b"%0*d" % (SIZES[-1 - n % 4], n), log=b"log")
             if n < number // 2:
-                ended = Settlement(invocation=one, state=State.SUCCESS, outcome=outcome, deliver_to=SINK)
+                ended = Settlement(invocation=invocation, state=State.SUCCESS, outcome=outcome, deliver_to=SINK)
                 storage.journal.settle(ended)
         pending, _ = await storage.outbox.due(NOW + 1e6, number, number)
         for owed in pending[: number // 3]:
@@ -124,22 +127,22 @@ def kinds_of_pages(folder: Path) -> dict[str, list[int]]:
     content = (folder / "journal.db").read_bytes()
     owners = {1: "sqlite_schema"}
     owners |= dict(rows_of(folder, "SELECT rootpage, name FROM sqlite_schema WHERE rootpage > 0"))
-    found, parents = {"header": [1], "map": list[int]()}, dict[int, tuple[int, int]]()
+    kinds, parents = {"header": [1], "map": list[int]()}, dict[int, tuple[int, int]]()
     for page in range(2, len(content) // PAGE + 1):
         of_map, entry = divmod(page - 2, PAGE // 5 + 1)
         at = (1 + of_map * (PAGE // 5 + 1)) * PAGE + 5 * entry - 5
         if entry:
             parents[page] = content[at], int.from_bytes(content[at + 1 : at + 5], "big")
         else:
-            found["map"].append(page)
+            kinds["map"].append(page)
     for page, (kind, _) in parents.items():
         top = page
         while top not in owners and parents[top][1]:
             top = parents[top][1]
         is_leaf = content[(page - 1) * PAGE] in (10, 13)
         place = {1: "root", 2: "free", 5: "leaf" if is_leaf else "inner"}.get(kind, "overflow")
-        found.setdefault(f"{owners[top]} {place}" if kind != 2 else place, []).append(page)
-    return found
+        kinds.setdefault(f"{owners[top]} {place}" if kind != 2 else place, []).append(page)
+    return kinds
 
 
 def damage(folder: Path, page: int, content: bytes) -> None:
@@ -161,25 +164,25 @@ def recovered(folder: Path, request_id: str = "") -> tuple[Recovered, set[str]]:
 
 def violations(original: Original, folder: Path, lost: set[str]) -> list[str]:
     """Return the promises that a recovery has broken."""
-    identity, found = DamagedJournal(folder).identity, list[str]()
+    identity, broken = DamagedJournal(folder).identity, list[str]()
     states = dict(rows_of(folder, "SELECT key, state FROM invocation"))
     for key, state in original.states.items():
         if key not in states:
             if identity.request_id(key) not in lost:
-                found.append(f"{key} in state {state} is neither there nor listed")
+                broken.append(f"{key} in state {state} is neither there nor listed")
         elif states[key] != (0 if state == 2 else state):
-            found.append(f"{key} has changed from state {state} to {states[key]}")
-    found += [f"{key} is there again" for key in states.keys() - original.states.keys()]
+            broken.append(f"{key} has changed from state {state} to {states[key]}")
+    broken += [f"{key} is there again" for key in states.keys() - original.states.keys()]
     deliveries = {*rows_of(folder, "SELECT owed_id, key FROM owed")}
-    found += [f"delivery {one} is made again" for one in deliveries - original.deliveries]
-    for one, key in original.deliveries - deliveries:
-        if f"{identity.request_id(key)}, {one}" not in lost:
-            found.append(f"delivery {one} is neither there nor listed")
+    broken += [f"delivery {delivery} is made again" for delivery in deliveries - original.deliveries]
+    for delivery, key in original.deliveries - deliveries:
+        if f"{identity.request_id(key)}, {delivery}" not in lost:
+            broken.append(f"delivery {delivery} is neither there nor listed")
     [[last]] = rows_of(folder, "SELECT seq FROM sqlite_sequence WHERE name = 'function'")
-    found += [f"function ids begin again at {last}"] * (last < FUNCTIONS)
+    broken += [f"function ids begin again at {last}"] * (last < FUNCTIONS)
     allowed = {"payload"} if lost else set()
-    found += [one.problem for one in find_problems(folder) if one.part not in allowed]
-    return found
+    broken += [problem.problem for problem in find_problems(folder) if problem.part not in allowed]
+    return broken
 
 
 def request_id_of(original: Original) -> str:
@@ -191,9 +194,9 @@ def try_page(original: Original, folder: Path, page: int, content: bytes) -> tup
     data = copied(original, folder)
     damage(data, page, content)
     _, lost = recovered(data, request_id_of(original) if page in original.pages["meta root"] else "")
-    found = violations(original, data, lost)
+    broken = violations(original, data, lost)
     shutil.rmtree(data)
-    return found, lost
+    return broken, lost
 
 
 @pytest.mark.parametrize("kind", DIFFICULT)
@@ -207,14 +210,14 @@ def test_a_bad_page_loses_no_invocation_and_brings_none_back(kind: str, original
 def test_any_bad_page_loses_no_invocation_and_brings_none_back(how: str, large: Original, tmp_path: Path) -> None:
     random = Random(how)
     assert {"payload inner", "plugin_row inner", "result overflow", "sqlite_schema leaf"} <= large.pages.keys()
-    found = dict[str, list[str]]()
+    broken = dict[str, list[str]]()
     for kind, pages in large.pages.items():
         content = {"beginning": b"\xee" * 132, "zeros": bytes(PAGE), "noise": random.randbytes(PAGE)}[how]
-        found[kind], lost = try_page(large, tmp_path, random.choice(pages), content)
+        broken[kind], lost = try_page(large, tmp_path, random.choice(pages), content)
         is_inner = kind in ("payload inner", "invocation root", "payload root", "result root", "owed root")
-        found[kind] += [f"{len(lost)} rows are lost behind an inner page"] * bool(is_inner and lost)
-    assert len(found) > 50
-    assert {kind: problems for kind, problems in found.items() if problems} == {}
+        broken[kind] += [f"{len(lost)} rows are lost behind an inner page"] * bool(is_inner and lost)
+    assert len(broken) > 50
+    assert {kind: problems for kind, problems in broken.items() if problems} == {}
 
 
 async def test_a_waiting_invocation_runs_again_although_its_row_is_lost(original: Original, tmp_path: Path) -> None:
@@ -226,8 +229,8 @@ async def test_a_waiting_invocation_runs_again_although_its_row_is_lost(original
     recovered(data)
     async with storing(data) as storage:
         page = await storage.window.ready(row[1], (float("-inf"), 0), 1000, 1 << 30)
-        [found] = [invocation for invocation in page.invocations if invocation.key == row[0]]
-        assert (found.payload, found.rank, found.version, found.attempt) == (event, row[2], "latest", 1)
+        [again] = [invocation for invocation in page.invocations if invocation.key == row[0]]
+        assert (again.payload, again.rank, again.version, again.attempt) == (event, row[2], "latest", 1)
 
 
 async def test_a_running_invocation_waits_again_without_a_counted_crash(original: Original, tmp_path: Path) -> None:
@@ -263,7 +266,7 @@ def test_a_recovery_by_root_leaves_the_journal_to_the_user_of_the_engine(origina
     data = copied(original, tmp_path)
     os.chown(data / "journal.db", 12345, 12346)
     recovered(data)
-    assert [(one.st_uid, one.st_gid) for one in [(data / "journal.db").stat()]] == [(12345, 12346)]
+    assert [(status.st_uid, status.st_gid) for status in [(data / "journal.db").stat()]] == [(12345, 12346)]
 
 
 @pytest.mark.parametrize("part", ["header", "page", "number of the page", "two frames"])

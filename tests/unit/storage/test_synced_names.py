@@ -24,9 +24,9 @@ Synced = list[tuple[Path, frozenset[str]]]
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
     """Record each path that is synced to disk, and for a folder the names in it at that moment."""
-    found: Synced = []
-    record(monkeypatch, lambda path, names: found.append((path, names)))
-    return found
+    done: Synced = []
+    record(monkeypatch, lambda path, names: done.append((path, names)))
+    return done
 
 
 def record(monkeypatch: pytest.MonkeyPatch, note: Callable[[Path, frozenset[str]], None]) -> None:

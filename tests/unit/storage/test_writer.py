@@ -171,19 +171,19 @@ async def test_a_cancelled_caller_leaves_nothing_half_done(opened: Opened) -> No
 
 async def test_a_bad_row_fails_its_caller_only(opened: Opened) -> None:
     good, other = opened.made(), opened.made()
-    fates = await asyncio.gather(*(fate(opened.journal.append(one)) for one in (good, good, other)))
+    fates = await asyncio.gather(*(fate(opened.journal.append(invocation)) for invocation in (good, good, other)))
 
     assert [type(error) for error in fates] == [type(None), sqlite3.IntegrityError, type(None)]
-    assert [opened.state(one) for one in (good, other)] == [0, 0]
+    assert [opened.state(invocation) for invocation in (good, other)] == [0, 0]
 
 
 @pytest.mark.parametrize("fields", [{"version": "\ud800"}, {"priority": 1 << 70}, {"memory": object()}])
 async def test_a_row_that_cannot_be_bound_fails_its_caller_only(opened: Opened, fields: dict[str, Any]) -> None:
     good, bad = opened.made(), opened.made(**fields)
-    fates = await asyncio.gather(*(fate(opened.journal.append(one)) for one in (bad, good)))
+    fates = await asyncio.gather(*(fate(opened.journal.append(invocation)) for invocation in (bad, good)))
 
     assert [error is None for error in fates] == [False, True]
-    assert [opened.state(one) for one in (bad, good)] == [None, 0]
+    assert [opened.state(invocation) for invocation in (bad, good)] == [None, 0]
     assert await fate(opened.journal.append(opened.made())) is None
 
 
@@ -193,12 +193,12 @@ async def test_a_call_that_fails_takes_back_its_own_rows_only(tmp_path: Path) ->
         raise ValueError("a fault of the caller")
 
     async with writing(tmp_path) as opened:
-        one = opened.made()
-        fates = await asyncio.gather(fate(opened.writer.call(write_and_fail)), fate(opened.journal.append(one)))
-        found = await opened.writer.call(lambda db: db.execute("SELECT * FROM meta WHERE name = 'mine'").fetchall())
+        invocation = opened.made()
+        fates = await asyncio.gather(fate(opened.writer.call(write_and_fail)), fate(opened.journal.append(invocation)))
+        rows = await opened.writer.call(lambda db: db.execute("SELECT * FROM meta WHERE name = 'mine'").fetchall())
 
         assert isinstance(fates[0], ValueError)
-        assert (fates[1], opened.state(one), found) == (None, 0, [])
+        assert (fates[1], opened.state(invocation), rows) == (None, 0, [])
 
 
 # --- when the disk fails ------------------------------------------------------------------------------------
@@ -206,12 +206,12 @@ async def test_a_call_that_fails_takes_back_its_own_rows_only(tmp_path: Path) ->
 
 @pytest.mark.parametrize("statement", ["BEGIN", "COMMIT"])
 async def test_callers_of_a_failed_batch_learn_that_nothing_was_stored(opened: Opened, statement: str) -> None:
-    one = opened.made()
+    invocation = opened.made()
     opened.disk.fail(WRITE, statement, times=1)
-    error = await fate(opened.journal.append(one))
+    error = await fate(opened.journal.append(invocation))
 
     assert isinstance(error, NotStored)
-    assert opened.state(one) is None
+    assert opened.state(invocation) is None
 
 
 async def test_no_caller_is_answered_before_the_outcome_of_a_failed_commit_is_known(opened: Opened) -> None:
@@ -251,24 +251,24 @@ async def test_room_is_made_when_the_disk_is_full(tmp_path: Path) -> None:
 
 
 async def test_a_start_and_its_end_from_either_side_of_the_failure_keep_their_order(opened: Opened) -> None:
-    one = opened.made()
-    await opened.journal.append(one)
+    invocation = opened.made()
+    await opened.journal.append(invocation)
     opened.disk.fail(FULL)
-    opened.journal.start(one, NOW)
+    opened.journal.start(invocation, NOW)
     await until(lambda: bool(opened.writer.statistics().failure))
     settled = asyncio.get_running_loop().create_future()
-    settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one))
+    settlement = Settlement(invocation=invocation, state=State.SUCCESS, outcome=success(invocation))
     opened.journal.settle(settlement, then=settled.set_result)
     opened.disk.heal()
     await settled
 
-    assert opened.state(one) == 3
+    assert opened.state(invocation) == 3
 
 
 async def test_an_end_too_large_for_the_room_that_is_left_is_tried_ever_later(opened: Opened) -> None:
-    one = opened.made()
-    await opened.journal.append(one)
-    settled = full_for_results(opened, one)
+    invocation = opened.made()
+    await opened.journal.append(invocation)
+    settled = full_for_results(opened, invocation)
     await until(lambda: opened.disk.met > 3)
     met, began = opened.disk.met, monotonic()
     await until(lambda: opened.disk.met > met + 4)
@@ -279,27 +279,27 @@ async def test_an_end_too_large_for_the_room_that_is_left_is_tried_ever_later(op
 
     assert seconds > 4 * 0.02  # the longest pause between attempts
     assert isinstance(error, NotStored)
-    assert opened.state(one) == 3
+    assert opened.state(invocation) == 3
     assert opened.writer.statistics().failure == ""
 
 
 async def test_a_writer_closed_while_an_end_finds_no_room_ends(opened: Opened) -> None:
-    one = opened.made()
-    await opened.journal.append(one)
-    full_for_results(opened, one)
+    invocation = opened.made()
+    await opened.journal.append(invocation)
+    full_for_results(opened, invocation)
     await until(lambda: opened.disk.met > 1)
     opened.writer.close()
     await until(lambda: bool(opened.ended))
 
     assert opened.ended == [None]
-    assert opened.state(one) == 0  # left to the next engine
+    assert opened.state(invocation) == 0  # left to the next engine
 
 
-def full_for_results(opened: Opened, one: Invocation) -> asyncio.Future[Settlement]:
+def full_for_results(opened: Opened, invocation: Invocation) -> asyncio.Future[Settlement]:
     """Settle an invocation on a disk with room for fences but not for its result. Return a future of its settlement."""
     opened.disk.fail(FULL, "INSERT OR REPLACE INTO result")
     settled: asyncio.Future[Settlement] = asyncio.get_running_loop().create_future()
-    settlement = Settlement(invocation=one, state=State.SUCCESS, outcome=success(one, result=b'"large"'))
+    settlement = Settlement(invocation=invocation, state=State.SUCCESS, outcome=success(invocation, result=b'"large"'))
     opened.journal.settle(settlement, then=settled.set_result)
     return settled
 
