@@ -1,4 +1,4 @@
-"""Families of API operations whose replies the console shows too, and parts that both use."""
+"""Construction of the API's handlers whose replies the console shows too, and of parts that both use."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _outcomes(engine: EngineParts) -> Iterator[Family]:
     yield histogram("wait_seconds", "Seconds from due time to start", ends.wait_seconds)
     yield histogram("run_seconds", "Duration of attempts in seconds", ends.run_seconds)
     yield count("deliveries", "Outcomes delivered to destinations", deliveries.delivered)
-    yield count("delivery_failures", "Failed deliveries that are retried", deliveries.failed)
+    yield count("delivery_failures", "Failed tries of deliveries", deliveries.failed)
     yield count("deliveries_given_up", "Outcomes whose delivery was given up", deliveries.given_up)
 
 

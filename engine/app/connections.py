@@ -27,7 +27,7 @@ class ConnectionRules(Struct, frozen=True, kw_only=True):
     gateway: ClientRules
 
 
-def raise_file_limit() -> None:
+def set_file_limit() -> None:
     """Set the soft limit of open files to FILE_LIMIT, or to the hard limit if that is lower.
 
     Connections, instances and database readers need many files.

@@ -14,7 +14,7 @@ import structlog
 
 from engine.app.api_wiring import build_app
 from engine.app.backup_wiring import note_needs
-from engine.app.connections import raise_file_limit, warn_of_low_limit
+from engine.app.connections import set_file_limit, warn_of_low_limit
 from engine.app.health import EngineHealth
 from engine.app.lifecycle import drain, run_engine
 from engine.app.parts import EngineParts
@@ -46,7 +46,7 @@ async def serve(
     """
     manager = service_manager()
     began = time.perf_counter()
-    raise_file_limit()
+    set_file_limit()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
             warn_of_low_limit(engine.connections, settings.http.connections)

@@ -21,7 +21,7 @@ from engine.asgi.tls import HANDSHAKE_TIMEOUT, ServerTls, speaks_tls
 BATCH = 32  #: connections accepted per turn of the event loop
 RETRY_DELAY = 0.1  #: seconds until the next attempt if the system has no free descriptor; clients wait meanwhile
 
-#: Errors of ``accept`` that concern only the connection that was to be accepted.
+#: Errors of ``accept`` if no further client waits, or if only the connection that was to be accepted has failed.
 _OF_CONNECTION = (BlockingIOError, InterruptedError, ConnectionError, TimeoutError)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -100,7 +100,7 @@ class Acceptor:
             self._connecting.discard(asyncio.current_task(self._loop))
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
-        """Leave clients in the queue of the system for a moment. A loop that tried again at once would do only that."""
+        """Leave clients in the queue of the system for a moment, instead of trying again at once, for ever."""
         if error.errno in _EXHAUSTED:
             self._rules.turned_away.note("files")
         else:

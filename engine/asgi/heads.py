@@ -1,6 +1,7 @@
 """Heads of HTTP requests: checks of the request line and the headers (RFC 9112), and the framing of the body.
 
-The parser accepts more than the standard allows: any spaces around the target, any version, no or several Host fields.
+The parser, httptools, accepts more than the standard allows: any spaces around the target, any version, no or several
+Host fields.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def check_headers(line: RequestLine, headers: list[Header]) -> Framing:
     """Return the framing that ``headers`` declare. Their names are in lower case.
 
     Replaces the value of Host if the target names an authority. Raises Refusal if the headers are not valid together,
-    or ask for something that is not supported. The lengths are checked although the parser does so, too: a laxer one
-    must not change where a request ends.
+    or ask for something that is not supported. The lengths are checked although the parser does so, too: its next
+    version may be laxer, which must not change where a request ends.
     """
     fields = dict(headers)
     repeated = len(fields) != len(headers)

@@ -6,7 +6,7 @@ from collections import Counter
 
 
 class Room:
-    """Room of ``size`` units. A holder may have as many as are free: half of them while nobody else has any."""
+    """Room of ``size`` units. A holder may take more while as many stay free as it then has: alone, half of it."""
 
     def __init__(self, size: int) -> None:
         self.size, self.taken = size, 0

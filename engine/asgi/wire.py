@@ -40,7 +40,7 @@ TARGET = "functiond.target"
 #: bytes of requests in memory, that ``size`` bytes of the body are no longer held.
 RELEASE = "functiond.release"
 #: Key of the ASGI scope, absent if the body arrived in one packet: ``scope[HOLD_FOR](holder)`` counts the bytes of the
-#: body in memory for the project whose credentials it has, not for the client any more.
+#: body in memory for ``holder``, the project of the request's credentials, and not for the client any more.
 HOLD_FOR = "functiond.hold_for"
 #: Key of the ASGI message ``http.disconnect``: the client has only ended its side, and may still read the response.
 #: The next message comes once the connection is lost.

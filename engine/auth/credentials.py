@@ -112,7 +112,7 @@ _NO_SECRET = hashlib.sha256(b"").digest()  # no access key has an empty secret
 
 
 class Principals:
-    """Present credentials of an engine."""
+    """Index of the principals of an engine, by token, by access key and by name."""
 
     def __init__(self, keys: Sequence[AccessKey], tokens: Sequence[Token]) -> None:
         projects = {credential.project for credential in (*keys, *tokens) if credential.project}

@@ -18,7 +18,7 @@ SUBJECTS = 4096  #: tracked subjects; the one without failures for longest is dr
 DELAY = 1.0  #: seconds by which a refusal beyond the limit is delayed at least
 WAITING = 2048  #: delayed refusals of all clients
 OF_ONE = 256  #: delayed refusals of one network
-AT_ONCE = 8  #: refusals of one network in ``DELAY`` seconds; each further such number is delayed so much longer
+AT_ONCE = 8  #: refusals of one network in ``DELAY`` seconds; each further ``AT_ONCE`` wait one more ``DELAY``
 
 Subject = tuple[str, str]  #: network of a client, and its access key if that key exists
 
@@ -35,7 +35,7 @@ class AuthThrottle:
         self._clock, self._limit, self._window, self._delay = clock, limit, window, delay
         self._seen: dict[Subject, tuple[int, float]] = {}
         self._network = lru_cache(SUBJECTS)(network_of)
-        # A delayed refusal leaves by time alone, so a client that disconnects meanwhile leaves nothing behind.
+        # Entries expire by time, so a client that disconnects meanwhile needs no clean-up.
         self._delayed: list[tuple[float, str]] = []  #: heap
         self._of_network: Counter[str] = Counter()
 

@@ -1,4 +1,4 @@
-"""TIMER triggers: schedules as commands and manifests take them, and their due times as the engine tells them."""
+"""TIMER triggers: schedules in commands and manifests, the trigger of an app's function, and due times."""
 
 from __future__ import annotations
 

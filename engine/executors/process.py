@@ -46,8 +46,8 @@ class InstanceProcess(Protocol):
 class Channel(Protocol):
     """Connection to the process of an instance, which carries the frames of ``engine.runtimes.protocol``.
 
-    Passes received data, raw output and its own end to a ``ChannelOwner``. May be connected after the instance was
-    created.
+    Implemented by ``LocalChannel``. Passes received data, raw output and its own end to a ``ChannelOwner``. May be
+    connected after the instance was created.
     """
 
     @property

@@ -1,8 +1,9 @@
 """HTTP server of the engine as one ASGI application.
 
-A request passes the check of its Host and Origin, then the check of its credentials. An invocation request is then
-handled at once; the router handles any other request. Errors become replies only in this module, by default in the
-API's JSON form. The error about an unknown function suggests names that resemble it.
+A request passes the check of its Host and Origin, then the check of its credentials, except on paths of plugins that
+check credentials of their own. It is then handled by the plugin of its path, as an invocation, or by the router.
+Plugins answer their own errors; all other errors become replies here, by default in the API's JSON form. The error
+about an unknown function suggests names that resemble it.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class HttpServer:
             if CLEAN_UP in scope:
                 await scope[CLEAN_UP]()
         if delay:
-            # The error is gone by now, and with its traceback the body that the request may have had.
+            # Outside of the except block, whose error would hold the body of the request in memory.
             await hold_back(delay)
         await respond(scope, send, reply, NO_STORE)
 

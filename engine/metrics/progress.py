@@ -1,7 +1,7 @@
-"""Progress of the engine's parts: for how long work has been possible and was not done.
+"""Detector of stalls: seconds for which a part of the engine had work that it could do, and did none of it.
 
-The parts are looked at only when a client asks for health or metrics, so that an idle engine sleeps. If a part has
-possible work at two looks, and has done nothing between them, the work waits for no good reason.
+A part is checked only when a client asks for health or metrics, so that an idle engine sleeps. If it has the same
+possible work at two checks, and has done nothing between them, the work waits for no good reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Samples: counts of one or several minutes, of the whole engine and of one function or project."""
+"""Counts of one or several minutes: samples of the whole engine, tallies of the attempts of a function or project."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Sample(Struct, array_like=True):
 
     accepted: int = 0  #: asynchronous requests
     called: int = 0  #: synchronous calls
-    refused: int = 0
-    succeeded: int = 0  #: ends of asynchronous invocations; also the next two
-    failed: int = 0
-    discarded: int = 0
+    refused: int = 0  #: requests that were not accepted
+    succeeded: int = 0  #: asynchronous invocations that ended as SUCCESS
+    failed: int = 0  #: as FAIL
+    discarded: int = 0  #: as DISCARD
     waiting: int = 0  #: unended asynchronous invocations at the end
     most_waiting: int = 0  #: largest number of them
     waits: list[int] = msgspec.field(default_factory=lambda: [0] * RANGES)  #: attempts, by seconds from due to start

@@ -140,7 +140,7 @@ class DeliveryWorker:
         self._delivered = self._failed = self._given_up = 0
 
     def wake(self) -> None:
-        """Make ``run`` read the outbox now. Call this after a delivery was added to the outbox."""
+        """Make ``run`` read the outbox now. Call this after a delivery was stored, as the end of an attempt does."""
         self._work.set()
 
     def probe(self, destinations: Iterable[DestinationSpec]) -> None:

@@ -157,7 +157,7 @@ def recover(wire: "SharedWire", error: BaseException) -> None:
 
 
 def notify(wire: "SharedWire", body: bytes) -> "Request | None":
-    """Tell the request that a NOTICE frame names. Call in a context of its own.
+    """Deliver a notice to the request that its frame names. Call in a context of its own.
 
     Return the request if its handler runs and does not heed the notice.
     """

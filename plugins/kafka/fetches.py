@@ -1,10 +1,11 @@
 """Fetches of records from a cluster, and the position of each partition. Skips records that the client cannot decode.
 
-Topics have ids since Kafka 2.8. For older brokers, each time that a topic may have been made anew, the last record that
-was read is fetched again, and its time is compared:
+A topic that was deleted and created again must be read from its start. Its id tells since Kafka 2.8. For older
+brokers, each time that a topic may have been created again, the last record that was read is fetched again, and its
+time is compared:
 
 - Another record at its offset proves that the topic was deleted and another of the same name was created.
-- No record at its offset proves nothing. Retention and compaction remove records, and the marker that ends a
+- A missing record proves nothing. Retention and compaction remove records, and the marker that ends a
   transaction is not given to clients.
 
 Two records of the same time cannot be distinguished. A topic whose records were copied with their times and offsets
@@ -25,7 +26,7 @@ from plugins.kafka.offsets import PartitionOffset, Start, name_of
 
 log = structlog.get_logger("functiond.plugins.kafka")
 
-#: Milliseconds to fetch from one partition. The client may first wait half a second for the reply of another one.
+#: Milliseconds to fetch from one partition. The client may first wait half a second for the reply of another partition.
 APART = 1000
 
 

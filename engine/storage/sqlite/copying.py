@@ -1,11 +1,11 @@
 """Copy of the database while it is written: the writer's connection copies in short steps, between the batches.
 
-SQLite carries a write into a running copy only if the write comes over the connection that copies. After a write over
-another connection the copy starts anew, and a reader with a snapshot of the whole copy would keep the write-ahead log
+SQLite adds a write to a running backup only if the connection of the backup made it. After a write over another
+connection the backup starts again, and a reader with a snapshot of the whole copy would keep the write-ahead log
 from restarting. Therefore one call in the writer's thread makes all steps, and applies waiting batches between them.
 
-The event loop allows each step. Before a further one it waits until the pages copied so far are on disk, because an
-fsync of the log waits for them too.
+The event loop allows each step. After every ``SYNC_PAGES`` pages it first waits until they are on disk, because an
+fsync of the log would wait for them too.
 """
 
 from __future__ import annotations

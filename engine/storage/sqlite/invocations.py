@@ -25,6 +25,8 @@ from engine.storage.sqlite.writer import Writer, answer
 
 
 class SQLiteJournal:
+    """Journal in SQLite (protocol ``engine.protocols.Journal``)."""
+
     def __init__(
         self,
         writer: Writer,
