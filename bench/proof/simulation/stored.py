@@ -99,7 +99,7 @@ class StoredStorage:
         self.disk.on_commit, self.disk.loop = pair.committed, self._world.loop
         pair.watch(real.writer)
         self.identity, self.cluster, self.status_log = real.identity, real.cluster, real.status_log
-        self.journal = self.window = pair.part("journal", real.journal)
+        self.journal, self.window = pair.part("journal", real.journal), pair.part("window", real.window)
         self.records, self.outbox = pair.part("records", real.records), pair.part("outbox", real.outbox)
         self.catalog, self.resources = pair.part("catalog", real.catalog), pair.part("resources", real.resources)
         self.cursors = pair.part("cursors", real.cursors)
