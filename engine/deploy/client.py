@@ -56,10 +56,10 @@ class ApiError(FunctiondError):
 class Client:
     """Client of one engine for one project, on the connections of the package ``functiond``, without retries.
 
-    ``access`` are the other fields of ``Configuration``, such as ``token``. Paths are relative to the functions of the
+    ``access`` are other fields of ``Configuration``, such as ``token``. Paths are relative to the functions of the
     project (``/v2/PROJECT/fgs/functions``). ``start`` is the command that starts this program. The constructor raises
-    UsageError. Methods raise NotRunning if the engine cannot be reached, NotTrusted if its
-    certificate fails the check, and ApiError if it replies with an error.
+    UsageError. Methods raise NotRunning if the engine cannot be reached, NotTrusted if its certificate fails the check,
+    and ApiError if it replies with an error.
     """
 
     def __init__(self, url: str, project: str, start: str = "functiond", **access: Any) -> None:

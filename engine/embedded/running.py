@@ -24,7 +24,9 @@ from engine.errors import UsageError
 
 def deploy(app: App, configuration: Configuration) -> None:
     """Deploy an app as ``functiond deploy MODULE:APP`` does. Functions that left its code are deleted."""
-    client = api.Client(**asdict(configuration))
+    access = asdict(configuration)
+    del access["retries"], access["timeout"]  # of events; a deployment sends packages
+    client = api.Client(**access)
     target, root = place_of(app)
     description = describe(target, [str(root), *(os.path.abspath(folder) for folder in sys.path)])
     store_app(client, description, {}, BuildOptions(), prune=True)

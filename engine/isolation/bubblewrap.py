@@ -112,9 +112,10 @@ def find_bubblewrap(tmp: Path, fence: dict[str, Any]) -> Bubblewrap | str:
     bubblewrap = Bubblewrap(program=program, folder=tmp / "sandbox", hidden=(tmp.parent,), privileged=is_root())
     try:
         bubblewrap.prepare()
+        command = bubblewrap.command(own_interpreter().path, WORKERS, ())
     except OSError as error:
         return f"bubblewrap cannot be started: {error}"
-    problem = probe(bubblewrap.command(own_interpreter().path, WORKERS, ()), {**fence, "user": bubblewrap.user})
+    problem = probe(command, {**fence, "user": bubblewrap.user})
     return f"bubblewrap {problem}" if problem else bubblewrap
 
 

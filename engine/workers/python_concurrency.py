@@ -37,7 +37,7 @@ class SharedWire(Wire):
     def __init__(self, fd: int) -> None:
         Wire.__init__(self, fd)
         self.open: set[Origin] = set()  # requests without an answer
-        self.entered: list[Request] = []  # the request read last, until the thread or task that serves it takes it
+        self.entered: list[Request] = []  # the request read last, until it has a thread or task
 
     def current(self) -> "Origin":
         request = REQUEST.get()
@@ -115,6 +115,7 @@ def serve_threads(wire: "SharedWire", instance: Instance, concurrency: int) -> N
             kind, body = wire.read()
             if kind == INVOKE:
                 threads.submit(answer, wire, instance, wire.enter(body))
+                wire.entered = []
             elif kind == NOTICE:
                 wire.consume()
                 threading.Thread(target=notify, args=(wire, body), name="notice", daemon=True).start()
@@ -146,7 +147,7 @@ def take(entered: "list[Request]") -> "Request | None":
 def recover(wire: "SharedWire", error: BaseException) -> None:
     """Report an error that a signal handler of user code has raised, or the lack of a thread.
 
-    The request that was read last fails with it, unless it is served already.
+    The request that was read last fails with it, unless it has a thread or task.
     """
     request = take(wire.entered)
     if request is None:
@@ -184,26 +185,30 @@ def serve_loop(wire: "SharedWire", instance: Instance) -> None:
     def start(entered: "list[Request]") -> None:
         (request,) = entered
         task = tasks[request] = loop.create_task(answer_async(wire, instance, entered))
+        wire.entered = []
         task.add_done_callback(lambda _: tasks.pop(request))
 
+    def read() -> None:
+        kind, body = wire.read()
+        if kind == INVOKE:
+            start(wire.enter(body))
+        elif kind == NOTICE:
+            wire.consume()
+            unheeded = contextvars.copy_context().run(notify, wire, body)
+            if unheeded is not None:
+                tasks[unheeded].cancel()
+        else:
+            loop.remove_reader(wire.fd)
+            ended.set_result(kind)
+
     def readable() -> None:
-        try:
-            while not ended.done():
-                kind, body = wire.read()
-                if kind == INVOKE:
-                    start(wire.enter(body))
-                elif kind == NOTICE:
-                    wire.consume()
-                    unheeded = contextvars.copy_context().run(notify, wire, body)
-                    if unheeded is not None:
-                        tasks[unheeded].cancel()
-                else:
-                    loop.remove_reader(wire.fd)
-                    ended.set_result(kind)
-                if not wire.has_frame():
-                    return
-        except BaseException as error:
-            recover(wire, error)
+        while not ended.done():
+            try:
+                read()
+            except BaseException as error:
+                recover(wire, error)
+            if not wire.has_frame():
+                return
 
     loop.add_reader(wire.fd, readable)
     while not ended.done():

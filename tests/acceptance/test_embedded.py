@@ -23,6 +23,7 @@ import pytest
 import structlog
 from functiond import App, Client, ClientClosed, Engine, NotFound, Unavailable, Unreachable
 
+from engine.deploy.packaging.tools import local_interpreter
 from engine.embedded import RunningEngine
 from engine.errors import DataDirectoryLocked, MembershipLost, SettingsError, UsageError
 from engine.storage.data_directory import locked
@@ -114,6 +115,7 @@ def test_threads_share_an_engine(engine: RunningEngine, tasks: Any) -> None:
 
 
 async def test_after_its_end_the_clients_of_an_engine_say_so(tasks: Any) -> None:
+    local_interpreter.cache_clear()  # the next deployment looks for it in the thread of this event loop
     with Engine.running(fast=True) as engine:
         engine.deploy(tasks.app)
         handle = tasks.resize.enqueue("a")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import anyio
+from anyio.from_thread import start_blocking_portal
 from msgspec import Struct, convert
 
 from engine.deploy.client import Client
@@ -60,7 +60,8 @@ def local_interpreter(wanted: InterpreterInfo) -> LocalInterpreter | None:
     Of Node.js, the major version counts.
     """
     try:
-        _, interpreter = anyio.run(Interpreters().find, runtime_name(wanted.language, wanted.minor))
+        with start_blocking_portal() as portal:  # this thread may run an event loop, for example that of a notebook
+            _, interpreter = portal.call(Interpreters().find, runtime_name(wanted.language, wanted.minor))
     except InvalidField:
         return None
     info = describe(wanted.runtime, wanted.language, interpreter.path) if interpreter else None

@@ -6,7 +6,9 @@ Of the invocations with one ordering key, at most one is not held, and its end r
 is in memory, so an engine that takes over finds it as it is on disk. A released row becomes delayed. If it was accepted
 with a delay, its due time stays, otherwise it is due now. ``Window.promote`` then makes the row ready like any other,
 so that a damaged payload of one invocation never prevents the end of another. The journal announces each end by
-``released``, upon which the scheduler looks for due rows.
+``released``, upon which the scheduler looks for due rows. Each transaction that ends invocations with ordering keys has
+a RELEASE of each key after their ends; only the discarding of a deleted function has none, because its held invocations
+end too.
 """
 
 from __future__ import annotations
