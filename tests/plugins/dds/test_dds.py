@@ -406,6 +406,17 @@ async def test_a_server_that_forgets_again_and_again_is_asked_slowly(tmp_path: P
         assert anyio.current_time() - began >= 2 * MIN_WAIT
 
 
+async def test_a_connection_that_breaks_is_made_again_and_nothing_is_missed_or_told_twice(
+    tmp_path: Path, server: MongoServer
+) -> None:
+    async with running(tmp_path, server) as (place, _):
+        for number in range(1, 6):
+            await server.fail("getMore", closeConnection=True)
+            await server.insert(number, number + 10)
+
+        assert await numbers(place, 10) == [n for number in range(1, 6) for n in (number, number + 10)]
+
+
 async def test_a_wrong_password_is_named_and_not_shown(tmp_path: Path, server: MongoServer) -> None:
     async with house(tmp_path / "data", [plugin], **QUICK) as place:
         trigger = await watching(place, server, db_password="quite wrong")

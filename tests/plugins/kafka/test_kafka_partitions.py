@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import NewPartitions
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataResponse_v5
 from aiokafka.structs import BrokerMetadata
 from msgspec.structs import replace
@@ -81,25 +82,42 @@ async def test_a_missing_topic_is_named_and_the_others_are_read(tmp_path: Path, 
         assert await messages(place, 2) == ["1", "2"]
 
 
-@pytest.mark.parametrize(("others", "problem"), [(0, ""), (3, "there is no topic t at i")])
-async def test_a_topic_is_missing_if_no_broker_knows_it(others: int, problem: str) -> None:
-    class Client:
-        """Client of a cluster whose first broker has just started."""
+class Brokers:
+    """Client of a cluster whose brokers 1, 2 and so on have these errors for the topic; None: it does not answer."""
 
-        def __init__(self) -> None:
-            self.cluster = self
+    def __init__(self, *errors: int | None) -> None:
+        self.cluster, self._errors = self, errors
 
-        def brokers(self) -> list[BrokerMetadata]:
-            return [BrokerMetadata(node, "127.0.0.1", 9092, None) for node in (1, 2)]
+    def brokers(self) -> list[BrokerMetadata]:
+        return [BrokerMetadata(node, "127.0.0.1", 9092, None) for node, _ in enumerate(self._errors, 1)]
 
-        async def send(self, node: int, request: Any, group: str) -> MetadataResponse_v5:
-            error = 3 if node == 1 else others
-            partitions: list[Any] = [] if error else [(0, 0, 2, [2], [2], [])]
-            return MetadataResponse_v5(0, [], "c", 2, [(error, "t", False, partitions)])
+    async def send(self, node: int, request: Any, group: str) -> MetadataResponse_v5:
+        error = self._errors[node - 1]
+        if error is None:
+            raise KafkaConnectionError(f"node {node} is down")
+        partitions: list[Any] = [] if error else [(0, 0, 2, [2], [2], [])]
+        return MetadataResponse_v5(0, [], "c", 2, [(error, "t", False, partitions)])
 
-    topics = await Topics(Client(), ["t"], "i").look(1)
 
-    assert topics == {"t": Topic(leaders={} if others else {0: 2}, problem=problem)}
+@pytest.mark.parametrize(
+    ("errors", "problem"),
+    [
+        ((3, 0), ""),  # a broker that starts does not know all topics yet
+        ((3, 3), "there is no topic t at i"),
+        ((None, 0), ""),
+        ((3, None), "there is no topic t at i"),
+    ],
+)
+async def test_a_topic_is_missing_if_no_broker_knows_it(errors: tuple[int | None, ...], problem: str) -> None:
+    topics = await Topics(Brokers(*errors), ["t"], "i").look(1)
+
+    assert topics == {"t": Topic(leaders={} if problem else {0: 2}, problem=problem)}
+
+
+@pytest.mark.parametrize(("errors", "text"), [((None, None), "node 2 is down"), ((), "the cluster has no brokers")])
+async def test_topics_are_unknown_if_no_broker_answers(errors: tuple[None, ...], text: str) -> None:
+    with pytest.raises(Exception, match=text):
+        await Topics(Brokers(*errors), ["t"], "i").look(1)
 
 
 async def test_an_offline_partition_and_a_forbidden_topic_are_named_and_the_rest_is_read(

@@ -168,6 +168,17 @@ async def test_another_prefix_begins_with_what_comes_then(tmp_path: Path, bucket
         assert [key for key, _ in rows] == ["out/new", "out/old"]
 
 
+async def test_a_missing_bucket_is_told_and_waited_for(tmp_path: Path) -> None:
+    async with inside(tmp_path) as place:
+        trigger = await place.create("OBS", bucket="photos", events=ALL)
+        await until(lambda: "no such bucket" in place.state(trigger).problem)
+        (tmp_path / "objects" / "photos").mkdir(parents=True)
+        await seen(place, trigger)
+        put(tmp_path / "objects" / "photos" / "a")
+
+        await happened(place, "+a")
+
+
 async def test_names_that_no_key_could_be_and_unfinished_files_are_left_alone(tmp_path: Path, bucket: Path) -> None:
     async with inside(tmp_path) as place:
         trigger = await watching(place)

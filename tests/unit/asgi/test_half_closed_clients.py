@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from engine.asgi import deadline, streaming
+from engine.asgi import deadline, listener, streaming
+from engine.asgi.connection import Connection
 from engine.asgi.listener import listen
 from engine.asgi.streaming import EVENTS, Stream, Write, stream
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
@@ -77,6 +78,26 @@ async def test_a_request_that_begins_after_the_close_gets_the_disconnect() -> No
             answers = read_answers(await client.rest())
 
     assert [answer.body for answer in answers] == [b"/g", b"/t"]
+
+
+class ClosedBetween(Connection):
+    """Connection whose client closes its sending side after an answer, before the next request is read."""
+
+    def _next(self) -> None:
+        super()._next()
+        if self._unread:
+            assert self.eof_received()
+
+
+async def test_a_request_that_arrived_before_the_close_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "Connection", ClosedBetween)
+    app = ScriptedApp()
+    async with no_problems(), listen(app, "127.0.0.1", 0) as port, connect(port) as client:
+        await client.send(get() + PLAIN)
+        with anyio.fail_after(DEADLINE):
+            answers = read_answers(await client.rest())
+
+    assert ([answer.status for answer in answers], app.seen) == ([200, 200], [GOT, POSTED])
 
 
 async def test_the_rest_of_a_refused_body_is_not_awaited_after_the_close(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -339,8 +339,10 @@ async def test_the_vendors_signer_without_a_body_signs_the_hash_of_nothing(secur
 
     signed = Signer(BasicCredentials("AK1", SECRET, PROJECT)).sign(request).header_params
 
-    assert signed["X-Sdk-Content-Sha256"] == "UNSIGNED-PAYLOAD"
-    assert (await secured.api.send("GET", BASE, None, signed, base="")).status == 200
+    bare, added = [await secured.api.send("GET", BASE, body, signed, base="") for body in (None, b"added")]
+
+    assert (signed["X-Sdk-Content-Sha256"], bare.status) == ("UNSIGNED-PAYLOAD", 200)
+    assert refusal(added, 401, "FSS.0401", "the body does not match the signature, which is that of an empty one")
 
 
 async def test_a_temporary_key_needs_its_token(secured: SecuredApi) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from engine import Event, Plugin, PluginContext, SourceIdentity, TriggerContext, TriggerRules
 from engine.app.collectors import MOST_LAGS
 from engine.cli.commands import run
-from engine.errors import CursorMoved, InvalidField, Overloaded, SourceReplaced
+from engine.errors import CursorMoved, InvalidField, Overloaded, SourceReplaced, Unavailable
 from engine.protocols import EVENT_LIMIT
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers import supervisor
@@ -412,6 +412,25 @@ async def test_a_function_that_is_switched_off_pauses_its_pull_sources(tmp_path:
         await place.engine.catalog.limit(place.urn, 5)
 
         await until(lambda: place.state(trigger).accepted == 1)
+
+
+async def test_an_engine_that_can_accept_nothing_for_a_while_pauses_pull_sources(
+    place: House, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trigger, problems = await running(place), list[str]()
+    accept = place.engine.intake.accept_batch
+
+    async def refuse_once(*batch: Any) -> Sequence[str]:
+        problems.append(place.state(trigger).problem)
+        if len(problems) == 1:
+            raise Unavailable("the disk has no room", retry_after=0)
+        return await accept(*batch)
+
+    monkeypatch.setattr(place.engine.intake, "accept_batch", refuse_once)
+    await feed.contexts["a"].accept_batch([Event(payload=b"1")], {"0": b"1"})
+
+    assert (problems, place.state(trigger).problem) == (["", "paused: the disk has no room"], "")
+    assert (await place.events(), await place.cursors(trigger)) == ([1], {"0": b"1"})
 
 
 async def test_a_source_may_wait_for_the_end_of_what_it_started(tmp_path: Path, feed: Feed) -> None:
