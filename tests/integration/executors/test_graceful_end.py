@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +151,7 @@ while :; do sleep 0.01; done
 PARENT = ["cancelled", "child ended with 7", "child told"]
 pytestmark = pytest.mark.timeout(60)
 LONG = 600.0  #: seconds of a grace period that is never over in these tests
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE, term_grace=LONG) as opened:
-        (tmp_path / "code" / "index.js").write_text(NODE)
-        yield opened
+POOL = {"term_grace": LONG}
 
 
 async def begin(opened: Pool, asked: Function, event: Any = None) -> tuple[int, asyncio.Task[Outcome]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,6 +33,7 @@ from engine.isolation.processes import carries, marked
 from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
 from engine.model import Code
 from tests.support.executing import dig, exit_of, function, invocation, is_alive, marker, pool
+from tests.support.instances import result
 from tests.support.triggering import until
 
 SOURCE = '''
@@ -131,17 +130,8 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield opened
 
 
-@pytest.fixture
-async def caged(tmp_path: Path) -> AsyncIterator[Pool]:
-    need_cgroup(tmp_path)
-    async with pool(tmp_path, SOURCE, processes=100) as opened:
-        yield opened
-
-
-async def result(opened: Pool, handler: str, event: str = "{}", **fields: Any) -> Any:
-    outcome = await opened.execute(function(handler, **fields), invocation(event))
-    assert outcome.ok, outcome
-    return json.loads(outcome.result) if outcome.result[:1] in b"[{0123456789" else outcome.result.decode()
+cgroup_only = pytest.mark.parametrize("opened", ["cgroup"], indirect=True)
+rlimits_only = pytest.mark.parametrize("opened", ["rlimits"], indirect=True)
 
 
 def groups(folder: Path) -> list[Path]:
@@ -161,25 +151,25 @@ async def test_too_much_memory_is_4205_and_the_next_instance_is_well(opened: Poo
     assert await result(opened, "pid", memory_size=64) > 0
 
 
-async def test_memory_is_counted_for_all_processes_of_an_instance(caged: Pool) -> None:
-    outcome = await caged.execute(function("spread", memory_size=200), invocation())
+@pytest.mark.parametrize(
+    ("opened", "handler", "size"), [("cgroup", "spread", 200), ("rlimits", "crowd", 128)], indirect=["opened"]
+)
+async def test_memory_is_counted_for_all_processes_of_an_instance(opened: Pool, handler: str, size: int) -> None:
+    outcome = await opened.execute(function(handler, memory_size=size), invocation())
 
     assert outcome.code == Code.OUT_OF_MEMORY
 
 
-async def test_without_cgroup_memory_of_all_processes_is_looked_at(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, isolation=RlimitIsolation()) as opened:
-        outcome = await opened.execute(function("crowd"), invocation())
+@cgroup_only
+async def test_a_fork_bomb_is_held_and_its_processes_and_groups_are_gone_with_the_pool(
+    opened: Pool, tmp_path: Path
+) -> None:
+    count, error = await result(opened, "bomb")
+    assert groups(tmp_path)
+    await opened.retire(1)
+    await opened.close()
 
-    assert outcome.code == Code.OUT_OF_MEMORY
-
-
-async def test_a_fork_bomb_is_held_and_its_processes_are_killed(caged: Pool, tmp_path: Path) -> None:
-    count, error = await result(caged, "bomb")
-    await caged.retire(1)
-    await caged.close()
-
-    assert (90 < count < 100, error) == (True, 11)
+    assert (90 < count < 100, error, groups(tmp_path)) == (True, 11, [])
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
 
 
@@ -218,9 +208,9 @@ async def test_descriptors_and_core_files_are_limited(opened: Pool) -> None:
     assert (await result(opened, "limits"))[:2] == [2048, 0]
 
 
-async def test_without_cgroup_address_space_is_limited(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, isolation=RlimitIsolation()) as opened:
-        assert (await result(opened, "limits", memory_size=100))[2] == (100 + 256) << 20
+@rlimits_only
+async def test_without_cgroup_address_space_is_limited(opened: Pool) -> None:
+    assert (await result(opened, "limits", memory_size=100))[2] == (100 + 256) << 20
 
 
 # --- descriptors and variables of a child ---
@@ -260,7 +250,7 @@ def test_a_start_removes_what_a_dead_engine_left_and_nothing_that_it_links_to(tm
 
 
 async def test_a_helper_in_a_session_of_its_own_dies_with_the_instance(opened: Pool) -> None:
-    helper = await result(opened, "helper", '"go"')
+    helper = await result(opened, "helper", "go")
     assert is_alive(helper)
 
     await opened.retire(1)
@@ -276,26 +266,23 @@ async def test_a_timeout_kills_helpers_too(opened: Pool, tmp_path: Path) -> None
         await exit_of(pid)
 
 
-async def test_a_closed_pool_leaves_no_group(tmp_path: Path) -> None:
-    need_cgroup(tmp_path)
-    async with pool(tmp_path, SOURCE) as opened:
-        await result(opened, "pid")
-        assert groups(tmp_path)
-
-    assert groups(tmp_path) == []
-
-
 ENGINE = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.support.executing import function, invocation, pool
 from tests.integration.executors.test_isolation import SOURCE
+from engine.executors.local.spawners import IsolationOptions
 from engine.isolation.rlimits import RlimitIsolation
 
+OPTIONS = {
+    "strongest": {},
+    "rlimits": {"isolation": RlimitIsolation()},
+    "sandbox": {"sandbox": IsolationOptions(isolation="bubblewrap")},
+}
+
 async def main():
-    isolation = {"isolation": RlimitIsolation()} if sys.argv[4] == "rlimits" else {}
-    async with pool(Path(sys.argv[1]), SOURCE, marker=sys.argv[3], **isolation) as opened:
+    async with pool(Path(sys.argv[1]), SOURCE, marker=sys.argv[3], **OPTIONS[sys.argv[4]]) as opened:
         pid = await opened.execute(function("pid"), invocation())
         helper = await opened.execute(function("helper"), invocation('"go"'))
         print("up", pid.result.decode(), helper.result.decode(), flush=True)

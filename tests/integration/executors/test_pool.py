@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,8 @@ from engine.logs.lines import plain
 from engine.model import Code, Mode, Outcome
 from engine.runtimes.interpreters import Interpreters
 from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, output, pid_of, pool
+from tests.support.instances import begin
 from tests.support.triggering import until
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE) as opened:
-        yield opened
-
 
 # --- choice of the instance ---
 
@@ -63,8 +56,7 @@ async def test_the_instance_used_last_is_used_first(opened: Pool, tmp_path: Path
 
 
 async def test_statistics_count_what_is_there(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    await running.pid()
+    running, _ = await begin(opened, tmp_path)
     await pid_of(opened)
 
     seen = opened.statistics()
@@ -93,25 +85,18 @@ async def test_lines_of_a_failed_start_without_a_request_are_kept(tmp_path: Path
     assert plain(LogFiles(tmp_path / "logs", 1 << 20).read_instances(1)) == b"leaving\n"
 
 
-async def test_lines_of_a_failed_start_are_in_the_log_of_its_request_alone(tmp_path: Path) -> None:
+async def test_an_attempt_whose_start_fails_never_begins_and_keeps_the_lines_in_its_log_alone(tmp_path: Path) -> None:
+    begins: list[None] = []
     failing = "\ndef failing(context):\n    print('failing')\n    raise RuntimeError\n"
     async with pool(tmp_path, SOURCE + failing) as opened:
-        outcome = await opened.execute(function("pid", initializer_handler="index.failing"), invocation())
-
-    assert output(outcome) == "failing\n" * TRIES
-    assert LogFiles(tmp_path / "logs", 1 << 20).read_instances(1) == b""
-
-
-async def test_an_attempt_whose_start_fails_never_begins(tmp_path: Path) -> None:
-    begins: list[None] = []
-    failing = "\ndef failing(context):\n    raise RuntimeError\n"
-    async with pool(tmp_path, SOURCE + failing) as opened:
         asked = function("pid", initializer_handler="index.failing")
-        await opened.execute(asked, invocation(), lambda: begins.append(None))
+        outcome = await opened.execute(asked, invocation(), lambda: begins.append(None))
         assert begins == []
         await opened.execute(function("pid"), invocation(), lambda: begins.append(None))
 
     assert begins == [None]
+    assert output(outcome) == "failing\n" * TRIES
+    assert LogFiles(tmp_path / "logs", 1 << 20).read_instances(1) == b""
 
 
 SLOW = """

@@ -8,10 +8,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from engine.executors.pool import Pool
 from engine.isolation.limits import Limits
@@ -20,7 +17,6 @@ from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
 from engine.model import Code
 from tests.support.executing import (
     SOURCE,
-    Running,
     exit_of,
     function,
     invocation,
@@ -31,12 +27,7 @@ from tests.support.executing import (
     pool,
     stop,
 )
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE) as opened:
-        yield opened
+from tests.support.instances import begin
 
 
 class SlowIsolation(RlimitIsolation):
@@ -52,8 +43,7 @@ class SlowIsolation(RlimitIsolation):
 
 
 async def test_a_killed_instance_is_a_failure_and_not_used_again(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path, say="so far")
-    pid = await running.pid()
+    running, pid = await begin(opened, tmp_path, say="so far")
     os.kill(pid, signal.SIGKILL)
 
     outcome = await running.outcome
@@ -65,8 +55,7 @@ async def test_a_killed_instance_is_a_failure_and_not_used_again(opened: Pool, t
 
 async def test_a_stopped_instance_ends_by_the_timeout(opened: Pool, tmp_path: Path) -> None:
     await opened.warm(function("wait", revision=1))
-    running = Running(opened, tmp_path, function("wait", timeout=2, revision=1))
-    pid = await running.pid()
+    running, pid = await begin(opened, tmp_path, function("wait", timeout=2, revision=1))
     stop(pid)
 
     assert (await running.outcome).code == Code.TIMEOUT

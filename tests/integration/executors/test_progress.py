@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from engine.executors.pool import Pool
 from engine.model import Code, Function
-from tests.support.executing import function, invocation, launched, pool
+from tests.support.executing import function, invocation, launched
 from tests.support.programs import program
 from tests.support.triggering import until
 
@@ -77,13 +76,6 @@ exports.wrong = async (event, context) => { context.reportProgress(NaN); };
 
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE) as opened:
-        (tmp_path / "code" / "index.js").write_text(NODE)
-        yield opened
 
 
 def node(handler: str) -> Function:

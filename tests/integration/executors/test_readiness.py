@@ -11,9 +11,10 @@ import pytest
 from engine.executors.allocator import Start, WaitingCalls
 from engine.executors.call import End
 from engine.executors.instance import Instance
+from engine.executors.pool import Pool
 from engine.model import Code
 from engine.runtimes.protocol import READY, Answer, Logged
-from tests.support.executing import function, invocation, pool
+from tests.support.executing import function, invocation
 
 SOURCE = """
 import pathlib
@@ -44,43 +45,40 @@ def runs(tmp_path: Path) -> int:
 
 
 async def test_a_request_that_started_the_instance_can_still_be_cancelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with pool(tmp_path, SOURCE) as opened:
-        told: list[bool] = []
-        asked = invocation()
-        when_ready(monkeypatch, lambda instance: told.append(opened.cancel(asked.key)))
-        outcome = await opened.execute(function("handler"), asked)
+    told: list[bool] = []
+    asked = invocation()
+    when_ready(monkeypatch, lambda instance: told.append(opened.cancel(asked.key)))
+    outcome = await opened.execute(function("handler"), asked)
 
     assert (told, outcome.code, runs(tmp_path)) == ([True], Code.CANCELLED, 0)
 
 
 async def test_a_request_that_waited_for_the_instance_can_still_be_cancelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with pool(tmp_path, SOURCE) as opened:
-        told: list[bool] = []
-        leader, follower = invocation(), invocation()
-        serve = WaitingCalls.serve
+    told: list[bool] = []
+    leader, follower = invocation(), invocation()
+    serve = WaitingCalls.serve
 
-        def serving(waiting: WaitingCalls, instance: Instance, start: Start | None = None) -> None:
-            serve(waiting, instance, start)
-            told.append(opened.cancel(follower.key))
+    def serving(waiting: WaitingCalls, instance: Instance, start: Start | None = None) -> None:
+        serve(waiting, instance, start)
+        told.append(opened.cancel(follower.key))
 
-        monkeypatch.setattr(WaitingCalls, "serve", serving)
-        shared = function("handler", concurrent_num=2)
-        outcomes = await asyncio.gather(*(opened.execute(shared, one) for one in (leader, follower)))
+    monkeypatch.setattr(WaitingCalls, "serve", serving)
+    shared = function("handler", concurrent_num=2)
+    outcomes = await asyncio.gather(*(opened.execute(shared, one) for one in (leader, follower)))
 
     assert ([one.code for one in outcomes], told) == ([Code.OK, Code.CANCELLED], [True])
     assert runs(tmp_path) == 1
 
 
 async def test_an_instance_that_ends_then_has_run_nothing_and_another_is_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with pool(tmp_path, SOURCE) as opened:
-        when_ready(monkeypatch, lambda instance: instance.kill(End.EXITED))
-        outcome = await opened.execute(function("handler"), invocation())
+    when_ready(monkeypatch, lambda instance: instance.kill(End.EXITED))
+    outcome = await opened.execute(function("handler"), invocation())
 
-        assert (outcome.code, outcome.result, runs(tmp_path)) == (Code.OK, b"done", 1)
-        assert opened.statistics().started == 2
+    assert (outcome.code, outcome.result, runs(tmp_path)) == (Code.OK, b"done", 1)
+    assert opened.statistics().started == 2

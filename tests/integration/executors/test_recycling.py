@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,14 @@ from engine.executors.pool import Pool
 from engine.logs.lines import plain
 from engine.model import Code, Function, Outcome
 from engine.model.controls import Controls
-from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, pool
+from tests.support.executing import SOURCE as BASIC
+from tests.support.executing import Running, exit_of, function, invocation, is_alive
+from tests.support.instances import begin
 from tests.support.programs import needs
 
-MORE = """
+SOURCE = (
+    BASIC
+    + """
 import asyncio, json, signal
 
 
@@ -53,6 +56,7 @@ def deaf(event, context):
         time.sleep(0.01)
     os._exit(3)
 """
+)
 
 NODE = """
 exports.warned = (event, context, callback) => {
@@ -60,15 +64,8 @@ exports.warned = (event, context, callback) => {
 };
 """
 
-
+POOL = {"term_grace": 60.0}
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE + MORE, term_grace=60.0) as opened:
-        (tmp_path / "code" / "index.js").write_text(NODE)
-        yield opened
 
 
 def control(opened: Pool, **controls: Any) -> None:
@@ -124,8 +121,7 @@ async def test_a_recycled_instance_ends_when_its_last_request_has_ended(opened: 
 
 async def test_a_waiting_request_is_not_served_by_a_recycled_instance(opened: Pool, tmp_path: Path) -> None:
     control(opened, recycle_requests=1)
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
+    running, pid = await begin(opened, tmp_path)
     waiting = Running(opened, tmp_path)
     assert (await running.finish()).ok
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,9 +16,13 @@ from engine.logs import causes
 from engine.logs.feed import FunctionLines, LogBoard
 from engine.logs.lines import TAIL, decode, plain
 from engine.model import Mode
-from tests.support.executing import SOURCE, Running, function, invocation, pool
+from tests.support.executing import SOURCE as BASIC
+from tests.support.executing import function, invocation, pool
+from tests.support.instances import begin
 
-MORE = """
+SOURCE = (
+    BASIC
+    + """
 
 def price(name):
     raise LookupError("no price of " + name)
@@ -54,12 +57,7 @@ def hangs(event, context):
 def unable(context):
     price("anything")
 """
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE + MORE) as opened:
-        yield opened
+)
 
 
 def errors(log: bytes) -> list[str]:
@@ -68,11 +66,11 @@ def errors(log: bytes) -> list[str]:
 
 async def test_the_log_of_a_failed_run_ends_with_type_message_frames_and_request_id(tmp_path: Path) -> None:
     board, seen, asked = LogBoard(), list[FunctionLines](), invocation('"tea"')
-    async with pool(tmp_path, SOURCE + MORE, board=board) as opened:
+    async with pool(tmp_path, SOURCE, board=board) as opened:
         with board.subscribed(seen.append, function_id=1):
             outcome = await opened.execute(function("handler"), asked)
 
-    file, line = tmp_path / "code" / "index.py", (SOURCE + MORE).split("\n").index(MORE.split("\n")[3]) + 1
+    file, line = tmp_path / "code" / "index.py", SOURCE.split("\n").index("def price(name):") + 2
     message = "function invocation exception, error: LookupError: no price of tea"
     assert plain(outcome.log).decode().splitlines() == [
         "looking for tea",
@@ -126,8 +124,7 @@ async def test_the_log_of_a_failed_synchronous_call_is_kept_with_its_function(op
 
 
 async def test_a_cancelled_run_says_so_in_its_log_and_not_in_that_of_the_engine(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    await running.pid()
+    running, _ = await begin(opened, tmp_path)
     with capture_logs() as logged:
         opened.cancel(running.invocation.key)
         outcome = await running.outcome

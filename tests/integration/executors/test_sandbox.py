@@ -9,11 +9,10 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -28,7 +27,7 @@ from engine.isolation.orphans import kill_orphans
 from engine.isolation.processes import carries, marked
 from engine.model import Code, CodePackage, Dependency
 from engine.runtimes.interpreters import WORKERS, Interpreters, own_interpreter
-from tests.integration.executors.test_isolation import groups, need_cgroup
+from tests.integration.executors.test_isolation import engine_process, groups, instances_of, need_cgroup
 from tests.support.executing import SOURCE as BASIC
 from tests.support.executing import (
     exit_of,
@@ -42,6 +41,7 @@ from tests.support.executing import (
     pool,
     stop,
 )
+from tests.support.instances import result
 from tests.support.programs import needs, program
 from tests.support.triggering import until
 
@@ -103,7 +103,7 @@ def hoard(event, context):
 
 
 def hold(event, context):
-    kept = bytearray(event["megabytes"] << 20)
+    kept = bytearray(200 << 20)
     kept[::4096] = bytes(b"x") * len(kept[::4096])
     time.sleep(60)
 
@@ -170,38 +170,13 @@ def listen(event, context):
         return "connected"
 '''
 )
-SERVER = """
-import http.server, uuid
-
-name = uuid.uuid4().hex.encode()
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(name)))
-        self.end_headers()
-        self.wfile.write(name)
-
-http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
-"""
 LAYER: dict[str, Any] = {"id": "1", "dep_id": "1", "project": "p", "name": "l", "version": 1, "runtime": "Python3.10"}
 LAYER |= {"etag": "", "code": CodePackage(sha256="1", digest="", size=1)}
 SANDBOX = IsolationOptions(isolation="bubblewrap", tmp_size=16)
+POOL = {"sandbox": SANDBOX}
 
 
 pytestmark = needs("bwrap")
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE, sandbox=SANDBOX) as opened:
-        yield opened
-
-
-async def result(opened: Pool, handler: str, event: Any = None, **fields: Any) -> Any:
-    outcome = await opened.execute(function(handler, **fields), invocation(json.dumps(event or {})))
-    assert outcome.ok, outcome
-    return json.loads(outcome.result) if outcome.result.startswith((b"[", b"{")) else outcome.result.decode()
 
 
 # --- view of the host ---
@@ -290,20 +265,22 @@ async def test_layers_are_there_read_only(tmp_path: Path) -> None:
 # --- limits ---
 
 
-async def test_files_of_the_temporary_folder_are_no_memory_of_the_function(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, sandbox=IsolationOptions(isolation="bubblewrap", tmp_size=200)) as opened:
-        filled = await opened.execute(function("fill", memory_size=64), invocation())
-        hoarded = await opened.execute(function("hoard", memory_size=64), invocation())
+@pytest.mark.parametrize(
+    ("handler", "tmp_size", "code", "words"),
+    [
+        ("fill", 200, Code.DISK_FULL, "No space left"),
+        ("hoard", 200, Code.OUT_OF_MEMORY, ""),
+        ("hold", 4096, Code.OUT_OF_MEMORY, ""),
+    ],
+)
+async def test_files_of_the_temporary_folder_are_no_memory_and_leave_none_to_the_function(
+    tmp_path: Path, handler: str, tmp_size: int, code: Code, words: str
+) -> None:
+    options = IsolationOptions(isolation="bubblewrap", tmp_size=tmp_size)
+    async with pool(tmp_path, SOURCE, sandbox=options) as opened:
+        outcome = await opened.execute(function(handler, memory_size=64), invocation())
 
-    assert (filled.code, hoarded.code) == (Code.DISK_FULL, Code.OUT_OF_MEMORY)
-    assert "No space left" in filled.message
-
-
-async def test_memory_that_the_files_have_left_is_not_the_function_s(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, sandbox=IsolationOptions(isolation="bubblewrap", tmp_size=4096)) as opened:
-        outcome = await opened.execute(function("hold", memory_size=64), invocation('{"megabytes": 200}'))
-
-    assert outcome.code == Code.OUT_OF_MEMORY
+    assert (outcome.code, words in outcome.message) == (code, True)
 
 
 async def test_processes_and_descriptors_are_limited(tmp_path: Path) -> None:
@@ -318,27 +295,6 @@ async def test_without_network_there_is_loopback_only(tmp_path: Path) -> None:
     async with pool(tmp_path, SOURCE, sandbox=IsolationOptions(isolation="bubblewrap", network=False)) as opened:
         assert (await result(opened, "look"))["interfaces"] == ["lo"]
         assert await result(opened, "listen") == "connected"
-
-
-# --- other programs ---
-
-
-@pytest.mark.parametrize("isolation", ["bubblewrap", "process"])
-async def test_servers_that_all_listen_on_one_port_run_side_by_side(
-    tmp_path: Path, isolation: Literal["bubblewrap", "process"]
-) -> None:
-    async with pool(tmp_path, "", sandbox=IsolationOptions(isolation=isolation, http_network="own")) as opened:
-        (tmp_path / "code" / "server.py").write_text(SERVER)
-        (tmp_path / "code" / "bootstrap").write_text("#!/bin/sh\nexec python3 server.py\n")
-        (tmp_path / "code" / "bootstrap").chmod(0o755)
-        event = json.dumps({"httpMethod": "GET", "path": "/", "headers": {}, "body": "", "isBase64Encoded": False})
-        asked = function("a.b", runtime="http")
-        assert all(await asyncio.gather(opened.warm(asked), opened.warm(asked)))
-        one, other = await asyncio.gather(*(opened.execute(asked, invocation(event)) for _ in range(2)))
-
-    assert opened.http_network == "own"
-    assert (one.ok, other.ok) == (True, True), (one, other)
-    assert json.loads(one.result)["body"] != json.loads(other.result)["body"]
 
 
 # --- endings ---
@@ -391,8 +347,7 @@ async def test_the_next_instance_is_forked_in_the_same_sandbox(opened: Pool) -> 
 
 
 async def test_a_sandbox_without_instances_is_closed(opened: Pool) -> None:
-    spawner = local_spawner(opened)
-    assert isinstance(spawner, SandboxSpawner)
+    spawner = spawner_of(opened)
     spawner._linger = 0
     await pid_of(opened)
     (template,) = spawner._templates.values()
@@ -441,35 +396,41 @@ async def test_a_sandbox_that_is_stopped_is_left_to_its_instances_and_a_new_one_
     await stopped.closed.wait()
 
 
-async def test_a_sandbox_that_cannot_be_made_is_an_engine_s_fault_that_says_why(opened: Pool, tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "tmp" / "sandbox")
-    outcome = await opened.execute(function("pid"), invocation())
-
-    assert (outcome.code, "passwd" in outcome.message) == (Code.ENGINE, True)
+def remove_sandbox(opened: Pool) -> None:
+    shutil.rmtree(spawner_of(opened)._bubblewrap.folder)
 
 
-async def test_a_bubblewrap_that_is_gone_is_told_with_what_to_do(opened: Pool) -> None:
+def remove_bubblewrap(opened: Pool) -> None:
     spawner = spawner_of(opened)
     spawner._bubblewrap = replace(spawner._bubblewrap, program="/nowhere/bwrap")
-    outcome = await opened.execute(function("pid"), invocation())
-
-    assert outcome.code == Code.ENGINE
-    assert "No such file or directory (/nowhere/bwrap); it ran before: install it again" in outcome.message
 
 
-async def test_a_sandbox_that_cannot_be_set_up_is_the_engine_s_fault(opened: Pool) -> None:
+def spoil_fence(opened: Pool) -> None:
     spawner_of(opened)._fence["tmp"] = -1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (remove_sandbox, "passwd"),
+        (remove_bubblewrap, "No such file or directory (/nowhere/bwrap); it ran before: install it again"),
+        (spoil_fence, "mount: Invalid argument"),
+    ],
+)
+async def test_a_sandbox_that_cannot_be_made_is_the_engine_s_fault_that_says_why(
+    opened: Pool, spoil: Callable[[Pool], None], words: str
+) -> None:
+    spoil(opened)
     outcome = await opened.execute(function("pid"), invocation())
 
-    assert outcome.code == Code.ENGINE
-    assert "mount: Invalid argument" in outcome.message
+    assert (outcome.code, words in outcome.message) == (Code.ENGINE, True), outcome
 
 
 async def test_a_failed_setup_is_the_engine_s_fault_although_the_socket_closes_first(
     opened: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawner, loop = spawner_of(opened), asyncio.get_running_loop()
-    spawner._fence["tmp"] = -1
+    spoil_fence(opened)
     spawned, send_descriptors = ForkedChild.spawned, LocalChannel.send_descriptors
 
     async def spawned_late(child: ForkedChild) -> None:
@@ -501,28 +462,9 @@ async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
     assert kill_orphans(marker(tmp_path)) == []
 
 
-ENGINE = """
-import asyncio, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from tests.support.executing import function, invocation, pool
-from tests.integration.executors.test_sandbox import SOURCE, SANDBOX
-
-async def main():
-    async with pool(Path(sys.argv[1]), SOURCE, marker=sys.argv[3], sandbox=SANDBOX) as opened:
-        await opened.execute(function("helper"), invocation())
-        print("up", flush=True)
-        await opened.execute(function("helper"), invocation('{"hang": true}'))
-
-asyncio.run(main())
-"""
-
-
 async def test_after_kill_9_of_the_engine_nothing_of_it_runs(tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[3])
-    command = [sys.executable, "-c", ENGINE, str(tmp_path), root, marker(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as dead:  # noqa: ASYNC220  (it is at once)
-        await asyncio.to_thread(lambda: next(line for line in dead.stdout or () if line == b"up\n"))
+    with engine_process(tmp_path, "sandbox") as dead:
+        await asyncio.to_thread(instances_of, dead)
         left = functions(tmp_path)
         dead.send_signal(signal.SIGKILL)
 

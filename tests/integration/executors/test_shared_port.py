@@ -23,19 +23,23 @@ from tests.support.programs import needs
 
 ROOT = Path(__file__).parents[3]
 OWN = IsolationOptions(isolation="process", fork_server="off", http_network="own")
+FORKED = IsolationOptions(isolation="process", http_network="own")
 SANDBOXED = IsolationOptions(isolation="bubblewrap")
+OWN_SANDBOXED = IsolationOptions(isolation="bubblewrap", http_network="own")
 
 
 @pytest.fixture(
     params=[
         pytest.param(OWN, marks=needs_network, id="own"),
+        pytest.param(FORKED, marks=needs_network, id="own and forked"),
+        pytest.param(OWN_SANDBOXED, marks=(needs_network, needs("bwrap")), id="own in a sandbox"),
         pytest.param(NO_ISOLATION, marks=needs_mapping, id="mapped"),
         pytest.param(SANDBOXED, marks=(needs_mapping, needs("bwrap")), id="mapped in a sandbox"),
     ]
 )
 async def apart(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pool]:
     async with pool(tmp_path, "", sandbox=request.param) as opened:
-        assert opened.http_network == ("own" if request.param is OWN else "mapped")
+        assert opened.http_network == ("own" if request.param.http_network == "own" else "mapped")
         HTTP.write(tmp_path / "code")
         yield opened
 
@@ -92,17 +96,17 @@ def test_on_one_port_an_idle_instance_makes_room_and_a_busy_one_does_not(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("asked", "shared_port", "limit"),
-    [(HTTP, False, 800), (HTTP, True, 2), (CUSTOM, True, 800)],
+    ("asked", "fields", "shared_port", "limit"),
+    [
+        (HTTP, {}, False, 800),
+        (HTTP, {}, True, 2),
+        (HTTP, {"max_instances": 0}, True, 0),
+        (CUSTOM, {}, True, 800),
+        (CUSTOM, {"max_instances": 0}, True, 0),
+        (CUSTOM, {"max_instances": -1}, True, -1),
+    ],
 )
-def test_a_function_whose_servers_share_a_port_has_one_instance(asked: Dialect, shared_port: bool, limit: int) -> None:
-    assert request_limit(asked.function(concurrent_num=2), shared_port=shared_port) == limit
-
-
-@pytest.mark.parametrize("instances", [0, -1])
-def test_without_a_limit_or_disabled_it_stays_so(instances: int) -> None:
-    assert request_limit(CUSTOM.function(max_instances=instances, concurrent_num=2), shared_port=True) == instances
-
-
-def test_a_disabled_http_function_stays_disabled() -> None:
-    assert request_limit(HTTP.function(max_instances=0), shared_port=True) == 0
+def test_an_enabled_function_whose_servers_share_a_port_has_one_instance(
+    asked: Dialect, fields: dict[str, int], shared_port: bool, limit: int
+) -> None:
+    assert request_limit(asked.function(concurrent_num=2, **fields), shared_port=shared_port) == limit

@@ -6,19 +6,20 @@ import asyncio
 import os
 import select
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from engine.executors.logs import LogFiles
 from engine.executors.outcomes import MAX_COLLATERAL
 from engine.executors.pool import Pool
 from engine.logs.lines import plain
-from engine.model import Code, Function
-from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, launched, pid_of, pool
+from engine.model import Code, Function, Outcome
+from tests.support.executing import SOURCE as BASIC
+from tests.support.executing import Running, exit_of, function, invocation, is_alive, launched, pid_of, pool
+from tests.support.instances import begin
 
-HOOKS = """
+SOURCE = (
+    BASIC
+    + """
 import pathlib
 
 HERE = pathlib.Path(__file__).parent
@@ -40,21 +41,12 @@ def raw(event, context):
     os.write(2, b"raw\\n")
 
 
-def pre_stop():
-    (HERE / "said").write_text("bye")
-
-
 def endless():
     (HERE / "said").write_text("still")
     while True:
         time.sleep(60)
 """
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
-    async with pool(tmp_path, SOURCE + HOOKS) as opened:
-        yield opened
+)
 
 
 def shared(concurrency: int = 2, **fields: object) -> Function:
@@ -101,15 +93,18 @@ async def test_a_retired_instance_goes_when_its_last_request_is_done(opened: Poo
 # --- failure of one of several requests ---
 
 
-async def test_an_answer_that_is_there_counts_although_a_neighbour_is_cancelled(opened: Pool, tmp_path: Path) -> None:
+async def beside_an_answer(opened: Pool, folder: Path) -> tuple[Running, asyncio.Future[Outcome]]:
+    """Return a running call and its neighbour, whose answer is there while the loop has not read it yet."""
     asked = function("either", concurrent_num=2)
-    running = Running(opened, tmp_path, asked)
-    await running.pid()
+    running, _ = await begin(opened, folder, asked)
     answered = asyncio.ensure_future(opened.execute(asked, invocation()))
     await asyncio.sleep(0)
-    select.select(
-        [launched(opened).channel._fd], [], []
-    )  # the answer is there, but the blocked loop cannot read it yet
+    select.select([launched(opened).channel._fd], [], [])  # blocks the loop
+    return running, answered
+
+
+async def test_an_answer_that_is_there_counts_although_a_neighbour_is_cancelled(opened: Pool, tmp_path: Path) -> None:
+    running, answered = await beside_an_answer(opened, tmp_path)
 
     assert opened.cancel(running.invocation.key)
     assert [(await running.outcome).code, (await answered).code] == [Code.CANCELLED, Code.OK]
@@ -118,12 +113,7 @@ async def test_an_answer_that_is_there_counts_although_a_neighbour_is_cancelled(
 async def test_a_request_given_up_as_its_answer_arrives_costs_its_neighbour_no_retry(
     opened: Pool, tmp_path: Path
 ) -> None:
-    asked = function("either", concurrent_num=2)
-    running = Running(opened, tmp_path, asked)
-    await running.pid()
-    given_up = asyncio.ensure_future(opened.execute(asked, invocation()))
-    await asyncio.sleep(0)
-    select.select([launched(opened).channel._fd], [], [])
+    running, given_up = await beside_an_answer(opened, tmp_path)
     await asyncio.sleep(0)  # the loop reads the answer in this turn, after this task
     given_up.cancel()
 
@@ -144,10 +134,8 @@ async def test_the_timeout_of_one_costs_the_others_no_retry(opened: Pool, tmp_pa
 async def test_a_death_among_several_is_nobodys_fault_until_the_third_time(opened: Pool, tmp_path: Path) -> None:
     unlucky, codes = invocation(), []
     for _ in range(MAX_COLLATERAL):
-        other = Running(opened, tmp_path, shared())
-        pid = await other.pid()
-        running = Running(opened, tmp_path, shared(), asked_as=unlucky)
-        await running.pid()
+        other, pid = await begin(opened, tmp_path, shared())
+        running, _ = await begin(opened, tmp_path, shared(), asked_as=unlucky)
         os.kill(pid, signal.SIGKILL)
         codes.append(((await running.outcome).code, (await other.outcome).code))
 
@@ -184,15 +172,6 @@ async def test_an_initializer_is_tried_three_times_each_on_a_new_instance(opened
 # --- end ---
 
 
-async def test_an_instance_without_work_runs_its_pre_stop_hook(opened: Pool, tmp_path: Path) -> None:
-    await pid_of(opened, pre_stop_handler="index.pre_stop")
-
-    await opened.retire(1)
-
-    assert (tmp_path / "code" / "said").read_text() == "bye"
-    assert opened.statistics().retired == 1
-
-
 async def test_a_pre_stop_hook_without_end_is_cut_off(opened: Pool, tmp_path: Path) -> None:
     pid = await pid_of(opened, pre_stop_handler="index.endless", pre_stop_timeout=3)
 
@@ -202,7 +181,7 @@ async def test_a_pre_stop_hook_without_end_is_cut_off(opened: Pool, tmp_path: Pa
 
 
 async def test_a_pool_that_closes_waits_for_no_pre_stop_hook(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE + HOOKS) as opened:
+    async with pool(tmp_path, SOURCE) as opened:
         pid = await pid_of(opened, pre_stop_handler="index.endless", pre_stop_timeout=90)
 
     assert not is_alive(pid)
@@ -210,7 +189,7 @@ async def test_a_pool_that_closes_waits_for_no_pre_stop_hook(tmp_path: Path) -> 
 
 async def test_raw_output_of_an_instance_of_several_is_the_instances_own(tmp_path: Path) -> None:
     asked = function("raw", concurrent_num=2)
-    async with pool(tmp_path, SOURCE + HOOKS) as opened:
+    async with pool(tmp_path, SOURCE) as opened:
         outcome = await opened.execute(asked, invocation())
         await opened.drain()
 

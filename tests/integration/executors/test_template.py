@@ -20,13 +20,11 @@ import pytest
 from engine.executors.local.spawners import NO_ISOLATION, HostSpawner, IsolationOptions
 from engine.executors.local.template import Template
 from engine.executors.pool import Pool
-from engine.isolation.orphans import kill_orphans
 from engine.isolation.processes import marked
 from engine.model import Code
 from engine.runtimes.interpreters import Interpreters, own_interpreter
 from tests.support.executing import SOURCE as BASIC
 from tests.support.executing import (
-    Running,
     exit_of,
     function,
     invocation,
@@ -38,6 +36,7 @@ from tests.support.executing import (
     pool,
     stop,
 )
+from tests.support.instances import begin, result
 from tests.support.triggering import until
 
 SOURCE = (
@@ -141,14 +140,8 @@ def children(pid: int) -> str:
 
 
 async def look(opened: Pool, **fields: Any) -> dict[str, Any]:
-    outcome = await opened.execute(function("look", **fields), invocation())
-    assert outcome.ok, outcome
-    found: dict[str, Any] = json.loads(outcome.result)
+    found: dict[str, Any] = await result(opened, "look", **fields)
     return found
-
-
-async def test_an_instance_is_a_child_of_the_template(opened: Pool) -> None:
-    assert parent(await pid_of(opened)) == template_of(opened).pid
 
 
 async def test_a_forked_instance_finds_what_a_program_of_its_own_would(opened: Pool, tmp_path: Path) -> None:
@@ -164,9 +157,7 @@ async def test_a_forked_instance_finds_what_a_program_of_its_own_would(opened: P
 
 
 async def test_a_forked_instance_can_start_workers_of_its_own(opened: Pool) -> None:
-    outcome = await opened.execute(function("spread", timeout=60), invocation())
-
-    assert outcome.result == b"[1, 4, 9]", outcome
+    assert await result(opened, "spread", timeout=60) == [1, 4, 9]
 
 
 async def test_a_time_zone_of_the_function_counts(opened: Pool) -> None:
@@ -174,15 +165,12 @@ async def test_a_time_zone_of_the_function_counts(opened: Pool) -> None:
 
 
 async def test_what_only_a_new_program_can_take_up_makes_a_new_program(opened: Pool) -> None:
-    found = await opened.execute(function("pid", user_data={"MALLOC_ARENA_MAX": "2"}), invocation())
-
-    assert parent(int(found.result)) == os.getpid()
+    assert parent(await pid_of(opened, user_data={"MALLOC_ARENA_MAX": "2"})) == os.getpid()
 
 
 async def test_two_instances_draw_different_numbers(opened: Pool) -> None:
-    draws = [await opened.execute(function("draw", revision=number), invocation()) for number in (1, 2)]
+    one, other = [await result(opened, "draw", revision=number) for number in (1, 2)]
 
-    one, other = (json.loads(draw.result) for draw in draws)
     assert not set(one) & set(other)
 
 
@@ -194,9 +182,7 @@ async def test_files_named_like_modules_that_the_template_has_loaded_win(opened:
         "def handler(event, context): return [one.__file__ for one in (base64, selectors, socket)]"
     )
 
-    outcome = await opened.execute(function("found.handler"), invocation())
-
-    assert {Path(file).parent for file in json.loads(outcome.result)} == {tmp_path / "code"}
+    assert {Path(file).parent for file in await result(opened, "found.handler")} == {tmp_path / "code"}
 
 
 async def test_what_a_dead_instance_had_forked_is_swept_up(opened: Pool, tmp_path: Path) -> None:
@@ -208,37 +194,29 @@ async def test_what_a_dead_instance_had_forked_is_swept_up(opened: Pool, tmp_pat
         await exit_of(pid)
 
 
-async def test_when_the_template_dies_running_calls_finish_and_a_new_one_comes(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
+async def test_when_the_template_dies_running_calls_finish_or_are_cancelled_and_a_new_one_comes(
+    opened: Pool, tmp_path: Path
+) -> None:
+    running, pid = await begin(opened, tmp_path)
+    unwanted, other = await begin(opened, tmp_path)
     dead = template_of(opened)
     os.kill(dead.pid, signal.SIGKILL)
     await dead.closed.wait()
 
+    assert opened.cancel(unwanted.invocation.key)
+    assert (await unwanted.outcome).code == Code.CANCELLED
+    await exit_of(other)
     assert (await running.finish()).result == str(pid).encode()
     assert await pid_of(opened, revision=1) > 0  # starts the next template
     await ready(opened)
     assert parent(await pid_of(opened, revision=2)) == template_of(opened).pid
 
 
-async def test_an_instance_whose_template_is_gone_can_be_cancelled(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
-    dead = template_of(opened)
-    os.kill(dead.pid, signal.SIGKILL)
-    await dead.closed.wait()
-
-    assert opened.cancel(running.invocation.key)
-    assert (await running.outcome).code == Code.CANCELLED
-    await exit_of(pid)
-
-
 async def test_a_template_that_is_stopped_holds_no_dead_instance(
     opened: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.executors.local.template._STATUS_TIMEOUT", 0.05)
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
+    running, pid = await begin(opened, tmp_path)
     stop(template_of(opened).pid)
     os.kill(pid, signal.SIGKILL)
 
@@ -248,8 +226,8 @@ async def test_a_template_that_is_stopped_holds_no_dead_instance(
 
 
 async def test_a_template_that_is_stopped_delays_one_start_and_is_given_up(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid, stopped = await running.pid(), template_of(opened)
+    running, pid = await begin(opened, tmp_path)
+    stopped = template_of(opened)
     stopped._max_wait = 0.1
     os.kill(stopped.pid, signal.SIGSTOP)
     late = await opened.execute(function("pid"), invocation())
@@ -264,11 +242,14 @@ async def test_a_template_that_is_stopped_delays_one_start_and_is_given_up(opene
     await stopped.closed.wait()
 
 
-async def test_a_death_that_is_settled_late_is_not_taken_for_that_of_another(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid, reaped = await running.pid(), reap_later(opened)
+async def test_a_process_id_stays_taken_until_its_death_is_settled_which_is_not_taken_for_that_of_another(
+    opened: Pool, tmp_path: Path
+) -> None:
+    running, pid = await begin(opened, tmp_path)
+    reaped = reap_later(opened)
     os.kill(pid, signal.SIGKILL)
     await running.outcome
+    assert state(pid) == "Z"
     other = await pid_of(opened)  # the second instance has reused the first one's descriptor numbers
     reaped()
 
@@ -277,21 +258,8 @@ async def test_a_death_that_is_settled_late_is_not_taken_for_that_of_another(ope
     assert is_alive(other)
 
 
-async def test_a_process_id_stays_taken_until_the_engine_gives_it_back(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
-    reaped = reap_later(opened)
-    os.kill(pid, signal.SIGKILL)
-    await running.outcome
-
-    assert state(pid) == "Z"
-    reaped()
-    await exit_of(pid)
-
-
 async def test_with_the_engine_everything_forked_is_gone(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
+    running, pid = await begin(opened, tmp_path)
     template_of(opened).close()  # same effect on the template as a killed engine
 
     await exit_of(pid)
@@ -299,18 +267,8 @@ async def test_with_the_engine_everything_forked_is_gone(opened: Pool, tmp_path:
     await running.outcome
 
 
-async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, sandbox=FORKING, interpreters=own()) as opened:
-        await ready(opened)
-        await pid_of(opened)
-
-    assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
-    assert kill_orphans(marker(tmp_path)) == []
-
-
 async def test_a_fork_that_fails_costs_no_other_instance(opened: Pool, tmp_path: Path) -> None:
-    running = Running(opened, tmp_path)
-    pid = await running.pid()
+    running, pid = await begin(opened, tmp_path)
     template = template_of(opened)
     await until(lambda: state(template.pid) == "S")  # sleeping: the template has loaded everything
     used = {int(fd) for fd in os.listdir(f"/proc/{template.pid}/fd")}
