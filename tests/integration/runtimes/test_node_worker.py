@@ -20,6 +20,7 @@ from engine.logs.lines import decode
 from engine.model import Code, CodePackage, Dependency, Function, Outcome
 from tests.integration.executors.test_template import ready
 from tests.support.executing import function, invocation, marker, pool
+from tests.support.instances import lines, value
 from tests.support.programs import needs
 
 pytestmark = [
@@ -59,15 +60,6 @@ def write(folder: Path, path: str, text: str) -> None:
     file = folder / "code" / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-
-
-def value(outcome: Outcome) -> Any:
-    assert outcome.ok, outcome
-    return json.loads(outcome.result)
-
-
-def lines(outcome: Outcome) -> list[tuple[str, str]]:
-    return [(line.stream, line.text) for line in decode(outcome.log) if line.stream != "error"]
 
 
 # --- handlers ---------------------------------------------------------------------------------------------------
@@ -118,32 +110,6 @@ async def test_modules_of_both_kinds_are_loaded(folder: Path, run: Any, path: st
     assert (await run(node(handler))).result == b"ok"
 
 
-@pytest.mark.parametrize(
-    ("handler", "kind", "text"),
-    [
-        ("nofile.handler", "FunctionLoadError", "no file nofile.js"),
-        ("broken.handler", "FunctionLoadError", "SyntaxError: Unexpected token"),
-        ("needy.handler", "FunctionLoadError", "Cannot find module 'not-installed'"),
-        ("late.handler", "Error", "after loading"),
-        ("leaving.handler", "Error", "process.exit(4) was called"),
-        ("nohandler", "FunctionConfigError", "no exported function 'nohandler'"),
-        ("notAFunction", "FunctionConfigError", "no exported function 'notAFunction'"),
-        ("four", "FunctionConfigError", "declares 4 parameters, more than the three"),
-    ],
-)
-async def test_an_entry_that_cannot_be_used_is_4001(folder: Path, run: Any, handler: str, kind: str, text: str) -> None:
-    write(folder, "broken.js", "\nconst a = {;")
-    write(folder, "needy.js", "require('not-installed')")
-    write(folder, "late.mjs", "setTimeout(() => { throw new Error('after loading') }); await new Promise(() => {})")
-    write(folder, "leaving.js", "process.exit(4)")
-
-    outcome = await run(node(handler))
-
-    assert (outcome.code, json.loads(outcome.result)["errorType"]) == (Code.ENTRY_NOT_FOUND, kind)
-    assert text in outcome.message
-    assert outcome.message.startswith("function entry exception, error: ")
-
-
 @pytest.mark.parametrize("handler", ["m.go", "n.go"])
 async def test_packages_lie_beside_the_code_or_in_dependencies(tmp_path: Path, handler: str) -> None:
     packages = {"near": "code/node_modules", "far": "layer/node_modules", "aws": "layer/nodejs/node_modules"}
@@ -183,22 +149,6 @@ async def test_what_the_initializer_prints_is_the_first_requests(run: Any) -> No
     outcomes = [await run(asked) for _ in range(2)]
 
     assert [lines(outcome) for outcome in outcomes] == [[("stdout", "initialized starts")], []]
-
-
-@pytest.mark.parametrize(
-    ("name", "code", "text"),
-    [
-        ("raisingInitializer", Code.INITIALIZER_ERROR, "RangeError: no database"),
-        ("refusingInitializer", Code.INITIALIZER_ERROR, "Error: no database"),
-        ("leavingInitializer", Code.INITIALIZER_ERROR, "process.exit(1) was called"),
-        ("dyingInitializer", Code.INIT_FAILED, "killed by SIGKILL"),
-        ("absent", Code.ENTRY_NOT_FOUND, "'absent'"),
-    ],
-)
-async def test_a_failed_initializer_is_an_outcome(run: Any, name: str, code: Code, text: str) -> None:
-    outcome = await run(node("starts", initializer_handler=f"index.{name}"))
-
-    assert (outcome.code, text in outcome.message) == (code, True), outcome
 
 
 async def test_the_pre_stop_handler_has_the_last_word(tmp_path: Path, opened: Pool) -> None:
@@ -274,72 +224,6 @@ async def test_a_large_event_arrives_whole(run: Any) -> None:
     event = ["é" * 1_000_000, list(range(200_000))]
 
     assert value(await run(node("echo"), event)) == event
-
-
-# --- the context ------------------------------------------------------------------------------------------------
-
-
-async def test_the_context_answers_everything_documented(run: Any) -> None:
-    asked = node("ask", user_data={"a": "1"}, encrypted_user_data={"s": "2"}, memory_size=512, version="v3")
-    questions = {
-        "getUserData": (["s"], "2"), "getProjectID": ([], "p"), "getPackage": ([], "default"),
-        "getFunctionName": ([], "ask"), "getVersion": ([], "v3"), "getAlias": ([], "live"),
-        "getMemorySize": ([], 512), "getCPUNumber": ([], 600), "getRunningTimeInSeconds": ([], 30),
-        "getToken": ([], ""), "getAuthToken": ([], ""), "getAccessKey": ([], ""), "getSecretKey": ([], ""),
-        "getSecurityAccessKey": ([], ""), "getSecuritySecretKey": ([], ""), "getSecurityToken": ([], ""),
-        "getWorkflowID": ([], ""), "getWorkflowRunID": ([], ""), "getWorkflowStateID": ([], ""),
-        "getState": ([], None), "getInvokeProperty": ([], ""), "getStream": ([], None), "getSessionID": ([], ""),
-    }  # fmt: skip
-
-    answers = value(await run(asked, [[name, args] for name, (args, _) in questions.items()]))
-
-    assert answers == {name: answer for name, (_, answer) in questions.items()}
-
-
-async def test_the_context_has_the_names_of_aws_lambda(run: Any) -> None:
-    expected = {
-        "functionName": "named",
-        "functionVersion": "v3",
-        "invokedFunctionArn": "arn:aws:lambda:local-1:p:function:named:live",
-        "memoryLimitInMB": "512",
-        "logGroupName": "/aws/lambda/named",
-    }
-    names = [*expected, "awsRequestId", "logStreamName"]
-
-    answers = value(await run(node("named", memory_size=512, version="v3"), names))
-    left = value(await run(node("ask"), [["getRemainingTimeInMillis", []], ["getRequestID", []]]))
-
-    assert {name: answers[name] for name in expected} == expected
-    assert answers["awsRequestId"].startswith("00000000-")
-    assert answers["logStreamName"].startswith("[v3]")
-    assert 20_000 < left["getRemainingTimeInMillis"] <= 30_000
-
-
-async def test_user_data_never_raises(run: Any) -> None:
-    asked = node("userData", encrypted_user_data={"s": "2"})
-
-    answers = value(await run(asked, [["s"], ["none"], ["none", "default"], ["toString"], []]))
-
-    assert answers == ["2", None, "default", None, {"s": "2"}]
-
-
-async def test_the_environment_is_the_documented_one_and_the_users(folder: Path, run: Any) -> None:
-    asked = node("environment", user_data={"COLOUR": "red"})
-
-    seen = value(await run(asked))
-
-    env, code = seen["env"], str(folder / "code")
-    assert (env["COLOUR"], env["RUNTIME_FUNC_NAME"], env["RUNTIME_MEMORY"]) == ("red", "environment", "128")
-    assert {n for n in env if not n.startswith(("RUNTIME_", "FUNCTIOND_"))} == {
-        "PATH",
-        "LANG",
-        "HOME",
-        "TMPDIR",
-        "COLOUR",
-        "PRE_STOP_HANDLER",
-        "PRE_STOP_TIMEOUT",
-    }
-    assert (seen["cwd"], seen["argv"], seen["stdin"]) == (code, [code], "")
 
 
 async def test_programs_that_it_starts_do_not_inherit_the_socket(tmp_path: Path) -> None:
@@ -446,11 +330,3 @@ async def test_an_endless_function_times_out_with_its_lines(run: Any, opened: Po
     outcome = await run(node("endless", timeout=2, revision=1))
 
     assert (outcome.code, lines(outcome)) == (Code.TIMEOUT, [("stdout", "so far")])
-
-
-async def test_the_peak_of_memory_is_the_childs_and_not_the_engines(run: Any) -> None:
-    ballast = bytearray(b"x" * (200 << 20))
-
-    outcome = await run(node("nothing"))
-
-    assert 20 << 20 < outcome.memory_used < 150 << 20 < len(ballast)

@@ -80,6 +80,11 @@ def answer(folder: Path, source: str, event: Any = None, **setup: Any) -> Answer
         ("raise KeyError('a')", Code.USER_EXCEPTION, "function invocation exception, error: KeyError: 'a'"),
         ("raise Exception", Code.USER_EXCEPTION, "function invocation exception, error: Exception"),
         ("import sys; sys.exit(3)", Code.USER_EXCEPTION, "function invocation exception, error: SystemExit: 3"),
+        (
+            "raise type('Hostile', (Exception,), {'__str__': lambda self: 1 / 0})",  # an error without a text
+            Code.USER_EXCEPTION,
+            "function invocation exception, error: Hostile",
+        ),
         ("raise KeyboardInterrupt", Code.USER_EXCEPTION, "function invocation exception, error: KeyboardInterrupt"),
         (
             "(lambda f: f(f))(lambda f: f(f))",
@@ -97,6 +102,7 @@ def answer(folder: Path, source: str, event: Any = None, **setup: Any) -> Answer
             Code.DISK_FULL,
             "function disk usage exceeded, error: OSError: ",
         ),
+        ("a = []; a.append(a); return a", Code.BAD_RESULT, "function result is invalid, error: ValueError: Circular"),
         ("return b'bytes'", Code.BAD_RESULT, "function result is invalid, error: TypeError: Object of type bytes"),
         (
             "import array; return {'widths': array.array('i', [1])}",  # like an array of numpy

@@ -69,9 +69,11 @@ exports.terminatedGently = (event, context, callback) => {
   process.kill(process.pid, 'SIGTERM');
 };
 
-exports.named = (event, context) => Object.fromEntries(event.map((name) => [name, context[name]]));
+exports.named = (event, context) => ({
+  ...Object.fromEntries(event.map((name) => [name, context[name]])), left: context.getRemainingTimeInMillis(),
+});
 exports.ask = async (event, context) => Object.fromEntries(event.map(([name, args]) => [name, context[name](...args)]));
-exports.userData = async (event, context) => event.map((args) => context.getUserData(...args));
+exports.data = async (event, context) => event.map((args) => context.getUserData(...args));
 exports.remaining = async (event, context) => context.getRemainingTimeInMilliSeconds();
 exports.log = async (event, context) => {
   const logger = context.getLogger();
