@@ -57,6 +57,7 @@ class Bridge:
         prelude: str = "",
         **setup: Any,
     ) -> None:
+        self.family = family
         code = folder / "code"
         code.mkdir()
         for name, text in files.items():

@@ -13,31 +13,25 @@ from tests.support.bridging import DONE, READY, TELL_ADDRESS, Bridge, Runtime
 
 CUSTOM = "/v1/runtime/invocation/"
 LAMBDA = "/2018-06-01/runtime/"
+#: Paths by API: for the next event, and for the response to the first one.
+PATHS = {"custom": ("request", "response/r-1"), "lambda": ("invocation/next", "invocation/r-1/response")}
 MiB = 1 << 20
 
 
 @pytest.fixture
-def bridge(tmp_path: Path) -> Iterator[Bridge]:
-    with Bridge("custom", tmp_path, {"bootstrap": TELL_ADDRESS}) as running:
+def bridge(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bridge]:
+    """Run a bridge whose bootstrap leaves the API to the test: the platform's own, or that of AWS Lambda."""
+    with Bridge(getattr(request, "param", "custom"), tmp_path, {"bootstrap": TELL_ADDRESS}) as running:
         yield running
 
 
 @pytest.fixture
 def runtime(bridge: Bridge) -> Iterator[Runtime]:
-    with Runtime(bridge, CUSTOM) as running:
+    with Runtime(bridge, LAMBDA if bridge.family == "lambda" else CUSTOM) as running:
         yield running
 
 
-@pytest.fixture
-def lambda_bridge(tmp_path: Path) -> Iterator[Bridge]:
-    with Bridge("lambda", tmp_path, {"bootstrap": TELL_ADDRESS}) as running:
-        yield running
-
-
-@pytest.fixture
-def lambda_runtime(lambda_bridge: Bridge) -> Iterator[Runtime]:
-    with Runtime(lambda_bridge, LAMBDA) as running:
-        yield running
+of_lambda = pytest.mark.parametrize("bridge", ["lambda"], indirect=True)
 
 
 def take(bridge: Bridge, runtime: Runtime, path: str, event: bytes = b"{}") -> bytes:
@@ -51,41 +45,43 @@ def take(bridge: Bridge, runtime: Runtime, path: str, event: bytes = b"{}") -> b
 # --- the platform's own -----------------------------------------------------------------------------------------
 
 
-def test_the_first_request_for_an_event_says_that_the_runtime_is_ready(bridge: Bridge, runtime: Runtime) -> None:
-    runtime.get("request")
-
-    assert bridge.answer()[:3] == (READY, 0, 0)
-
-
 def test_an_event_comes_with_its_id_and_the_documented_headers(bridge: Bridge, runtime: Runtime) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     runtime.get("request")
-    bridge.answer()
-    bridge.invoke(b'{"a": "\xc3\xa4"}', request_id="0-1")
+    assert bridge.answer()[:3] == (READY, 0, 0)  # the first request for an event says that the runtime is ready
+    bridge.invoke(b'{"a": "\xc3\xa4"}', request_id="0-1", alias=f"live {trace}")
 
     response, event = runtime.response()
 
     assert (response.status, event) == (200, b'{"a": "\xc3\xa4"}')
     assert response.headers["X-Cff-Request-Id"] == "0-1"
-    assert response.headers["X-CFF-Invoke-Type"] == "sync"
+    assert (response.headers["X-CFF-Invoke-Type"], response.headers["traceparent"]) == ("sync", trace)
     for name in ("Access-Key", "Secret-Key", "Security-Token", "Auth-Token"):
         assert response.headers[f"X-CFF-{name}"] == ""
 
 
-def test_an_event_comes_with_its_trace_context(bridge: Bridge, runtime: Runtime) -> None:
-    runtime.get("request")
-    bridge.answer()
-    bridge.invoke(b"{}", alias="live 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-
-    response, _ = runtime.response()
-
-    assert response.headers["traceparent"] == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+ASKING, STREAMING = {"Expect": "100-continue"}, {"Lambda-Runtime-Function-Response-Mode": "streaming"}
 
 
-def test_a_response_is_the_result(bridge: Bridge, runtime: Runtime) -> None:
-    take(bridge, runtime, "request")
+@pytest.mark.parametrize(
+    ("bridge", "body", "headers", "status"),
+    [
+        ("custom", [b'{"b": 2}'], {}, 200),
+        ("custom", [b"one ", b"two"], ASKING, 200),
+        ("lambda", [b"yes"], {}, 202),
+        ("lambda", [b"a", b"b"], STREAMING, 202),
+    ],
+    indirect=["bridge"],
+)
+def test_a_response_is_the_result(
+    bridge: Bridge, runtime: Runtime, body: list[bytes], headers: dict[str, str], status: int
+) -> None:
+    event, answer = PATHS[bridge.family]
+    take(bridge, runtime, event)
 
-    assert runtime.post("response/r-1", b'{"b": 2}') == (200, b"")
-    assert bridge.answer()._replace(memory=0) == (DONE, 1, 0, 0, "", b'{"b": 2}')
+    sent = body[0] if len(body) == 1 else iter(body)  # an iterator is sent in chunks
+    assert runtime.post(answer, sent, headers, encode_chunked=len(body) > 1)[0] == status
+    assert bridge.answer()._replace(memory=0) == (DONE, 1, 0, 0, "", b"".join(body))
 
 
 def test_an_error_is_an_outcome_with_the_documented_body(bridge: Bridge, runtime: Runtime) -> None:
@@ -147,14 +143,6 @@ def test_the_largest_response_is_taken_and_a_larger_one_refused(bridge: Bridge, 
     assert answer.message == "the response has 6291457 bytes, more than the 6291456 allowed"
 
 
-def test_a_response_may_come_in_chunks_and_after_a_question(bridge: Bridge, runtime: Runtime) -> None:
-    take(bridge, runtime, "request")
-
-    runtime.post("response/r-1", iter([b"one ", b"two"]), {"Expect": "100-continue"}, encode_chunked=True)
-
-    assert bridge.answer().result == b"one two"
-
-
 def test_what_is_no_http_ends_the_connection_and_nothing_else(bridge: Bridge, runtime: Runtime) -> None:
     runtime.http.connect()
     runtime.http.sock.sendall(b"what?\r\n\r\n")
@@ -210,13 +198,14 @@ def test_several_events_wait_for_several_clients(tmp_path: Path) -> None:
 # --- AWS Lambda's -----------------------------------------------------------------------------------------------
 
 
-def test_lambda_events_come_with_their_headers(lambda_bridge: Bridge, lambda_runtime: Runtime) -> None:
-    lambda_runtime.get("invocation/next")
-    lambda_bridge.answer()
+@of_lambda
+def test_lambda_events_come_with_their_headers(bridge: Bridge, runtime: Runtime) -> None:
+    runtime.get("invocation/next")
+    bridge.answer()
     before = int(time.time() * 1000)
-    lambda_bridge.invoke(b"[1]", request_id="01234567-89ab-7def-8123-456789abcdef", alias="live")
+    bridge.invoke(b"[1]", request_id="01234567-89ab-7def-8123-456789abcdef", alias="live")
 
-    response, event = lambda_runtime.response()
+    response, event = runtime.response()
 
     head = {name.removeprefix("Lambda-Runtime-"): value for name, value in response.headers.items()}
     assert event == b"[1]"
@@ -226,58 +215,46 @@ def test_lambda_events_come_with_their_headers(lambda_bridge: Bridge, lambda_run
     assert before + 30_000 <= int(head["Deadline-Ms"]) <= int(time.time() * 1000) + 30_000
 
 
-def test_lambda_responses_are_accepted(lambda_bridge: Bridge, lambda_runtime: Runtime) -> None:
-    take(lambda_bridge, lambda_runtime, "invocation/next")
+@of_lambda
+def test_lambda_errors_keep_what_the_runtime_says(bridge: Bridge, runtime: Runtime) -> None:
+    take(bridge, runtime, "invocation/next")
 
-    assert lambda_runtime.post("invocation/r-1/response", b"yes")[0] == 202
-    assert lambda_bridge.answer().result == b"yes"
-
-
-def test_lambda_errors_keep_what_the_runtime_says(lambda_bridge: Bridge, lambda_runtime: Runtime) -> None:
-    take(lambda_bridge, lambda_runtime, "invocation/next")
-
-    status, _ = lambda_runtime.post(
+    status, _ = runtime.post(
         "invocation/r-1/error",
         json.dumps({"errorMessage": "no", "trace": ["at x"]}).encode(),
         {"Lambda-Runtime-Function-Error-Type": "Runtime.Oops"},
     )
 
-    answer = lambda_bridge.answer()
+    answer = bridge.answer()
     assert (status, answer.message) == (202, "function invocation exception, error: Runtime.Oops: no")
     assert (answer.error["errorType"], answer.error["stackTrace"]) == ("Runtime.Oops", ["at x"])
 
 
-def test_a_streamed_lambda_response_is_gathered(lambda_bridge: Bridge, lambda_runtime: Runtime) -> None:
-    take(lambda_bridge, lambda_runtime, "invocation/next")
-
-    headers = {"Lambda-Runtime-Function-Response-Mode": "streaming"}
-    lambda_runtime.post("invocation/r-1/response", iter([b"a", b"b"]), headers, encode_chunked=True)
-
-    assert lambda_bridge.answer().result == b"ab"
-
-
-def test_a_streamed_lambda_response_may_break_off_with_an_error(lambda_bridge: Bridge, lambda_runtime: Runtime) -> None:
-    take(lambda_bridge, lambda_runtime, "invocation/next")
+@of_lambda
+def test_a_streamed_lambda_response_may_break_off_with_an_error(bridge: Bridge, runtime: Runtime) -> None:
+    take(bridge, runtime, "invocation/next")
     body = "eyJlcnJvck1lc3NhZ2UiOiAibWlkd2F5In0="  # {"errorMessage": "midway"}
-    lambda_runtime.http.sock.sendall(
+    runtime.http.sock.sendall(
         b"POST /2018-06-01/runtime/invocation/r-1/response HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"4;x=y\r\nhalf\r\n0\r\nLambda-Runtime-Function-Error-Type: Runtime.Stream\r\n"
         b"Lambda-Runtime-Function-Error-Body: " + body.encode() + b"\r\n\r\n"
     )
 
-    answer = lambda_bridge.answer()
+    answer = bridge.answer()
     assert (answer.code, answer.message) == (4002, "function invocation exception, error: Runtime.Stream: midway")
 
 
-def test_a_lambda_runtime_may_say_that_it_cannot_start(lambda_bridge: Bridge, lambda_runtime: Runtime) -> None:
-    status, _ = lambda_runtime.post("init/error", b'{"errorMessage": "no module", "errorType": "Runtime.Import"}')
+@of_lambda
+def test_a_runtime_may_say_that_it_cannot_start(bridge: Bridge, runtime: Runtime) -> None:
+    status, _ = runtime.post("init/error", b'{"errorMessage": "no module", "errorType": "Runtime.Import"}')
 
-    answer = lambda_bridge.answer()
+    answer = bridge.answer()
     assert (status, answer.kind, answer.code) == (202, READY, 4009)
     assert answer.message == "function initialization exception, error: Runtime.Import: no module"
 
 
-def test_a_lambda_runtime_that_has_started_cannot_take_it_back(lambda_bridge: Bridge, lambda_runtime: Runtime) -> None:
-    take(lambda_bridge, lambda_runtime, "invocation/next")
+@of_lambda
+def test_a_runtime_that_has_started_cannot_take_it_back(bridge: Bridge, runtime: Runtime) -> None:
+    take(bridge, runtime, "invocation/next")
 
-    assert lambda_runtime.post("init/error", b"{}")[0] == 403
+    assert runtime.post("init/error", b"{}")[0] == 403

@@ -19,30 +19,27 @@ from tests.support.bridging import MAX_WAIT, READY, TELL_ADDRESS, Bridge, Runtim
 CUSTOM = "/v1/runtime/invocation/"
 
 
-def test_a_missing_bootstrap_is_told(tmp_path: Path) -> None:
-    with Bridge("custom", tmp_path, {"index.py": ""}) as bridge:
+@pytest.mark.parametrize(
+    ("files", "prelude", "told"),
+    [
+        ({"index.py": ""}, "", "function entry exception, error: there is no file bootstrap in the root folder"),
+        ({"bootstrap": TELL_ADDRESS}, "os.chmod('bootstrap', 0o644)", "run 'chmod +x bootstrap'"),
+        (
+            {"bootstrap": "#!/no/such/shell\n"},
+            "",
+            "bootstrap cannot be started: No such file or directory; see that the interpreter",
+        ),
+    ],
+    ids=["missing", "not executable", "without its interpreter"],
+)
+def test_a_bootstrap_that_cannot_be_started_is_told(
+    tmp_path: Path, files: dict[str, str], prelude: str, told: str
+) -> None:
+    with Bridge("custom", tmp_path, files, prelude=prelude) as bridge:
         answer = bridge.answer()
 
-    assert (answer.kind, answer.code) == (READY, 4001)
-    assert "function entry exception, error: there is no file bootstrap in the root folder" in answer.message
-    assert answer.error["errorType"] == "FunctionLoadError"
-
-
-def test_a_bootstrap_must_be_executable(tmp_path: Path) -> None:
-    lock = "os.chmod('bootstrap', 0o644)"
-    with Bridge("custom", tmp_path, {"bootstrap": TELL_ADDRESS}, prelude=lock) as bridge:
-        answer = bridge.answer()
-
-    assert answer.code == 4001
-    assert "run 'chmod +x bootstrap'" in answer.message
-
-
-def test_a_bootstrap_needs_its_interpreter(tmp_path: Path) -> None:
-    with Bridge("custom", tmp_path, {"bootstrap": "#!/no/such/shell\n"}) as bridge:
-        answer = bridge.answer()
-
-    assert answer.code == 4001
-    assert "bootstrap cannot be started: No such file or directory; see that the interpreter" in answer.message
+    assert (answer.kind, answer.code, answer.error["errorType"]) == (READY, 4001, "FunctionLoadError")
+    assert told in answer.message
 
 
 def test_a_bootstrap_that_names_no_interpreter_is_for_the_shell(tmp_path: Path) -> None:
