@@ -19,19 +19,17 @@ from msgspec import Struct, field
 
 from engine.app.lifecycle import run_engine
 from engine.app.parts import EngineParts
-from engine.config.settings import Settings, load_settings
-from engine.executors.pool import Pool
-from engine.model import AsyncSettings, DestinationSpec, Request
-from engine.model.urn import parse_urn
+from engine.model import AsyncSettings, DestinationSpec
 from engine.storage import StorageOptions, open_storage
 from engine.storage.data_directory import locked
 from engine.storage.sqlite import writer
 from plugins.function import plugin as function_plugin
 from tests.acceptance.engine_process import REAL_TALLY, TALLY
-from tests.doubles import InlineContext, InlineExecutor
+from tests.doubles import InlineContext
 from tests.support.executing import function
+from tests.support.inline_engine import PROJECT, SETTINGS, accept, run_inline, urn_of
+from tests.support.triggering import settings_of
 
-REGION, PROJECT = "local-1", "p"
 NAMES = {"plain": 1, "flaky": 2, "chain": 3, "sink": 4}
 #: Invocations and deliveries that the next engine must end, except the invocation delayed by ten minutes.
 UNENDED = """
@@ -68,7 +66,7 @@ class SteppingLoop(asyncio.SelectorEventLoop):
 # --- the script ---------------------------------------------------------------------------------------------
 
 
-def executor_of(story: Story) -> InlineExecutor:
+def handlers_of(story: Story) -> dict[str, Any]:
     async def note(event: Any, context: InlineContext) -> Any:
         story.runs[context.invocation.key] += 1
         await asyncio.sleep(0)
@@ -79,20 +77,25 @@ def executor_of(story: Story) -> InlineExecutor:
         if story.runs[context.invocation.key] == 1:
             raise ValueError("the first time")
 
-    return InlineExecutor({"plain": note, "flaky": flaky, "chain": note, "sink": note})
+    return {"plain": note, "flaky": flaky, "chain": note, "sink": note}
 
 
 async def script(running: EngineParts, story: Story) -> None:
     """Exercise every feature of the engine once."""
+
+    async def send(name: str, **fields: Any) -> int:
+        story.acked.append(key := await accept(running, name, **fields))
+        return key
+
     for name in ("plain", "flaky", "chain"):
-        await accept(running, story, name)
+        await send(name)
     for _ in range(2):
-        await accept(running, story, "plain", idempotency_key="key")
-    await accept(running, story, "plain", delay=0.01)
-    far = await accept(running, story, "plain", delay=600.0)
+        await send("plain", idempotency_key="key")
+    await send("plain", delay=0.01)
+    far = await send("plain", delay=600.0)
     async with anyio.create_task_group() as callers:
         for _ in range(3):
-            callers.start_soon(accept, running, story, "plain")
+            callers.start_soon(send, "plain")
     if await running.dispatcher.cancel(far):
         story.cancelled.append(far)
     for key in story.acked:
@@ -101,44 +104,18 @@ async def script(running: EngineParts, story: Story) -> None:
     story.complete = True
 
 
-async def accept(running: EngineParts, story: Story, name: str, **fields: Any) -> int:
-    urn = parse_urn(name, region=REGION, project=PROJECT)
-    key = running.storage.identity.key_of(
-        await running.intake.accept(Request(function=urn, payload=b'{"n": 1}', **fields))
-    )
-    assert key is not None
-    story.acked.append(key)
-    return key
-
-
 @asynccontextmanager
 async def an_engine(directory: Path, story: Story, patch: pytest.MonkeyPatch) -> AsyncIterator[EngineParts]:
     """Run a complete engine on a real file; its pool starts no processes."""
-    inline = executor_of(story)
-    patch.setattr(Pool, "execute", lambda _, *arguments: inline.execute(*arguments))
-    patch.setattr(Pool, "cancel", lambda _, key: inline.cancel(key))
+    run_inline(patch, handlers_of(story))
     patch.setattr(writer, "GATHER_IDLE_TURNS", 1)  # more idle turns would only add equivalent steps
-    async with run_engine(settings_on(directory), plugins=[function_plugin]) as running:
+    async with run_engine(settings_of(directory, **SETTINGS), plugins=[function_plugin]) as running:
         yield running
-
-
-def settings_on(directory: Path) -> Settings:
-    return load_settings(
-        overrides={
-            "storage.data_dir": str(directory),
-            "storage.free_space": 0,
-            "storage.ballast": 0,
-            "retry.base": 0.001,
-            "grace": 5.0,
-            "executor.isolation": "process",
-        }
-    )
 
 
 async def prepare(directory: Path) -> None:
     """Create a data directory with the functions of the script."""
-    urn = f"urn:fss:{REGION}:{PROJECT}:function:default:sink:latest"
-    sink = DestinationSpec(destination="FunctionGraph", param=json.dumps({"func_urn": urn}))
+    sink = DestinationSpec(destination="FunctionGraph", param=json.dumps({"func_urn": str(urn_of("sink"))}))
     with locked(directory):
         async with open_storage(StorageOptions(directory=directory)) as storage:
             for name, number in NAMES.items():

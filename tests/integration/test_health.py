@@ -16,12 +16,12 @@ import pytest
 from msgspec.structs import replace
 
 from engine.auth.credentials import Token
-from engine.code.store import NO_CODE, CodeSource
+from engine.code.store import CodeSource
 from engine.metrics.progress import Progress
-from engine.model import Function, Request
+from engine.model import Request
 from tests.acceptance.engine_process import HELD as WAITING
 from tests.doubles import ManualClock
-from tests.support.builders import entry
+from tests.support.builders import a_function, entry
 from tests.support.http_app import PROJECT, encoded
 from tests.support.triggering import HELD, House, api_client, house, until
 
@@ -83,7 +83,7 @@ async def test_names_of_functions_are_for_their_project_and_the_operator(tmp_pat
     }
     settings = {"auth__tokens": tokens, "auth__open_metrics": open_metrics}
     async with probed(tmp_path, **settings) as (place, client):
-        payroll = replace(waiting_function(), project="other", name="payroll")
+        payroll = a_function(0, project="other", name="payroll", timeout=60)
         await place.engine.catalog.create(payroll, CodeSource(kind="inline", file=encoded(WAITING)))
         urns = [place.urn, replace(place.urn, project="other", name="payroll")]
         for urn in urns:
@@ -107,22 +107,7 @@ async def test_names_of_functions_are_for_their_project_and_the_operator(tmp_pat
     assert not open_metrics or all(name in alone.text for name in ("hello", "payroll"))
 
 
-async def test_the_details_of_health_need_credentials(tmp_path: Path) -> None:
-    async with probed(tmp_path, **CREDENTIALS, health__stall=0.05) as (place, client), held_commit(place):
-        await until(lambda: place.engine.storage.statistics().in_flight_seconds > 0.05)
-        bare, known = await client.get("/healthz"), await client.get("/healthz", headers=TOKEN)
-
-    assert (bare.status_code, known.status_code) == (503, 503)
-    assert bare.json() == {"status": "unhealthy"}
-    assert "journal" in known.json()
-
-
-async def test_without_configured_credentials_everybody_sees_the_details(tmp_path: Path) -> None:
-    async with probed(tmp_path) as (_, client):
-        assert "isolation" in (await client.get("/readyz")).json()
-
-
-async def test_a_slow_commit_is_a_degradation_before_it_is_a_stall(tmp_path: Path) -> None:
+async def test_a_slow_commit_is_a_degradation_whose_details_everybody_sees_without_credentials(tmp_path: Path) -> None:
     async with probed(tmp_path, storage__commit_warning=0.001) as (place, client):
         async with held_commit(place):
             await until(lambda: place.engine.storage.statistics().in_flight_seconds > 0.001)
@@ -135,63 +120,35 @@ async def test_a_slow_commit_is_a_degradation_before_it_is_a_stall(tmp_path: Pat
     assert (after.status_code, after.json()) == (200, {"status": "ok"})
 
 
-async def test_a_commit_that_takes_too_long_is_a_stall(tmp_path: Path) -> None:
-    async with probed(tmp_path, health__stall=0.05) as (place, client), held_commit(place):
+async def test_a_commit_that_takes_too_long_is_a_stall_whose_details_need_credentials(tmp_path: Path) -> None:
+    async with probed(tmp_path, **CREDENTIALS, health__stall=0.05) as (place, client), held_commit(place):
         await until(lambda: place.engine.storage.statistics().in_flight_seconds > 0.05)
-        stalled = await client.get("/healthz")
+        bare, known = await client.get("/healthz"), await client.get("/healthz", headers=TOKEN)
 
-    assert (stalled.status_code, stalled.json()["status"]) == (503, "unhealthy")
-    assert "a commit has taken" in stalled.json()["journal"]
-
-
-@asynccontextmanager
-async def timed(folder: Path, **settings: Any) -> AsyncIterator[tuple[House, httpx.AsyncClient, ManualClock]]:
-    """Run an engine whose times, also those of its progress, are those of a manual clock."""
-    clock = ManualClock()
-    async with house(folder, clock=clock, **settings) as place:
-        engine = copy(place.engine)
-        engine.progress = Progress(clock.now)
-        place = House(engine=engine)
-        async with api_client(place) as client:
-            yield place, client, clock
-
-
-async def statuses(client: httpx.AsyncClient, clock: ManualClock, seconds: float) -> list[int]:
-    """Probe the health each ten seconds, as Kubernetes does, and return the statuses."""
-    found = []
-    for _ in range(int(seconds) // 10):
-        found.append((await client.get("/healthz")).status_code)
-        clock.advance(10)
-    return [*found, (await client.get("/healthz")).status_code]
-
-
-def waiting_function() -> Function:
-    return Function(
-        function_id=0,
-        project=PROJECT,
-        package="default",
-        name="waits",
-        runtime="Python3.10",
-        handler="index.handler",
-        timeout=60,
-        memory_size=128,
-        code=NO_CODE,
-    )
+    assert (bare.status_code, known.status_code, known.json()["status"]) == (503, 503, "unhealthy")
+    assert bare.json() == {"status": "unhealthy"}
+    assert "a commit has taken" in known.json()["journal"]
 
 
 async def test_an_entry_that_no_slot_was_told_of_is_a_stall_until_it_starts(tmp_path: Path) -> None:
-    async with timed(tmp_path) as (place, client, clock):
-        scheduler: Any = place.engine.scheduler
+    clock = ManualClock()
+    async with house(tmp_path, clock=clock) as place:
+        engine = copy(place.engine)
+        engine.progress = Progress(clock.now)
+        scheduler: Any = engine.scheduler
         scheduler.resume(HELD)
         scheduler._queue.push(entry(99))  # a change that forgets to hand out
+        async with api_client(House(engine=engine)) as client:
+            seen = []
+            for _ in range(3):  # each ten seconds, as Kubernetes probes
+                seen.append((await client.get("/healthz")).status_code)
+                clock.advance(10)
+            stalled, ready = await client.get("/healthz"), await client.get("/readyz")
+            scheduler.hold(HELD)
+            scheduler.resume(HELD)
+            after = await client.get("/healthz")
 
-        seen = await statuses(client, clock, 30)
-        stalled, ready = await client.get("/healthz"), await client.get("/readyz")
-        scheduler.hold(HELD)
-        scheduler.resume(HELD)
-        after = await client.get("/healthz")
-
-    assert seen == [200, 200, 200, 503]
+    assert [*seen, stalled.status_code] == [200, 200, 200, 503]
     assert "does not start beside a free slot, for 30 s" in stalled.json()["scheduler"]
     assert ready.status_code == 503
     assert after.status_code == 200

@@ -15,24 +15,18 @@ import pytest
 from engine.app import lifecycle
 from engine.app.lifecycle import run_engine
 from engine.app.parts import EngineParts
-from engine.config.settings import load_settings
 from engine.errors import MembershipLost
-from engine.executors.pool import Pool
-from engine.model import AsyncSettings, DestinationSpec, Record, Request, State
-from engine.model.urn import FunctionUrn, parse_urn
+from engine.model import AsyncSettings, DestinationSpec, Record, State
 from engine.protocols import Storage
 from engine.resources.triggers import TriggerDraft
 from plugins.function import plugin as function_plugin
 from plugins.timer import plugin as timer_plugin
-from tests.doubles import InlineContext, InlineExecutor, MemoryStorage
+from tests.doubles import InlineContext, MemoryStorage
 from tests.support.executing import function
+from tests.support.inline_engine import PROJECT, SETTINGS, accept, run_inline, urn_of
+from tests.support.triggering import settings_of, until
 
-REGION, PROJECT = "local-1", "p"
 NAMES = ("hello", "sink")
-
-
-def urn_of(name: str) -> FunctionUrn:
-    return parse_urn(name, region=REGION, project=PROJECT)
 
 
 @pytest.fixture
@@ -69,17 +63,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event) ->
             raise ValueError("the first attempt fails")
         return event
 
-    inline = InlineExecutor({"hello": hello, "sink": lambda event, context: gate.wait()})
-    monkeypatch.setattr(Pool, "execute", lambda _, *arguments: inline.execute(*arguments))
-    settings = load_settings(
-        overrides={
-            "storage.data_dir": str(tmp_path),
-            "storage.free_space": 0,
-            "retry.base": 0.001,
-            "grace": 5.0,
-            "executor.isolation": "process",
-        }
-    )
+    run_inline(monkeypatch, {"hello": hello, "sink": lambda event, context: gate.wait()})
+    settings = settings_of(tmp_path, **SETTINGS)
 
     @asynccontextmanager
     async def on(memory: MemoryStorage) -> AsyncIterator[EngineParts]:
@@ -89,19 +74,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event) ->
                 yield engine
 
     return on
-
-
-async def accept(engine: EngineParts, name: str) -> int:
-    request_id = await engine.intake.accept(Request(function=urn_of(name), payload=b'{"n": 1}'))
-    key = engine.storage.identity.key_of(request_id)
-    assert key is not None
-    return key
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait until the condition holds; the time limit is that of ``run``."""
-    while not true():  # noqa: ASYNC110  (the key of a delivered invocation is unknown)
-        await asyncio.sleep(0.001)
 
 
 async def record_of(storage: Storage, key: int) -> Record:

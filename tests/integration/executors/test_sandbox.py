@@ -453,15 +453,6 @@ async def test_a_failed_setup_is_the_engine_s_fault_although_the_socket_closes_f
     assert "mount: Invalid argument" in outcome.message
 
 
-async def test_nothing_is_left_of_a_closed_pool(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, sandbox=SANDBOX) as opened:
-        await result(opened, "helper")
-
-    for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)):
-        await exit_of(pid)
-    assert kill_orphans(marker(tmp_path)) == []
-
-
 async def test_after_kill_9_of_the_engine_nothing_of_it_runs(tmp_path: Path) -> None:
     with engine_process(tmp_path, "sandbox") as dead:
         await asyncio.to_thread(instances_of, dead)

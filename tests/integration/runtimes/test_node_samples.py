@@ -16,6 +16,7 @@ from engine.executors.pool import Pool
 from engine.logs.lines import decode
 from engine.model import Code, Outcome
 from tests.support.executing import function, invocation, pool
+from tests.support.instances import value
 from tests.support.programs import needs
 
 pytestmark = [
@@ -37,11 +38,6 @@ async def opened(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool
 async def call(opened: Pool, sample: str, event: Any, **fields: Any) -> Outcome:
     asked = function(f"{sample}.handler", runtime="Node.js18.15", name="sample", **fields)
     return await opened.execute(asked, invocation(json.dumps(event)))
-
-
-def value(outcome: Outcome) -> Any:
-    assert outcome.ok, outcome
-    return json.loads(outcome.result)
 
 
 def request(method: str, path: str, body: str = "") -> dict[str, Any]:

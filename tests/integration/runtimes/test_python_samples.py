@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,29 +15,20 @@ from engine.executors.pool import Pool
 from engine.logs.lines import decode
 from engine.model import Code, Outcome
 from tests.support.executing import function, invocation, pool
+from tests.support.instances import result
 
 SAMPLES = Path(__file__).parents[2] / "support" / "functions" / "python_samples"
 
 
-class Runner:
-    def __init__(self, opened: Pool) -> None:
-        self.pool = opened
-
-    async def outcome(self, handler: str, event: Any, **fields: Any) -> Outcome:
-        return await self.pool.execute(function(handler, **fields), invocation(json.dumps(event)))
-
-    async def __call__(self, handler: str, event: Any, **fields: Any) -> Any:
-        outcome = await self.outcome(handler, event, **fields)
-        assert outcome.ok, outcome
-        return json.loads(outcome.result)
-
-
 @pytest.fixture
-async def run(tmp_path: Path) -> AsyncIterator[Runner]:
+async def opened(tmp_path: Path) -> AsyncIterator[Pool]:
     async with pool(tmp_path, "") as opened:
-        for sample in SAMPLES.glob("*.py"):
-            (tmp_path / "code" / sample.name).write_text(sample.read_text())
-        yield Runner(opened)
+        shutil.copytree(SAMPLES, tmp_path / "code", dirs_exist_ok=True)
+        yield opened
+
+
+async def call(opened: Pool, handler: str, event: Any, **fields: Any) -> Outcome:
+    return await opened.execute(function(handler, **fields), invocation(json.dumps(event)))
 
 
 def request(body: str = "", **query: str) -> dict[str, Any]:
@@ -60,22 +52,22 @@ def lines(outcome: Outcome) -> list[str]:
     return [line.text for line in decode(outcome.log)]
 
 
-async def test_a_gateway_gets_a_page(run: Runner) -> None:
-    outcome = await run.outcome("apig.handler", request("four", name="Zoë"))
+async def test_a_gateway_gets_a_page(opened: Pool) -> None:
+    outcome = await call(opened, "apig.handler", request("four", name="Zoë"))
 
     answer = json.loads(outcome.result)
     assert (answer["statusCode"], base64.b64decode(answer["body"]).decode()) == (200, "<h1>Hello, Zoë</h1>")
     assert lines(outcome)[0].endswith("INFO POST /greet with 4 characters")
 
 
-async def test_a_gateway_gets_an_answer_that_is_text_already(run: Runner) -> None:
-    answer = await run("apig.handler", request('{"name": "Zoë"}', format="json"))
+async def test_a_gateway_gets_an_answer_that_is_text_already(opened: Pool) -> None:
+    answer = await result(opened, "apig.handler", request('{"name": "Zoë"}', format="json"))
 
     assert (answer["statusCode"], json.loads(answer["body"])) == (201, {"hello": "Zoë"})
 
 
-async def test_a_gateway_gets_an_object_as_its_attributes(run: Runner) -> None:
-    answer = await run("apig_object.handler", request(), name="greeter")
+async def test_a_gateway_gets_an_object_as_its_attributes(opened: Pool) -> None:
+    answer = await result(opened, "apig_object.handler", request(), name="greeter")
 
     assert answer == {
         "statusCode": 200,
@@ -85,23 +77,23 @@ async def test_a_gateway_gets_an_object_as_its_attributes(run: Runner) -> None:
     }
 
 
-async def test_uploads_are_worked_on_with_a_client_of_the_initializers(run: Runner) -> None:
+async def test_uploads_are_worked_on_with_a_client_of_the_initializers(opened: Pool) -> None:
     event = {"Records": [upload("in%2Fmy+cat.jpg"), upload("gone", "ObjectRemoved:Delete")]}
     fields = {"user_data": {"target_bucket": "copies"}, "initializer_handler": "obs.initializer"}
 
-    outcome = await run.outcome("obs.handler", event, **fields)
+    outcome = await call(opened, "obs.handler", event, **fields)
 
     assert json.loads(outcome.result) == [["copies", "in/my cat.jpg", "OBS.EXAMPLE.COM/PHOTOS/IN/MY CAT.JPG", True]]
     assert lines(outcome)[-1].endswith("WARN skipping ObjectRemoved:Delete of gone")
 
 
-async def test_a_setting_that_is_missing_is_told_and_not_raised(run: Runner) -> None:
-    outcome = await run.outcome("obs.handler", {"Records": []}, initializer_handler="obs.initializer")
+async def test_a_setting_that_is_missing_is_told_and_not_raised(opened: Pool) -> None:
+    outcome = await call(opened, "obs.handler", {"Records": []}, initializer_handler="obs.initializer")
 
     assert (outcome.result, lines(outcome)[-1].endswith("ERROR target_bucket is not set")) == (b"ERROR", True)
 
 
-async def test_a_timer_brings_its_user_event(run: Runner) -> None:
+async def test_a_timer_brings_its_user_event(opened: Pool) -> None:
     event = {
         "version": "v1.0",
         "time": "2026-03-01T06:30:00+08:00",
@@ -110,7 +102,7 @@ async def test_a_timer_brings_its_user_event(run: Runner) -> None:
         "user_event": '{"job":"purge"}',
     }
 
-    outcome = await run.outcome("timer.handler", event, user_data={"DRY_RUN": "1"})
+    outcome = await call(opened, "timer.handler", event, user_data={"DRY_RUN": "1"})
 
     assert json.loads(outcome.result) == {"job": "purge", "by": "nightly", "dry_run": True}
     assert lines(outcome) == ["INFO running purge at 2026-03-01T06:30:00+08:00", "memory: 128 MB, cpu: 300"]
@@ -131,26 +123,26 @@ def _packed(value: Any) -> str:
     ],
     ids=["smn", "lts as text", "lts", "dis", "kafka"],
 )
-async def test_messages_of_any_source_are_read(run: Runner, event: dict[str, Any]) -> None:
-    outcome = await run.outcome("streams.main_handler", event)
+async def test_messages_of_any_source_are_read(opened: Pool, event: dict[str, Any]) -> None:
+    outcome = await call(opened, "streams.main_handler", event)
 
     assert (json.loads(outcome.result), lines(outcome)) == ({"count": 2, "longest": "three"}, ["one", "three"])
 
 
-async def test_an_async_function_asks_many_at_a_time(run: Runner) -> None:
-    answers = await run("fetcher.handler", {"names": ["anna", "slow", "otto"]})
+async def test_an_async_function_asks_many_at_a_time(opened: Pool) -> None:
+    answers = await result(opened, "fetcher.handler", {"names": ["anna", "slow", "otto"]})
 
     assert answers == ["HELLO ANNA", "TimeoutError", "HELLO OTTO"]
 
 
-async def test_a_function_keeps_a_database_between_requests(run: Runner) -> None:
+async def test_a_function_keeps_a_database_between_requests(opened: Pool) -> None:
     orders = [{"id": n, "total": "2.20", "items": [{"price": "1.10", "count": 2}]} for n in ("a", "b")]
 
-    assert [len(await run("orders.handler", order)) for order in orders] == [1, 2]
+    assert [len(await result(opened, "orders.handler", order)) for order in orders] == [1, 2]
 
 
-async def test_an_error_of_the_functions_own_is_told_with_its_frames(run: Runner) -> None:
-    outcome = await run.outcome("orders.handler", {"id": "a", "total": "9", "items": []})
+async def test_an_error_of_the_functions_own_is_told_with_its_frames(opened: Pool) -> None:
+    outcome = await call(opened, "orders.handler", {"id": "a", "total": "9", "items": []})
 
     body = json.loads(outcome.result)
     assert outcome.code == Code.USER_EXCEPTION

@@ -13,7 +13,6 @@ from engine.logs.lines import plain
 from engine.model import Code, Function, Outcome
 from tests.support.executing import function, invocation, pool
 from tests.support.instances import value
-from tests.support.python_process import VERSIONS, interpreter
 
 SOURCE = """
 import os, sys, threading
@@ -73,21 +72,13 @@ async def test_a_handler_may_lie_in_a_folder_and_use_its_neighbours(tmp_path: Pa
 
 
 async def test_a_file_named_like_a_standard_module_is_loaded_without_replacing_it(tmp_path: Path, run: Any) -> None:
-    names = "def names(e):\n    import json\n    return hasattr(json, 'dumps')"
-    (tmp_path / "code" / "json.py").write_text("def handler(e, c): return [e, names(e)]\n" + names)
+    source = "def prepare(c): globals()['ready'] = True\ndef handler(e, c): return [ready, names()]\n"
+    names = "def names():\n    import json\n    return hasattr(json, 'dumps')"
+    (tmp_path / "code" / "json.py").write_text(source + names)
 
-    outcome = await run(function("json.handler"), 1)
+    outcome = await run(function("json.handler", initializer_handler="json.prepare"))  # both in one module
 
-    assert value(outcome) == [1, True]
-
-
-async def test_the_initializer_of_such_a_file_prepares_the_module_of_the_handler(tmp_path: Path, run: Any) -> None:
-    source = "def prepare(c): globals()['ready'] = True\ndef handler(e, c): return ready"
-    (tmp_path / "code" / "json.py").write_text(source)
-
-    outcome = await run(function("json.handler", initializer_handler="json.prepare"))
-
-    assert value(outcome) is True
+    assert value(outcome) == [True, True]
 
 
 async def test_user_code_finds_nothing_of_the_engine_and_no_asyncio(tmp_path: Path, run: Any) -> None:
@@ -129,15 +120,3 @@ async def test_a_function_may_close_its_stdout(run: Any) -> None:
 
 async def test_a_thread_left_behind_does_not_hold_the_answer_or_the_instance(run: Any) -> None:
     assert (await run(function("thread_left"))).result == b"done"
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-async def test_each_version_serves_its_runtime(tmp_path: Path, version: str) -> None:
-    await interpreter(version)
-    async with pool(tmp_path, SOURCE) as opened:
-        source = "import sys\nasync def handler(e, c): return '%d.%d' % sys.version_info[:2]"
-        (tmp_path / "code" / "version.py").write_text(source)
-
-        outcome = await opened.execute(function("version.handler", runtime=f"Python{version}"), invocation())
-
-    assert outcome.result.decode() == version
