@@ -212,11 +212,15 @@ async def test_a_cancelled_handler_is_told_and_cleans_up(
     assert await cancelled_lines(opened, function(handler, **fields)) == lines
 
 
-@pytest.mark.parametrize("handler", ["plain", "awaiting"])
-async def test_a_handler_that_runs_too_long_cleans_up(opened: Pool, handler: str) -> None:
+@pytest.mark.parametrize(
+    ("handler", "lines"),
+    [("plain", "cleaned up\n"), ("awaiting", "cleaned up\n"), ("heeding", "told timeout\nends, timeout\n")],
+)
+async def test_a_handler_that_runs_too_long_is_told_and_cleans_up(opened: Pool, handler: str, lines: str) -> None:
     outcome = await opened.execute(function(handler, timeout=1), invocation())
 
-    assert (outcome.code, after_begin(outcome)) == (Code.TIMEOUT, "cleaned up\n")
+    assert (outcome.code, after_begin(outcome)) == (Code.TIMEOUT, lines)
+    assert b"the answer" not in outcome.result
     assert "longer than the 1 s allowed" in outcome.message
 
 
@@ -226,13 +230,6 @@ async def test_a_repeated_cancel_does_not_tell_the_handler_again(opened: Pool) -
     assert opened.cancel(key)
 
     assert after_begin(await task) == "told cancelled\nends, cancelled\n"
-
-
-async def test_a_handler_is_told_that_its_time_is_over(opened: Pool) -> None:
-    outcome = await opened.execute(function("heeding", timeout=1), invocation())
-
-    assert (outcome.code, after_begin(outcome)) == (Code.TIMEOUT, "told timeout\nends, timeout\n")
-    assert b"the answer" not in outcome.result
 
 
 async def test_a_handler_that_does_not_end_is_killed_after_the_grace_period(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from engine.isolation.orphans import kill_orphans
 from engine.isolation.processes import carries, marked
 from engine.model import Code, CodePackage, Dependency
 from engine.runtimes.interpreters import WORKERS, Interpreters, own_interpreter
+from tests.integration.executors.test_isolation import SOURCE as BASIC
 from tests.integration.executors.test_isolation import engine_process, groups, instances_of, need_cgroup
-from tests.support.executing import SOURCE as BASIC
 from tests.support.executing import (
     exit_of,
     function,
@@ -48,7 +48,7 @@ from tests.support.triggering import until
 SOURCE = (
     BASIC
     + '''
-import json, signal, socket, subprocess
+import json, signal, socket
 
 
 def look(event, context):
@@ -56,22 +56,13 @@ def look(event, context):
         "user": [os.getuid(), os.getgid(), os.getgroups()],
         "folder": os.getcwd(), "tmp": os.listdir("/tmp"), "shm": os.listdir("/dev/shm"),
         "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()],
-        "files": sorted(
-            os.readlink("/proc/self/fd/" + fd).split(":")[0] for fd in os.listdir("/proc/self/fd") if is_open(fd)
-        ),
+        "files": descriptors(event, context),
         "rights": [line.split()[1] for line in open("/proc/self/status") if line[:6] in ("CapPrm", "CapEff", "CapInh")],
         "no_new_rights": "NoNewPrivs:\\t1" in open("/proc/self/status").read(),
         "size": os.statvfs("/tmp").f_blocks * os.statvfs("/tmp").f_frsize >> 20,
         "runtime": os.listdir(os.environ["RUNTIME_ROOT"]), "code": os.environ["RUNTIME_CODE_ROOT"],
         "interfaces": [name for _, name in socket.if_nameindex()],
     }
-
-
-def is_open(fd):
-    try:
-        return bool(os.fstat(int(fd)))
-    except OSError:
-        return False
 
 
 def read(event, context):
@@ -94,12 +85,6 @@ def fill(event, context):
     with open("/tmp/large", "wb") as file:
         while True:
             file.write(bytes(1 << 20))
-
-
-def hoard(event, context):
-    kept = []
-    while True:
-        kept.append(bytearray(os.urandom(1)) * (8 << 20))
 
 
 def hold(event, context):
@@ -134,14 +119,6 @@ def search(event, context):
             except OSError:
                 pass
     return found
-
-
-def helper(event, context):
-    child = subprocess.Popen(["/bin/sh", "-c", "setsid sleep 600 & echo; exec sleep 600"], stdout=subprocess.PIPE)
-    child.stdout.readline()
-    if event.get("hang"):
-        time.sleep(60)
-    return child.pid
 
 
 def orphan(event, context):
@@ -326,15 +303,6 @@ async def test_the_init_of_a_sandbox_has_no_handler_by_which_a_function_could_en
     status = await result(opened, "read", {"path": "/proc/1/status"})
 
     assert "SigCgt:\t" + 16 * "0" in status
-
-
-async def test_a_timeout_ends_what_the_function_started(opened: Pool, tmp_path: Path) -> None:
-    outcome = await opened.execute(function("helper", timeout=1), invocation('{"hang": true}'))
-
-    assert outcome.code == Code.TIMEOUT
-    for pid in marked("FUNCTIOND_ENGINE", marker(tmp_path)):
-        if not carries(pid, "FUNCTIOND_INSTANCE", "0" * 32):  # not the template itself
-            await exit_of(pid)
 
 
 async def test_the_next_instance_is_forked_in_the_same_sandbox(opened: Pool) -> None:

@@ -23,6 +23,7 @@ from engine.executors.pool import Pool
 from engine.isolation.processes import marked
 from engine.model import Code
 from engine.runtimes.interpreters import Interpreters, own_interpreter
+from tests.integration.executors.test_isolation import SOURCE as ISOLATED
 from tests.support.executing import SOURCE as BASIC
 from tests.support.executing import (
     exit_of,
@@ -41,6 +42,7 @@ from tests.support.triggering import until
 
 SOURCE = (
     BASIC
+    + ISOLATED
     + '''
 import base64, json, multiprocessing, random, resource, signal
 
@@ -49,22 +51,14 @@ def look(event, context):
     """What a process is given."""
     told = ("SigBlk", "SigIgn", "SigCgt", "Umask", "Uid")
     status = [line for line in open("/proc/self/status") if line.startswith(told)]
-    files = [os.readlink("/proc/self/fd/" + fd).split(":")[0] for fd in os.listdir("/proc/self/fd") if is_open(fd)]
     return {
-        "environment": dict(os.environ), "folder": os.getcwd(), "files": sorted(files), "status": status,
+        "environment": dict(os.environ), "folder": os.getcwd(), "files": descriptors(event, context), "status": status,
         "limits": [resource.getrlimit(kind) for kind in range(10)],
         "leads": os.getsid(0) == os.getpgid(0) == os.getpid(),
         "argv": sys.argv, "path": sys.path, "executable": sys.executable, "zone": time.tzname, "main": main_file(),
         "marks": sorted(part for part in open("/proc/self/environ").read().split(chr(0)) if "FUNCTIOND" in part),
         "threads": len(os.listdir("/proc/self/task")), "preloaded": base64.__file__,
     }
-
-
-def is_open(fd):
-    try:
-        return bool(os.fstat(int(fd)))
-    except OSError:
-        return False
 
 
 def main_file():
@@ -79,7 +73,7 @@ def square(number):
     return number * number
 
 
-def spread(event, context):
+def squares(event, context):
     with multiprocessing.get_context("spawn").Pool(1) as workers:
         return workers.map(square, [1, 2, 3])
 
@@ -157,7 +151,7 @@ async def test_a_forked_instance_finds_what_a_program_of_its_own_would(opened: P
 
 
 async def test_a_forked_instance_can_start_workers_of_its_own(opened: Pool) -> None:
-    assert await result(opened, "spread", timeout=60) == [1, 4, 9]
+    assert await result(opened, "squares", timeout=60) == [1, 4, 9]
 
 
 async def test_a_time_zone_of_the_function_counts(opened: Pool) -> None:

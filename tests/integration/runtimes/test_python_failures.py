@@ -74,51 +74,45 @@ def answer(folder: Path, source: str, event: Any = None, **setup: Any) -> Answer
         return instance.answer()
 
 
+#: Begin of the message by code.
+BEGINS = {
+    Code.USER_EXCEPTION: "function invocation exception, error: ",
+    Code.OUT_OF_MEMORY: "function memory exceeded, error: ",
+    Code.DISK_FULL: "function disk usage exceeded, error: ",
+    Code.BAD_RESULT: "function result is invalid, error: ",
+    Code.RESPONSE_TOO_LARGE: "the response has ",
+}
+
+
 @pytest.mark.parametrize(
     ("body", "code", "message"),
     [
-        ("raise KeyError('a')", Code.USER_EXCEPTION, "function invocation exception, error: KeyError: 'a'"),
-        ("raise Exception", Code.USER_EXCEPTION, "function invocation exception, error: Exception"),
-        ("import sys; sys.exit(3)", Code.USER_EXCEPTION, "function invocation exception, error: SystemExit: 3"),
-        (
-            "raise type('Hostile', (Exception,), {'__str__': lambda self: 1 / 0})",  # an error without a text
-            Code.USER_EXCEPTION,
-            "function invocation exception, error: Hostile",
-        ),
-        ("raise KeyboardInterrupt", Code.USER_EXCEPTION, "function invocation exception, error: KeyboardInterrupt"),
-        (
-            "(lambda f: f(f))(lambda f: f(f))",
-            Code.USER_EXCEPTION,
-            "function invocation exception, error: RecursionError: ",
-        ),
-        (
-            "raise ValueError('x' * 10_000)",
-            Code.USER_EXCEPTION,
-            "function invocation exception, error: ValueError: xxx",
-        ),
-        ("bytearray(1 << 60)", Code.OUT_OF_MEMORY, "function memory exceeded, error: MemoryError"),
-        (
-            "open('/dev/full', 'w').write('x' * 10_000)",
-            Code.DISK_FULL,
-            "function disk usage exceeded, error: OSError: ",
-        ),
-        ("a = []; a.append(a); return a", Code.BAD_RESULT, "function result is invalid, error: ValueError: Circular"),
-        ("return b'bytes'", Code.BAD_RESULT, "function result is invalid, error: TypeError: Object of type bytes"),
+        ("raise KeyError('a')", Code.USER_EXCEPTION, "KeyError: 'a'"),
+        ("raise Exception", Code.USER_EXCEPTION, "Exception"),
+        ("import sys; sys.exit(3)", Code.USER_EXCEPTION, "SystemExit: 3"),
+        ("raise type('Textless', (Exception,), {'__str__': lambda self: 1 / 0})", Code.USER_EXCEPTION, "Textless"),
+        ("raise KeyboardInterrupt", Code.USER_EXCEPTION, "KeyboardInterrupt"),
+        ("(lambda f: f(f))(lambda f: f(f))", Code.USER_EXCEPTION, "RecursionError: "),
+        ("raise ValueError('x' * 10_000)", Code.USER_EXCEPTION, "ValueError: xxx"),
+        ("bytearray(1 << 60)", Code.OUT_OF_MEMORY, "MemoryError"),
+        ("open('/dev/full', 'w').write('x' * 10_000)", Code.DISK_FULL, "OSError: "),
+        ("a = []; a.append(a); return a", Code.BAD_RESULT, "ValueError: Circular reference"),
+        ("return b'bytes'", Code.BAD_RESULT, "TypeError: Object of type bytes"),
         (
             "import array; return {'widths': array.array('i', [1])}",  # like an array of numpy
             Code.BAD_RESULT,
-            "function result is invalid, error: TypeError: Object of type array is not JSON serializable: "
-            "return its tolist()",
+            "TypeError: Object of type array is not JSON serializable: return its tolist()",
         ),
-        ("return 'x' * (6 * 1024 * 1024 + 1)", Code.RESPONSE_TOO_LARGE, "the response has 6291457 bytes"),
-        ("return ['é'] * 900_000", Code.RESPONSE_TOO_LARGE, "the response has "),
+        ("return 'x' * (6 * 1024 * 1024 + 1)", Code.RESPONSE_TOO_LARGE, "6291457 bytes"),
+        ("return ['é'] * 900_000", Code.RESPONSE_TOO_LARGE, ""),
     ],
 )
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_what_a_handler_does_wrong_has_its_code(tmp_path: Path, kind: str, body: str, code: Code, message: str) -> None:
     told = answer(tmp_path, f"{kind} handler(event, context):\n    {body}\n")
 
-    assert (told.code, told.message[: len(message)]) == (code, message)
+    assert told.code == code
+    assert told.message.startswith(BEGINS[code] + message)
     assert list(json.loads(told.result)) == ["errorMessage", "errorType", "stackTrace"]
 
 

@@ -43,34 +43,21 @@ def standard_urllib(url: str) -> Send:
     return send
 
 
-def requests(url: str) -> Send:
-    session: Any = importlib.import_module("requests").Session()
+def with_sessions(library: str, session: str, body_name: str, **options: Any) -> Callable[[str], Send]:
+    """Return the client of a library whose sessions have a method ``request``."""
 
-    def send(method: str, path: str, body: bytes | Iterator[bytes] | None, headers: Headers) -> tuple[str, int]:
-        answer = session.request(method, url + path, data=body, headers=headers, timeout=60)
-        return answer.text, answer.status_code
+    def connect(url: str) -> Send:
+        opened: Any = getattr(importlib.import_module(library), session)(**options)
 
-    return send
+        def send(method: str, path: str, body: bytes | Iterator[bytes] | None, headers: Headers) -> tuple[str, int]:
+            answer = opened.request(method, url + path, headers=headers, timeout=60, **{body_name: body})
+            if library == "urllib3":
+                return answer.data.decode(), answer.status
+            return answer.text, answer.status_code
 
+        return send
 
-def httpx(url: str) -> Send:
-    client: Any = importlib.import_module("httpx").Client(timeout=60)
-
-    def send(method: str, path: str, body: bytes | Iterator[bytes] | None, headers: Headers) -> tuple[str, int]:
-        answer = client.request(method, url + path, content=body, headers=headers)
-        return answer.text, answer.status_code
-
-    return send
-
-
-def urllib3(url: str) -> Send:
-    pool: Any = importlib.import_module("urllib3").PoolManager(retries=False, timeout=60)
-
-    def send(method: str, path: str, body: bytes | Iterator[bytes] | None, headers: Headers) -> tuple[str, int]:
-        answer = pool.request(method, url + path, body=body, headers=headers)
-        return answer.data.decode(), answer.status
-
-    return send
+    return connect
 
 
 def aiohttp(url: str) -> Send:
@@ -133,9 +120,9 @@ def pieces(body: bytes) -> Iterator[bytes]:
 CLIENTS = {
     "http.client": standard_http,
     "urllib": standard_urllib,
-    "requests": requests,
-    "httpx": httpx,
-    "urllib3": urllib3,
+    "requests": with_sessions("requests", "Session", "data"),
+    "httpx": with_sessions("httpx", "Client", "content"),
+    "urllib3": with_sessions("urllib3", "PoolManager", "body", retries=False),
     "aiohttp": aiohttp,
     "httplib2": httplib2,
     "pycurl": pycurl,
