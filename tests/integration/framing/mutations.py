@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from tests.integration.framing.requests import HIDDEN, Request, chunk
@@ -71,28 +71,13 @@ SIZES = (
     b"%x\r", b"%x;", b"%x;=", b'%x;a="', b'%x;a="\r\n"', b"%x;a\r", b"%x;a\rb", b"%x;a\nb", b"%x;a\0b", b"%x;\xff",
     b"%x,1", b"%x_0", b"%x;" + b"e" * 9_000, b"%x; a = b", b"%x ;a", b"%x\x0b", b"-0", b"1 0",
 )  # fmt: skip
+BEFORE = (b"\r\n\r\n", b"\n", b"\r", b" ", b"\0", b"x\r\n", b"\xef\xbb\xbf", b"\r\n \r\n", HIDDEN[:10])
 TRAILERS = (
     b"Connection: close\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n",
     b"Transfer-Encoding: identity\r\n", b"X: a\r\n b\r\n", b"X\r\n", b"X: 1\n", b": 1\r\n", b"X : 1\r\n", b"X: \0\r\n",
     b"X: " + b"l" * 70_000 + b"\r\n", b"Upgrade: websocket\r\nConnection: upgrade\r\n", b"Expect: 100-continue\r\n",
     b"GET /hidden HTTP/1.1\r\n", b"\n", b"X: a\rb\r\n", b"Connection: keep-alive\r\n", b" X: 1\r\n", b"Host\r\n",
 )  # fmt: skip
-
-
-def change_method(random: Random, request: Request) -> None:
-    request.method = random.choice(METHODS)
-
-
-def change_target(random: Random, request: Request) -> None:
-    request.target = random.choice(TARGETS)
-
-
-def change_version(random: Random, request: Request) -> None:
-    request.version = random.choice(VERSIONS)
-
-
-def change_line_end(random: Random, request: Request) -> None:
-    request.line_end = random.choice(LINE_ENDS)
 
 
 def change_field_end(random: Random, request: Request) -> None:
@@ -187,18 +172,18 @@ def change_last_end(random: Random, request: Request) -> None:
     request.payload[-1] = random.choice(LINE_ENDS)
 
 
-def add_before(random: Random, request: Request) -> None:
-    request.before = random.choice(
-        (b"\r\n\r\n", b"\n", b"\r", b" ", b"\0", b"x\r\n", b"\xef\xbb\xbf", b"\r\n \r\n", HIDDEN[:10])
-    )
+def choose(part: str, values: Sequence[bytes]) -> Mutation:
+    """Return the mutation that replaces one part by any of these values."""
+    return lambda random, request: setattr(request, part, random.choice(values))
 
 
 #: Framing of bodies is mutated more often than the rest: a mistake there lets a request hide in another.
 MUTATIONS: tuple[Mutation, ...] = (
-    change_method, change_target, change_version, change_line_end, change_field_end, add_field, add_field, change_host,
+    choose("method", METHODS), choose("target", TARGETS), choose("version", VERSIONS), choose("line_end", LINE_ENDS),
+    choose("before", BEFORE), change_field_end, add_field, add_field, change_host,
     change_length, change_length, change_length, change_encoding, change_encoding, change_encoding,
     send_chunks_to_an_old_version, change_size, change_size, change_size, change_chunk_end, change_chunk_end,
-    add_trailer, change_last_end, add_before,
+    add_trailer, change_last_end,
 )  # fmt: skip
 
 
