@@ -12,7 +12,9 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,34 +43,11 @@ def measure(name: str, directory: Path, scale: float = 0.001) -> dict[str, Measu
 # --- scenarios ----------------------------------------------------------------------------------------------
 
 
-def test_accept_compares_with_an_empty_post_of_the_same_run(tmp_path: Path) -> None:
-    found = measure("accept", tmp_path)
-
-    ratio = found["accept 64"].median / found["starlette 64"].median
-    assert found["accept / starlette 64"].median == pytest.approx(ratio)
-    assert all(found[f"accept {n}"].median > 0 for n in (1, 16, 64, 256))
-    assert found["engine loop"].median > 0
-
-
-def test_accept_batch_compares_with_sqlite_alone_of_the_same_run(tmp_path: Path) -> None:
-    found = measure("accept_batch", tmp_path)
-
-    for size in ("100", "1,000"):
-        ratio = found[f"accept_batch {size}"].median / found[f"SQLite alone {size}"].median
-        assert found[f"accept_batch / SQLite alone {size}"].median == pytest.approx(ratio)
-        assert found[f"engine loop {size}"].median > 0
-    assert found["decode 6 MiB"].median > 0
-
-
-def test_the_status_log_is_compared_with_a_run_without_it(tmp_path: Path) -> None:
-    found = measure("status_log", tmp_path)
-
-    ratio = found["with"].median / found["without"].median
-    assert found["with / without"].median == pytest.approx(ratio)
-
-
 #: Scale by scenario, and chains of figures, each at most as large as the next; a number bounds the figures behind it.
 CHAINS: dict[str, tuple[float, list[list[str | float]]]] = {
+    "accept": (0.001, [["accept 1"], ["accept 16"], ["accept 64"], ["accept 256"], ["engine loop"]]),
+    "accept_batch": (0.001, [["engine loop 100"], ["engine loop 1,000"], ["decode 6 MiB"]]),
+    "status_log": (0.001, []),
     "end_to_end": (0.001, [["end to end", "accepted"], ["children"]]),
     "latency": (0.001, [["requests"], ["start p50", "start p99", "start worst"]]),
     "recovery": (
@@ -92,10 +71,16 @@ CHAINS: dict[str, tuple[float, list[list[str | float]]]] = {
     "cold_start": (0.001, [["spawn p50", "spawn p95"], ["fork p50", "fork p95"]]),
     "dispatch": (0.001, [["round trip p50", "round trip p99"], ["one after another"]]),
 }
+#: Two figures of the same run and the end of their names, by scenario. Their ratio is a figure, too.
+RATIOS = {
+    "accept": [("accept", "starlette", " 64")],
+    "accept_batch": [("accept_batch", "SQLite alone", " 100"), ("accept_batch", "SQLite alone", " 1,000")],
+    "status_log": [("with", "without", "")],
+}
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_a_scenario_measures_its_figures(tmp_path: Path, name: str) -> None:
+def test_a_scenario_measures_its_figures_and_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
     scale, chains = CHAINS[name]
 
     found = measure(name, tmp_path, scale)
@@ -104,6 +89,10 @@ def test_a_scenario_measures_its_figures(tmp_path: Path, name: str) -> None:
         values = [found[one].median if isinstance(one, str) else one for one in chain]
         assert values == sorted(values), chain
         assert values[0] > 0, chain
+    for upper, lower, end in RATIOS.get(name, ()):
+        ratio = found[f"{upper}{end}"].median / found[f"{lower}{end}"].median
+        assert found[f"{upper} / {lower}{end}"].median == pytest.approx(ratio)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["silent", "slow heads", "TLS pipelines"])
@@ -115,23 +104,24 @@ def test_hostile_clients_and_an_ordinary_one_are_measured(tmp_path: Path, kind: 
     assert 0 < service.latency.p50 <= service.latency.p99
 
 
-@pytest.mark.parametrize("name", FILLING)
-def test_work_beside_that_of_another_project_is_measured(tmp_path: Path, name: str) -> None:
-    found = filled(name, Options(seconds=0.2, scale=0.01, directory=str(tmp_path)))
-
-    assert len(found) == 3
-    assert all(value > 0 for value in found.values())
-
-
-@pytest.mark.parametrize("name", ["nulls", "list of functions", "log lines"])
-def test_the_lag_of_the_loop_at_an_input_is_measured(tmp_path: Path, name: str) -> None:
-    assert worst_lag(name, Options(scale=0.001, directory=str(tmp_path))) > 0
+#: Measures by name, each with the number of its figures.
+MEASURES: dict[str, tuple[Callable[[Options], dict[str, float]], int]] = {
+    **{f"work beside {name} of another project": (partial(filled, name), 3) for name in FILLING},
+    **{
+        f"the lag of the loop at {name}": (lambda options, name=name: {"lag": worst_lag(name, options)}, 1)
+        for name in ("nulls", "list of functions", "log lines")
+    },
+    "a client beside a wide input": (partial(beside, "invalid batch"), 3),
+}
 
 
-def test_a_wide_input_and_an_ordinary_client_beside_it_are_measured(tmp_path: Path) -> None:
-    found = beside("invalid batch", Options(seconds=0.3, directory=str(tmp_path)))
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_quantity_is_measured(tmp_path: Path, name: str) -> None:
+    measures, figures = MEASURES[name]
 
-    assert set(found) == {"lag, invalid batch", "p99, invalid batch", "beside, invalid batch"}
+    found = measures(Options(seconds=0.3, scale=0.01, directory=str(tmp_path)))
+
+    assert len(found) == figures
     assert all(value > 0 for value in found.values())
 
 
@@ -144,12 +134,6 @@ def test_each_source_is_measured(tmp_path: Path, name: str) -> None:
 
     assert set(found) == {figure.name for figure in SOURCES[name].figures}
     assert all(value > 0 for value in found.values())
-
-
-def test_every_scenario_leaves_nothing_behind(tmp_path: Path) -> None:
-    measure("idle", tmp_path)
-
-    assert not list(tmp_path.iterdir())
 
 
 # --- the command --------------------------------------------------------------------------------------------
@@ -177,16 +161,11 @@ def test_every_scenario_can_be_found() -> None:
 # --- figures ------------------------------------------------------------------------------------------------
 
 
-def test_a_figure_is_the_median_of_its_rounds() -> None:
-    [found] = summarise([Figure(name="a", unit="s", at_most=2)], [{"a": 1.0}, {"a": 9.0}, {"a": 2.0}])
+@pytest.mark.parametrize(("target", "met"), [({"at_most": 2}, True), ({"at_least": 5}, False)])
+def test_a_figure_is_the_median_of_its_rounds_and_meets_or_misses_its_target(target: dict[str, Any], met: bool) -> None:
+    [found] = summarise([Figure(name="a", unit="s", **target)], [{"a": 1.0}, {"a": 9.0}, {"a": 2.0}])
 
-    assert (found.median, found.lowest, found.highest, found.met) == (2.0, 1.0, 9.0, True)
-
-
-def test_a_missed_target_is_told() -> None:
-    [found] = summarise([Figure(name="a", unit="/s", at_least=5)], [{"a": 4.0}])
-
-    assert found.met is False
+    assert (found.median, found.lowest, found.highest, found.met) == (2.0, 1.0, 9.0, met)
 
 
 def test_a_figure_that_nobody_declared_is_a_mistake() -> None:

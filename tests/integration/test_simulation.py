@@ -78,6 +78,11 @@ def _nth(number: int) -> Callable[[], bool]:
     return lambda: next(calls) % number == 0
 
 
+def _replaced(owner: type, name: str, replacement: Callable[[Any], Any]) -> Callable[[Patch], None]:
+    """Return the fault of one attribute; ``replacement`` gets what is there."""
+    return lambda patch: patch(owner, name, replacement(getattr(owner, name)))
+
+
 def _lose_rows_at_a_crash(patch: Patch) -> None:
     end = Witness.process_ended
 
@@ -133,32 +138,6 @@ def _discard_too_early(patch: Patch) -> None:
     patch(Dispatcher, "_run", discard)
 
 
-def _run_too_old_work(patch: Patch) -> None:
-    patch(RetryPolicy, "too_old", lambda self, invocation, rules, now: False)
-
-
-def _retry_too_often(patch: Patch) -> None:
-    rules = RetryPolicy.rules
-    patch(RetryPolicy, "rules", lambda self, settings: replace(rules(self, settings), retries=9))
-
-
-def _retry_too_early(patch: Patch) -> None:
-    patch(RetryPolicy, "delay", lambda self, attempt, jitter_sample: 0.1)
-
-
-def _ignore_limits(patch: Patch) -> None:
-    patch(Share, "full", property(lambda self: False))
-
-
-def _ignore_memory(patch: Patch) -> None:
-    patch(RunQueue, "_fits", lambda self, invocation, share: True)
-
-
-def _take_reserved_slots(patch: Patch) -> None:
-    init = RunQueue.__init__
-    patch(RunQueue, "__init__", lambda self, **given: init(self, **{**given, "sync_slots": 0}))
-
-
 def _reverse_the_order(patch: Patch) -> None:
     def add(self: FunctionQueue, entry: Any) -> None:
         self._members[entry.invocation.key] = entry
@@ -206,32 +185,6 @@ def _drop_deliveries(patch: Patch) -> None:
     patch(DeliveryWorker, "_try", drop)
 
 
-def _forget_waiting_work_at_the_start(patch: Patch) -> None:
-    patch(RunQueue, "expect", lambda self, function_id: None)
-
-
-def _never_wake_for_delayed_work(patch: Patch) -> None:
-    patch(Scheduler, "_set_alarm", lambda self, moment: None)
-
-
-def _ignore_idempotency_keys(patch: Patch) -> None:
-    accept = Intake.accept
-    patch(Intake, "accept", lambda self, request: accept(self, replace(request, idempotency_key="")))
-
-
-def _leave_cursors(patch: Patch) -> None:
-    patch(BoundTrigger, "move", lambda self, before, positions: None)
-
-
-def _run_held_work(patch: Patch) -> None:
-    push = Scheduler.push
-    patch(
-        Scheduler,
-        "push",
-        lambda self, invocation, reply=None: push(self, replace(invocation, held=False), reply),
-    )
-
-
 def _swap_outcomes(patch: Patch) -> None:
     settle, hit = Settling.settle, _nth(200)
 
@@ -241,42 +194,66 @@ def _swap_outcomes(patch: Patch) -> None:
     patch(Settling, "settle", swap)
 
 
+#: Faults by name, and words of the violation that each is found by.
+FAULTS: dict[str, tuple[Callable[[Patch], None], str]] = {
+    "rows are lost at a crash": (_lose_rows_at_a_crash, "is lost"),
+    "work runs again after its end": (_run_again_after_the_end, "after it has ended"),
+    "due times are skipped": (_skip_due_times, "skipped its due time"),
+    "the backlog is miscounted": (_miscount, "the backlog"),
+    "work is discarded too early": (_discard_too_early, "before its age"),
+    "work that is too old runs": (_replaced(RetryPolicy, "too_old", lambda _: lambda *_: False), "after its age"),
+    "work is retried too often": (
+        _replaced(RetryPolicy, "rules", lambda rules: lambda *given: replace(rules(*given), retries=9)),
+        "is retried after",
+    ),
+    "work is retried too early": (
+        _replaced(RetryPolicy, "delay", lambda _: lambda self, attempt, jitter_sample: 0.1),
+        "is retried after 0.1",
+    ),
+    "limits are ignored": (_replaced(Share, "full", lambda _: property(lambda self: False)), "may"),
+    "memory is ignored": (_replaced(RunQueue, "_fits", lambda _: lambda *_: True), "MB"),
+    "reserved slots are taken": (
+        _replaced(RunQueue, "__init__", lambda init: lambda self, **given: init(self, **{**given, "sync_slots": 0})),
+        "of them asynchronous",
+    ),
+    "the order is reversed": (_reverse_the_order, "runs before"),
+    "the horizon is forgotten": (_forget_the_horizon, "runs before"),
+    "a function is preferred": (_prefer_a_function, "side by side"),
+    "deliveries are dropped": (_drop_deliveries, "no destination has taken it"),
+    "waiting work is forgotten at the start": (
+        _replaced(RunQueue, "expect", lambda _: lambda *_: None),
+        "nothing runs|runs before",
+    ),
+    "delayed work wakes nobody": (_replaced(Scheduler, "_set_alarm", lambda _: lambda *_: None), "has not ended"),
+    "held work runs": (
+        _replaced(
+            Scheduler,
+            "push",
+            lambda push: lambda self, invocation, reply=None: push(self, replace(invocation, held=False), reply),
+        ),
+        "same ordering key",
+    ),
+    "idempotency keys are ignored": (
+        _replaced(
+            Intake,
+            "accept",
+            lambda accept: lambda self, request: accept(self, replace(request, idempotency_key="")),
+        ),
+        "got another id",
+    ),
+    "cursors stay": (_replaced(BoundTrigger, "move", lambda _: lambda *_: None), "was accepted after event"),
+    "outcomes are swapped": (_swap_outcomes, "but ran to"),
+}
 #: Faults that are found at the end of a simulation only, which is short for them.
-AT_THE_END, SHORT = (_skip_due_times, _never_wake_for_delayed_work), 30.0
+AT_THE_END, SHORT = ("due times are skipped", "delayed work wakes nobody"), 30.0
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("fault", "found"),
-    [
-        (_lose_rows_at_a_crash, "is lost"),
-        (_run_again_after_the_end, "after it has ended"),
-        (_skip_due_times, "skipped its due time"),
-        (_miscount, "the backlog"),
-        (_discard_too_early, "before its age"),
-        (_run_too_old_work, "after its age"),
-        (_retry_too_often, "is retried after"),
-        (_retry_too_early, "is retried after 0.1"),
-        (_ignore_limits, "may"),
-        (_ignore_memory, "MB"),
-        (_take_reserved_slots, "of them asynchronous"),
-        (_reverse_the_order, "runs before"),
-        (_forget_the_horizon, "runs before"),
-        (_prefer_a_function, "side by side"),
-        (_drop_deliveries, "no destination has taken it"),
-        (_forget_waiting_work_at_the_start, "nothing runs|runs before"),
-        (_never_wake_for_delayed_work, "has not ended"),
-        (_run_held_work, "same ordering key"),
-        (_ignore_idempotency_keys, "got another id"),
-        (_leave_cursors, "was accepted after event"),
-        (_swap_outcomes, "but ran to"),
-    ],
-)
-def test_a_fault_in_the_engine_is_found(
-    fault: Callable[[Patch], None], found: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_the_engine_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault, found = FAULTS[name]
     fault(monkeypatch.setattr)
 
-    report = simulate(3, SHORT if fault in AT_THE_END else HOURS, first_only=True)
+    report = simulate(3, SHORT if name in AT_THE_END else HOURS, first_only=True)
 
     assert [text for text in report.violations if re.search(found, text)], report.violations[:3]
