@@ -31,14 +31,6 @@ def plain(event, context):
         print("cleaned up")
 
 
-async def awaiting(event, context):
-    try:
-        print("began")
-        await asyncio.sleep(600)
-    finally:
-        print("cleaned up")
-
-
 def heeding(event, context):
     heard = []
 
@@ -192,8 +184,8 @@ NODE_RUNTIME = {"runtime": "Node.js18.15"}
     ("handler", "fields", "lines"),
     [
         ("plain", {}, ["cleaned up"]),
-        ("awaiting", {}, ["cleaned up"]),
-        ("awaiting", {"concurrent_num": 2}, ["cleaned up"]),
+        ("shared", {}, ["cleaned up"]),
+        ("shared", {"concurrent_num": 2}, ["cleaned up"]),
         ("heeding", {}, ["ends, cancelled", "told cancelled"]),
         ("heeding", {"concurrent_num": 2}, ["ends, cancelled", "told cancelled"]),
         ("raising", {}, ["told cancelled"]),
@@ -214,10 +206,10 @@ async def test_a_cancelled_handler_is_told_and_cleans_up(
 
 @pytest.mark.parametrize(
     ("handler", "lines"),
-    [("plain", "cleaned up\n"), ("awaiting", "cleaned up\n"), ("heeding", "told timeout\nends, timeout\n")],
+    [("plain", "cleaned up\n"), ("shared", "cleaned up\n"), ("heeding", "told timeout\nends, timeout\n")],
 )
 async def test_a_handler_that_runs_too_long_is_told_and_cleans_up(opened: Pool, handler: str, lines: str) -> None:
-    outcome = await opened.execute(function(handler, timeout=1), invocation())
+    outcome = await opened.execute(function(handler, timeout=1), invocation("null"))
 
     assert (outcome.code, after_begin(outcome)) == (Code.TIMEOUT, lines)
     assert b"the answer" not in outcome.result

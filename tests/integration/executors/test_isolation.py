@@ -177,35 +177,22 @@ async def test_a_fork_bomb_is_held_and_its_processes_and_groups_are_gone_with_th
     assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
 
 
-class Witness(RlimitIsolation):
-    """Isolation that records whether a process already has the function's variables when its limits are applied."""
-
-    def __init__(self) -> None:
-        self.seen: list[bool] = []
-
-    def enclose(self, instance_id: str, limits: Limits) -> RlimitEnclosure:
-        return Witnessed(instance_id, limits, self.seen)
-
-
-class Witnessed(RlimitEnclosure):
-    def __init__(self, instance_id: str, limits: Limits, seen: list[bool]) -> None:
-        super().__init__(instance_id, limits)
-        self._seen = seen
-
-    def admit(self, pid: int) -> None:
-        self._seen.append(carries(pid, "LD_LIBRARY_PATH", "/nowhere"))
-        super().admit(pid)
-
-
 @pytest.mark.parametrize("sandbox", [NO_ISOLATION, IsolationOptions(isolation="process")], ids=["spawned", "forked"])
 async def test_what_variables_make_a_program_run_at_its_start_is_limited(
-    tmp_path: Path, sandbox: IsolationOptions
+    tmp_path: Path, sandbox: IsolationOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    witness = Witness()
-    async with pool(tmp_path, SOURCE, isolation=witness, sandbox=sandbox) as opened:
+    seen: list[bool] = []  # whether a process already has the function's variables when its limits are applied
+    admit = RlimitEnclosure.admit
+
+    def look(enclosure: RlimitEnclosure, pid: int) -> None:
+        seen.append(carries(pid, "LD_LIBRARY_PATH", "/nowhere"))
+        admit(enclosure, pid)
+
+    monkeypatch.setattr(RlimitEnclosure, "admit", look)
+    async with pool(tmp_path, SOURCE, isolation=RlimitIsolation(), sandbox=sandbox) as opened:
         await result(opened, "limits", user_data={"LD_LIBRARY_PATH": "/nowhere"})
 
-    assert witness.seen == [False]
+    assert seen == [False]
 
 
 async def test_descriptors_and_core_files_are_limited(opened: Pool) -> None:

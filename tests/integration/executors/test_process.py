@@ -10,6 +10,8 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
+
 from engine.executors.pool import Pool
 from engine.isolation.limits import Limits
 from engine.isolation.processes import marked
@@ -28,18 +30,6 @@ from tests.support.executing import (
     stop,
 )
 from tests.support.instances import begin
-
-
-class SlowIsolation(RlimitIsolation):
-    """Isolation whose ``enclose`` blocks until ``go_on`` is set."""
-
-    def __init__(self) -> None:
-        self.entered, self.go_on = threading.Event(), threading.Event()
-
-    def enclose(self, instance_id: str, limits: Limits) -> RlimitEnclosure:
-        self.entered.set()
-        self.go_on.wait()
-        return super().enclose(instance_id, limits)
 
 
 async def test_a_killed_instance_is_a_failure_and_not_used_again(opened: Pool, tmp_path: Path) -> None:
@@ -74,16 +64,25 @@ async def test_an_instance_that_is_being_started_can_be_cancelled(opened: Pool) 
     assert (await starting).code == Code.CANCELLED
 
 
-async def test_an_instance_cancelled_while_its_limits_are_made_is_no_error(tmp_path: Path) -> None:
-    isolation = SlowIsolation()
-    async with pool(tmp_path, SOURCE, isolation=isolation) as opened:
+async def test_an_instance_cancelled_while_its_limits_are_made_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on, enclose = threading.Event(), threading.Event(), RlimitIsolation.enclose
+
+    def wait(isolation: RlimitIsolation, instance_id: str, limits: Limits) -> RlimitEnclosure:
+        entered.set()
+        go_on.wait()
+        return enclose(isolation, instance_id, limits)
+
+    monkeypatch.setattr(RlimitIsolation, "enclose", wait)
+    async with pool(tmp_path, SOURCE, isolation=RlimitIsolation()) as opened:
         asked = invocation()
         starting = asyncio.ensure_future(opened.execute(function("pid"), asked))
-        await asyncio.to_thread(isolation.entered.wait)
+        await asyncio.to_thread(entered.wait)
         (instance,) = opened.allocator.alive
         opened.cancel(asked.key)
         await instance.closed.wait()
-        isolation.go_on.set()
+        go_on.set()
 
         assert (await starting).code == Code.CANCELLED
 
@@ -107,11 +106,11 @@ async def test_a_call_can_be_cancelled_at_any_step_and_leaves_nothing(tmp_path: 
 async def test_a_large_request_that_a_dead_instance_read_in_part_runs_on_a_new_one(opened: Pool) -> None:
     asked, large = function("size"), json.dumps("x" * (4 << 20))
     await opened.execute(asked, invocation('""'))
-    (warm,) = _children(opened)
-    stop(warm)
+    (instance,) = opened.allocator.alive
+    stop(instance.pid)
     call = asyncio.ensure_future(opened.execute(asked, invocation(large)))
     await asyncio.sleep(0)
-    os.kill(warm, signal.SIGKILL)
+    os.kill(instance.pid, signal.SIGKILL)
 
     assert (await call).result == str(4 << 20).encode()
 
@@ -136,10 +135,6 @@ async def test_an_answer_counts_even_if_the_death_after_it_is_seen_first(opened:
     instance.exited()
 
     assert (await call).result == str(warm).encode()
-
-
-def _children(opened: Pool) -> list[int]:
-    return [instance.pid for instance in opened.allocator.alive]
 
 
 def _kill_before_the_loop_can_see(pid: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -48,13 +47,6 @@ async def test_a_bootstrap_that_never_asks_is_given_up(opened: Pool, tmp_path: P
     outcome = await run(opened, tmp_path, "#!/bin/sh\nexec sleep 1000\n", **asked)
 
     assert outcome.code == Code.INIT_TIMEOUT
-
-
-async def test_a_missing_bootstrap_is_an_entry_that_is_not_there(opened: Pool) -> None:
-    outcome = await opened.execute(function("any", runtime="Lambda"), invocation())
-
-    assert outcome.code == Code.ENTRY_NOT_FOUND
-    assert json.loads(outcome.result)["errorType"] == "FunctionLoadError"
 
 
 async def test_a_pre_stop_handler_is_a_sigterm(opened: Pool, tmp_path: Path) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from engine.model import Code, Function, Outcome
-from tests.support.executing import function, invocation, pool
+from engine.model import Code
+from tests.support.executing import function
 from tests.support.instances import value
 from tests.support.programs import needs
 
@@ -70,18 +69,6 @@ FILES = {
     "late.mjs": "setTimeout(() => { throw new Error('after loading') }); await new Promise(() => {})",
     "leaving.js": "process.exit(4)",
 }
-
-
-@pytest.fixture
-async def run(tmp_path: Path) -> AsyncIterator[Any]:
-    async with pool(tmp_path, "") as opened:
-        for name, text in FILES.items():
-            (tmp_path / "code" / name).write_text(text)
-
-        async def run(asked: Function, event: Any = None) -> Outcome:
-            return await opened.execute(asked, invocation(json.dumps(event), alias="live"))
-
-        yield run
 
 
 def both(python: list[Any], node: list[Any]) -> list[Any]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from engine.logs.lines import plain
-from engine.model import Code, Function, Outcome
-from tests.support.executing import function, invocation, pool
+from engine.model import Code
+from tests.support.executing import function
 from tests.support.instances import value
 
-SOURCE = """
+FILES = {
+    "index.py": """
 import os, sys, threading
 
 
@@ -49,16 +46,7 @@ def wrong_socket(event, context):
             pass
     threading.Event().wait(20)
 """
-
-
-@pytest.fixture
-async def run(tmp_path: Path) -> AsyncIterator[Any]:
-    async with pool(tmp_path, SOURCE) as opened:
-
-        async def run(asked: Function, event: Any = None) -> Outcome:
-            return await opened.execute(asked, invocation(json.dumps(event), alias="live"))
-
-        yield run
+}
 
 
 async def test_a_handler_may_lie_in_a_folder_and_use_its_neighbours(tmp_path: Path, run: Any) -> None:
