@@ -1,5 +1,5 @@
 'use strict';
-// Functions for tests/test_node_worker.py: one for each fact.
+// Functions of Node.js for tests of instances: one for each fact.
 const fs = require('fs');
 
 let started = 0;
