@@ -29,6 +29,7 @@ from bench.machine import cpu_of, inspect_machine, wakeups
 from bench.recovery import check_backlog
 from bench.report import number
 from bench.server import NOOP, ServerFailed, engine, load, starlette
+from bench.soak import SCENARIO as SOAK
 
 pytestmark = pytest.mark.long
 
@@ -104,11 +105,15 @@ def test_hostile_clients_and_an_ordinary_one_are_measured(tmp_path: Path, kind: 
     assert 0 < service.latency.p50 <= service.latency.p99
 
 
+def lag(name: str, options: Options) -> dict[str, float]:
+    return {"lag": worst_lag(name, options)}
+
+
 #: Measures by name, each with the number of its figures.
 MEASURES: dict[str, tuple[Callable[[Options], dict[str, float]], int]] = {
     **{f"work beside {name} of another project": (partial(filled, name), 3) for name in FILLING},
     **{
-        f"the lag of the loop at {name}": (lambda options, name=name: {"lag": worst_lag(name, options)}, 1)
+        f"the lag of the loop at {name}": (partial(lag, name), 1)
         for name in ("nulls", "list of functions", "log lines")
     },
     "a client beside a wide input": (partial(beside, "invalid batch"), 3),
@@ -134,6 +139,20 @@ def test_each_source_is_measured(tmp_path: Path, name: str) -> None:
 
     assert set(found) == {figure.name for figure in SOURCES[name].figures}
     assert all(value > 0 for value in found.values())
+
+
+def test_an_engine_under_mixed_load_leaves_nothing_behind(tmp_path: Path) -> None:
+    options = Options(seconds=12.0, rounds=1, directory=str(tmp_path))
+
+    found = {one.name: one.median for one in run(SOAK, options, print)}
+
+    assert found["accepted"] > 0
+    assert found["kills"] > 0
+    assert found["memory growth"] < 50.0  # percent; the caches of the engine still fill
+    assert found["descriptors before"] > 0
+    zero = ("not ended", "processes left", "control groups left", "temporary files left")
+    assert {name: found[name] for name in zero if found[name]} == {}
+    assert found["descriptors more"] <= 0
 
 
 # --- the command --------------------------------------------------------------------------------------------

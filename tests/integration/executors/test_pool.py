@@ -19,9 +19,10 @@ from engine.isolation.rlimits import RlimitIsolation
 from engine.logs.feed import FunctionLines, LogBoard
 from engine.logs.lines import plain
 from engine.model import Code, Mode, Outcome
+from engine.runtimes.catalog import warning_of
 from engine.runtimes.interpreters import Interpreters
 from tests.support.executing import SOURCE, Running, exit_of, function, invocation, is_alive, output, pid_of, pool
-from tests.support.instances import begin
+from tests.support.instances import begin, lines
 from tests.support.triggering import until
 
 # --- choice of the instance ---
@@ -164,6 +165,29 @@ async def test_an_instance_is_closed_although_its_lines_cannot_be_kept(
         assert await opened.warm(function("pid"))
         await opened.retire(1)
         assert not opened.allocator.present
+
+
+# --- the warning about a runtime whose language version differs ---
+
+NOTE, RAN = ("engine", warning_of("Python2.7")), ("stdout", "ran")
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_the_first_run_of_an_instance_has_the_warning(opened: Pool, warm: bool) -> None:
+    old = function("say", runtime="Python2.7")
+    if warm:  # an instance that was started without a request
+        assert await opened.warm(old)
+
+    first, second = [await opened.execute(old, invocation('"ran"')) for _ in range(2)]
+    between = await opened.instance_log(old.function_id)
+
+    assert (lines(first), lines(second), between) == ([NOTE, RAN], [RAN], b"")
+
+
+async def test_functions_of_other_runtimes_have_no_warning(opened: Pool) -> None:
+    outcome = await opened.execute(function("say", runtime="Python3.6"), invocation('"ran"'))
+
+    assert lines(outcome) == [RAN]
 
 
 # --- eviction ---

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -84,6 +85,16 @@ def stray(event, context):
         time.sleep(600)
         os._exit(0)
     os._exit(3)
+
+
+def ended(event, context):
+    if event["with"]:
+        subprocess.Popen(["setsid", "sleep", "600"])
+    if event["do"] == "leave":
+        os._exit(3)
+    if event["do"] == "hang":
+        time.sleep(600)
+    return event["do"]
 '''
 )
 FORKING = IsolationOptions(isolation="process", fork_server="start")
@@ -359,3 +370,49 @@ async def test_a_template_that_ends_says_why_also_when_it_has_hung_up_before() -
         await child.spawned()
     await template.closed.wait()
     child.reap()
+
+
+# --- many exits at a time, of every kind ---
+
+ENDS = {"answer": Code.OK, "leave": Code.USER_EXCEPTION, "hang": Code.TIMEOUT, "cancel": Code.CANCELLED}
+
+
+async def end(opened: Pool, way: str, helped: bool, max_wait: float) -> int | None:
+    """Run a call that ends as ``way`` names; return its code, or None for an abandoned call."""
+    given_up = way in ("cancel", "abandon")
+    limit = 1 if way == "hang" else 60
+    call = invocation(json.dumps({"do": "hang" if given_up else way, "with": helped}))
+    running = asyncio.ensure_future(opened.execute(function("ended", timeout=limit), call))
+    if given_up:
+        await asyncio.wait([running], timeout=max_wait)
+    if way == "cancel":
+        opened.cancel(call.key)
+    if way == "abandon":
+        running.cancel()
+        await asyncio.wait([running])
+        return None
+    return (await running).code
+
+
+@pytest.mark.long
+async def test_each_instance_ends_in_its_own_way_and_nothing_is_left(tmp_path: Path) -> None:
+    draw = random.Random(7)
+    slots = asyncio.Semaphore(10)
+    before = len(os.listdir("/proc/self/fd"))
+
+    async def one() -> tuple[str, int | None]:
+        way = draw.choice([*ENDS, "abandon"])
+        async with slots:
+            return way, await end(forking, way, draw.random() < 0.3, draw.random() / 20)
+
+    async with pool(tmp_path, SOURCE, sandbox=FORKING, interpreters=own()) as forking:
+        await ready(forking)
+        template = template_of(forking)
+        ended = await asyncio.gather(*(one() for _ in range(150)))
+        last = template_of(forking)
+
+    assert last is template  # an exit of the template would have killed its instances
+    assert [(way, code) for way, code in ended if code != ENDS.get(way)] == []
+    assert list(marked("FUNCTIOND_ENGINE", marker(tmp_path))) == []
+    assert os.listdir(tmp_path / "tmp") == []
+    assert len(os.listdir("/proc/self/fd")) <= before  # descriptors of earlier tests may be closed meanwhile

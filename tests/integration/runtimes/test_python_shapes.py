@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -47,14 +48,15 @@ def handler(event, context):
         assert instance.call() == ["data", "more", "data", True, "index"]
 
 
-def test_layers_come_behind_the_code(tmp_path: Path) -> None:
+def test_layers_come_behind_the_code_and_may_have_the_handler(tmp_path: Path) -> None:
     for name, modules in (("first", ("one", "mine")), ("second", ("one", "two"))):
         (tmp_path / name).mkdir()
         for module in modules:
             (tmp_path / name / f"{module}.py").write_text(f"WHERE = {name!r}")
     source = "import mine, one, two\ndef handler(event, context): return [m.WHERE for m in (mine, one, two)]"
-    layers = [str(tmp_path / "first"), str(tmp_path / "second")]
-    with PythonProcess(tmp_path, source, files={"mine.py": "WHERE = 'code'"}, layers=layers) as instance:
+    (tmp_path / "second" / "tools.py").write_text(source)
+    setup: Any = {"layers": [str(tmp_path / "first"), str(tmp_path / "second")], "handler": "tools.handler"}
+    with PythonProcess(tmp_path, "", files={"mine.py": "WHERE = 'code'"}, **setup) as instance:
         assert instance.call() == ["code", "first", "second"]
 
 
@@ -221,15 +223,6 @@ def handler(event, context):
 """
     with PythonProcess(tmp_path, source) as instance:
         assert instance.call(7) == [7, "RED", True]
-
-
-def test_a_handler_in_a_layer_is_found(tmp_path: Path) -> None:
-    (tmp_path / "layer").mkdir()
-    (tmp_path / "layer" / "tools.py").write_text("def handler(event, context): return 'layer'")
-    with PythonProcess(tmp_path, "", layers=[str(tmp_path / "layer")], handler="tools.handler") as instance:
-        instance.ask()
-
-        assert instance.answer().result == b"layer"
 
 
 def test_an_initializer_sees_its_own_time_and_no_request(tmp_path: Path) -> None:
