@@ -1,23 +1,25 @@
-"""Contract of functions in Python and in Node.js, in one table for both, tested on real instances."""
+"""Contract of functions in Python and, where one table holds both, in Node.js, tested on real instances."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from engine.model import Code
-from tests.support.executing import function
+from engine.logs.lines import plain
+from engine.model import Code, Function, Outcome
+from tests.support.executing import function, invocation, pool
 from tests.support.instances import value
 from tests.support.programs import needs
 
 PYTHON, NODE = "Python3.10", "Node.js18.15"
 LANGUAGES = [PYTHON, pytest.param(NODE, marks=needs("node"))]
 SOURCE = """
-import asyncio, os, sys
+import asyncio, os, sys, threading
 
 
 def raising_initializer(context):
@@ -57,6 +59,38 @@ def data(event, context):
 
 def environment(event, context):
     return {"env": dict(os.environ), "cwd": os.getcwd(), "argv": sys.argv, "stdin": sys.stdin.read()}
+
+
+def forked(event, context):
+    if os.fork() == 0:
+        return "child"
+    os.wait()
+    return "parent"
+
+
+def print_without_flush(event, context):
+    sys.stdout = open(1, "w", buffering=65536, closefd=False)
+    print("late")
+
+
+def close_stdout(event, context):
+    sys.stdout.close()
+    os.close(1)
+    return "still here"
+
+
+def thread_left(event, context):
+    threading.Thread(target=threading.Event().wait).start()
+    return "done"
+
+
+def wrong_socket(event, context):
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            os.write(int(fd), b"garbage that is no frame at all")
+        except OSError:
+            pass
+    threading.Event().wait(20)
 """
 FILES = {
     "index.py": SOURCE,
@@ -69,6 +103,19 @@ FILES = {
     "late.mjs": "setTimeout(() => { throw new Error('after loading') }); await new Promise(() => {})",
     "leaving.js": "process.exit(4)",
 }
+
+
+@pytest.fixture
+async def run(tmp_path: Path) -> AsyncIterator[Any]:
+    """Return a function that runs a function with one of the files as its code."""
+    async with pool(tmp_path, "") as opened:
+        for name, text in FILES.items():
+            (tmp_path / "code" / name).write_text(text)
+
+        async def run(asked: Function, event: Any = None) -> Outcome:
+            return await opened.execute(asked, invocation(json.dumps(event), alias="live"))
+
+        yield run
 
 
 def both(python: list[Any], node: list[Any]) -> list[Any]:
@@ -245,3 +292,67 @@ async def test_the_peak_of_memory_is_the_childs_and_not_the_engines(run: Any, ru
     outcome = await run(function("starts", runtime=runtime))
 
     assert 0 < outcome.memory_used < 150 << 20 < len(ballast)
+
+
+# --- Python only ---
+
+
+async def test_a_handler_may_lie_in_a_folder_and_use_its_neighbours(tmp_path: Path, run: Any) -> None:
+    (tmp_path / "code" / "my-src").mkdir()
+    (tmp_path / "code" / "my-src" / "json.py").write_text("import helper\ndef handler(e, c): return helper.NAME")
+    (tmp_path / "code" / "helper.py").write_text("NAME = 'helper'")
+
+    outcome = await run(function("my-src/json.handler"))
+
+    assert outcome.result == b"helper"
+
+
+async def test_a_file_named_like_a_standard_module_is_loaded_without_replacing_it(tmp_path: Path, run: Any) -> None:
+    source = "def prepare(c): globals()['ready'] = True\ndef handler(e, c): return [ready, names()]\n"
+    names = "def names():\n    import json\n    return hasattr(json, 'dumps')"
+    (tmp_path / "code" / "json.py").write_text(source + names)
+
+    outcome = await run(function("json.handler", initializer_handler="json.prepare"))  # both in one module
+
+    assert value(outcome) == [True, True]
+
+
+async def test_user_code_finds_nothing_of_the_engine_and_no_asyncio(tmp_path: Path, run: Any) -> None:
+    (tmp_path / "code" / "bare.py").write_text(
+        "import sys\ndef handler(e, c): return [m for m in e if m in sys.modules]"
+    )
+
+    outcome = await run(function("bare.handler"), ["engine", "msgspec", "asyncio", "json"])
+
+    assert value(outcome) == ["json"]
+
+
+async def test_what_writes_to_the_socket_of_the_engine_fails(run: Any) -> None:
+    outcome = await run(function("wrong_socket"))
+
+    assert (outcome.code, "socket" in outcome.message) == (Code.USER_EXCEPTION, True)
+
+
+async def test_a_forked_copy_of_the_handler_gives_no_second_answer(run: Any) -> None:
+    asked = function("forked")
+
+    outcomes = [await run(asked), await run(asked)]
+
+    assert [outcome.result for outcome in outcomes] == [b"parent", b"parent"]
+
+
+async def test_output_in_buffers_belongs_to_the_request_that_wrote_it(run: Any) -> None:
+    assert plain((await run(function("print_without_flush"))).log) == b"late\n"
+
+
+async def test_a_function_may_close_its_stdout(run: Any) -> None:
+    asked = function("close_stdout")
+
+    first, second = await run(asked), await run(asked)
+
+    assert first.result == b"still here"
+    assert second.code == Code.USER_EXCEPTION  # no descriptor is left that it could close
+
+
+async def test_a_thread_left_behind_does_not_hold_the_answer_or_the_instance(run: Any) -> None:
+    assert (await run(function("thread_left"))).result == b"done"
