@@ -23,17 +23,7 @@ from engine.isolation.rlimits import RlimitEnclosure, RlimitIsolation
 from engine.model import Code
 from engine.runtimes.protocol import READY, Answer, Logged
 from tests.support.executing import SOURCE as BASIC
-from tests.support.executing import (
-    exit_of,
-    function,
-    invocation,
-    launched,
-    marker,
-    output,
-    pid_of,
-    pool,
-    stop,
-)
+from tests.support.executing import exit_of, function, invocation, launched, marker, output, pid_of, pool, stop
 from tests.support.instances import begin
 
 SOURCE = (
