@@ -38,7 +38,7 @@ HELD_BACK = 0.3  #: seconds
 
 def measure(name: str, directory: Path, scale: float = 0.001) -> dict[str, Measured]:
     options = Options(seconds=0.2, rounds=1, scale=scale, directory=str(directory))
-    return {one.name: one for one in run(find(name), options, lambda message: None)}
+    return {measured.name: measured for measured in run(find(name), options, lambda message: None)}
 
 
 # --- scenarios ----------------------------------------------------------------------------------------------
@@ -84,15 +84,15 @@ RATIOS = {
 def test_a_scenario_measures_its_figures_and_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
     scale, chains = CHAINS[name]
 
-    found = measure(name, tmp_path, scale)
+    figures = measure(name, tmp_path, scale)
 
     for chain in chains:
-        values = [found[one].median if isinstance(one, str) else one for one in chain]
+        values = [figures[figure].median if isinstance(figure, str) else figure for figure in chain]
         assert values == sorted(values), chain
         assert values[0] > 0, chain
     for upper, lower, end in RATIOS.get(name, ()):
-        ratio = found[f"{upper}{end}"].median / found[f"{lower}{end}"].median
-        assert found[f"{upper} / {lower}{end}"].median == pytest.approx(ratio)
+        ratio = figures[f"{upper}{end}"].median / figures[f"{lower}{end}"].median
+        assert figures[f"{upper} / {lower}{end}"].median == pytest.approx(ratio)
     assert not list(tmp_path.iterdir())
 
 
@@ -124,10 +124,10 @@ MEASURES: dict[str, tuple[Callable[[Options], dict[str, float]], int]] = {
 def test_a_quantity_is_measured(tmp_path: Path, name: str) -> None:
     measures, figures = MEASURES[name]
 
-    found = measures(Options(seconds=0.3, scale=0.01, directory=str(tmp_path)))
+    results = measures(Options(seconds=0.3, scale=0.01, directory=str(tmp_path)))
 
-    assert len(found) == figures
-    assert all(value > 0 for value in found.values())
+    assert len(results) == figures
+    assert all(value > 0 for value in results.values())
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -135,24 +135,24 @@ def test_each_source_is_measured(tmp_path: Path, name: str) -> None:
     if why := SOURCES[name].absent():
         pytest.skip(f"no {name}: {why}")
 
-    found = SOURCES[name].measure(Options(seconds=0.2, scale=0.01, directory=str(tmp_path)))
+    figures = SOURCES[name].measure(Options(seconds=0.2, scale=0.01, directory=str(tmp_path)))
 
-    assert set(found) == {figure.name for figure in SOURCES[name].figures}
-    assert all(value > 0 for value in found.values())
+    assert set(figures) == {figure.name for figure in SOURCES[name].figures}
+    assert all(value > 0 for value in figures.values())
 
 
 def test_an_engine_under_mixed_load_leaves_nothing_behind(tmp_path: Path) -> None:
     options = Options(seconds=12.0, rounds=1, directory=str(tmp_path))
 
-    found = {one.name: one.median for one in run(SOAK, options, print)}
+    medians = {result.name: result.median for result in run(SOAK, options, print)}
 
-    assert found["accepted"] > 0
-    assert found["kills"] > 0
-    assert found["memory growth"] < 50.0  # percent; the caches of the engine still fill
-    assert found["descriptors before"] > 0
+    assert medians["accepted"] > 0
+    assert medians["kills"] > 0
+    assert medians["memory growth"] < 50.0  # percent; the caches of the engine still fill
+    assert medians["descriptors before"] > 0
     zero = ("not ended", "processes left", "control groups left", "temporary files left")
-    assert {name: found[name] for name in zero if found[name]} == {}
-    assert found["descriptors more"] <= 0
+    assert {name: medians[name] for name in zero if medians[name]} == {}
+    assert medians["descriptors more"] <= 0
 
 
 # --- the command --------------------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ def test_a_figure_that_nobody_declared_is_a_mistake() -> None:
 
 
 def test_percentiles_are_of_the_sorted_values() -> None:
-    found = percentiles(array("d", [i / 1000 for i in range(100, 0, -1)]))
+    result = percentiles(array("d", [i / 1000 for i in range(100, 0, -1)]))
 
-    assert (found.p50, found.p99, found.worst) == pytest.approx((51.0, 100.0, 100.0))
+    assert (result.p50, result.p99, result.worst) == pytest.approx((51.0, 100.0, 100.0))
 
 
 def test_small_numbers_keep_three_digits() -> None:

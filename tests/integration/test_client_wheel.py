@@ -69,7 +69,7 @@ def test_the_client_needs_the_wheel_and_its_extra_only(tmp_path: Path) -> None:
 
 def link(name: str, folder: Path) -> None:
     """Link the packages of an installed distribution into a folder."""
-    found = distribution(name)
-    tops = {file.parts[0] for file in found.files or () if ".." not in file.parts and file.suffix != ".pyc"}
+    installed = distribution(name)
+    tops = {file.parts[0] for file in installed.files or () if ".." not in file.parts and file.suffix != ".pyc"}
     for top in tops:
-        (folder / top).symlink_to(Path(str(found.locate_file(top))))
+        (folder / top).symlink_to(Path(str(installed.locate_file(top))))

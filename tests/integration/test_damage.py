@@ -48,7 +48,7 @@ async def test_an_append_at_a_damaged_page_stops_the_engine_when_accepted_work_h
         with pytest.raises(PageDamaged):
             await engine.storage.outbox.given_up([1], 0, 10)  # a list does not end the intake
         accepted = [await client.post(path, json={"n": n}) for n in range(3)]
-        assert [one.status_code for one in accepted] == [202] * 3
+        assert [reply.status_code for reply in accepted] == [202] * 3
         ready, healthy = await client.get("/readyz"), await client.get("/healthz")
         assert (ready.status_code, healthy.json()["status"]) == (200, "degraded")
 
@@ -56,7 +56,7 @@ async def test_an_append_at_a_damaged_page_stops_the_engine_when_accepted_work_h
             await client.post(path, json={}, headers={"idempotency-key": "a"}),
             await client.post(path, json={}),
         ]
-        assert [one.status_code for one in replies] == [503] * 2
+        assert [reply.status_code for reply in replies] == [503] * 2
         assert "a page of the journal is damaged" in replies[1].json()["error_msg"]
         ready, healthy = await client.get("/readyz"), await client.get("/healthz")
         assert (ready.status_code, healthy.status_code) == (503, 200)

@@ -16,7 +16,11 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / ".ci" / "requirements.txt").read_text()
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PYTHONS = [one.rpartition(" ")[2] for one in PROJECT["classifiers"] if one.startswith("Programming Language :: Python")]
+PYTHONS = [
+    classifier.rpartition(" ")[2]
+    for classifier in PROJECT["classifiers"]
+    if classifier.startswith("Programming Language :: Python")
+]
 
 
 def entries() -> Iterator[tuple[str, str]]:
@@ -30,14 +34,14 @@ def entries() -> Iterator[tuple[str, str]]:
 def locked(python: str) -> Mapping[str, Version]:
     """Return the locked versions for a version of Python on Linux, by the names of the packages."""
     environment = {"python_full_version": f"{python}.0", "python_version": python, "sys_platform": "linux"}
-    found: dict[str, Version] = {}
+    versions: dict[str, Version] = {}
     for head, _ in entries():
         requirement = Requirement(head)
         if requirement.marker is None or requirement.marker.evaluate(environment):
             [pin] = requirement.specifier
             assert pin.operator == "=="
-            found[canonicalize_name(requirement.name)] = Version(pin.version)
-    return found
+            versions[canonicalize_name(requirement.name)] = Version(pin.version)
+    return versions
 
 
 def required(extra: str = "dev") -> Iterator[Requirement]:
@@ -56,9 +60,10 @@ def test_every_dependency_is_locked_at_a_permitted_version(python: str) -> None:
     versions = locked(python)
 
     wrong = [
-        str(one)
-        for one in required()
-        if not (version := versions.get(canonicalize_name(one.name))) or not one.specifier.contains(version)
+        str(requirement)
+        for requirement in required()
+        if not (version := versions.get(canonicalize_name(requirement.name)))
+        or not requirement.specifier.contains(version)
     ]
     assert wrong == [], "run .ci/lock"
     assert {"hatchling", "editables"} <= versions.keys()

@@ -71,16 +71,16 @@ async def test_readiness_needs_no_credentials_and_its_details_do(tmp_path: Path,
         place.engine.intake.close()
         closed, seen = await client.get("/readyz"), await client.get("/readyz", headers=TOKEN)
 
-    assert [one.status_code for one in (ready, known, closed, seen)] == [200, 200, 503, 503]
+    assert [reply.status_code for reply in (ready, known, closed, seen)] == [200, 200, 503, 503]
     assert (ready.json()["status"], closed.json()["status"]) == ("ready", "not ready")
-    assert [len(one.json()) > 1 for one in (ready, known, closed, seen)] == [open_metrics, True, open_metrics, True]
+    assert [len(reply.json()) > 1 for reply in (ready, known, closed, seen)] == [open_metrics, True, open_metrics, True]
     assert "intake" in seen.json()
     assert metrics.status_code == (200 if open_metrics else 401)
 
 
 @pytest.mark.parametrize("open_metrics", [False, True])
 async def test_names_of_functions_are_for_their_project_and_the_operator(tmp_path: Path, open_metrics: bool) -> None:
-    tokens = [{"token": f"the-token-of-{one}-1", "project": one} for one in (PROJECT, "other")]
+    tokens = [{"token": f"the-token-of-{project}-1", "project": project} for project in (PROJECT, "other")]
     tokens.append({"token": "the-token-of-nobody-1", "role": "operator"})
     callers: dict[str, dict[str, str]] = {
         **{name: {"x-auth-token": f"the-token-of-{name}-1"} for name in (PROJECT, "other", "nobody")},
@@ -103,7 +103,7 @@ async def test_names_of_functions_are_for_their_project_and_the_operator(tmp_pat
         if open_metrics:
             alone = await client.get("/metrics")
 
-    seen = {name: [[one in text for one in ("hello", "payroll")] for text in found] for name, found in texts.items()}
+    seen = {name: [[word in text for word in ("hello", "payroll")] for text in given] for name, given in texts.items()}
     assert seen.pop(PROJECT) == [[True, False], [True, False], [False, False]]
     assert seen.pop("other") == [[False, True], [False, True], [False, False]]
     assert seen.pop("nobody") == [[True, True], [True, True], [False, False]]
@@ -121,7 +121,7 @@ async def test_a_slow_commit_is_a_degradation_whose_details_everybody_sees_witho
 
     assert (alive.status_code, alive.json()["status"]) == (200, "degraded")
     assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
-    assert all("a commit has taken" in one.json()["journal"] for one in (alive, ready))
+    assert all("a commit has taken" in reply.json()["journal"] for reply in (alive, ready))
     assert (after.status_code, after.json()) == (200, {"status": "ok"})
 
 

@@ -153,4 +153,4 @@ async def test_a_request_that_ends_after_the_services_may_change_a_function(memo
                 await anyio.wait_all_tasks_blocked()
                 await engine.catalog.delete(urn_of("sink"))
 
-    assert [one.name for one in engine.catalog.all()] == ["hello"]
+    assert [known.name for known in engine.catalog.all()] == ["hello"]

@@ -21,8 +21,10 @@ def test_the_text_that_a_mutant_replaces_occurs_once(mutant: Mutant) -> None:
 
 
 def test_no_two_mutants_are_the_same() -> None:
-    assert len({one.name for one in MUTANTS}) == len({(one.module, one.old, one.new) for one in MUTANTS})
-    assert len({one.name for one in MUTANTS}) == len(MUTANTS) >= 25
+    assert len({mutant.name for mutant in MUTANTS}) == len(
+        {(mutant.module, mutant.old, mutant.new) for mutant in MUTANTS}
+    )
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 25
 
 
 def test_a_mutant_that_no_trial_catches_fails_the_run(

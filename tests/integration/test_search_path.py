@@ -54,10 +54,10 @@ def seen(program: Sequence[str | Path], cwd: Path, **environ: str) -> Any:
 def test_a_local_plugins_is_not_taken_for_the_engines(tmp_path: Path, local: str) -> None:
     files(tmp_path, "", local)
 
-    found = seen(PROGRAM, tmp_path)
+    paths = seen(PROGRAM, tmp_path)
 
-    assert found["plugins"] == str(ROOT / "plugins" / "__init__.py")
-    assert found["path"].index(str(tmp_path)) == len(found["path"]) - 1
+    assert paths["plugins"] == str(ROOT / "plugins" / "__init__.py")
+    assert paths["path"].index(str(tmp_path)) == len(paths["path"]) - 1
 
 
 @pytest.mark.parametrize(
@@ -66,20 +66,20 @@ def test_a_local_plugins_is_not_taken_for_the_engines(tmp_path: Path, local: str
 def test_a_folder_of_the_python_path_keeps_its_place(tmp_path: Path, program: Sequence[str | Path]) -> None:
     files(tmp_path, "", "plugins/__init__.py")
 
-    found = seen(program, tmp_path, PYTHONPATH=str(tmp_path))
+    paths = seen(program, tmp_path, PYTHONPATH=str(tmp_path))
 
-    assert found["plugins"] == str(ROOT / "plugins" / "__init__.py")
-    assert found["path"].count(str(tmp_path)) == 1
-    assert found["path"].index(str(tmp_path)) < 2  # at most the script's folder precedes it
+    assert paths["plugins"] == str(ROOT / "plugins" / "__init__.py")
+    assert paths["path"].count(str(tmp_path)) == 1
+    assert paths["path"].index(str(tmp_path)) < 2  # at most the script's folder precedes it
 
 
 def test_an_engine_from_a_checkout_has_the_plugins_of_that_checkout(tmp_path: Path) -> None:
     for name in ("engine", "plugins"):
         (tmp_path / name).symlink_to(ROOT / name)
 
-    found = seen(PROGRAM, tmp_path)
+    paths = seen(PROGRAM, tmp_path)
 
-    assert (found["engine"], found["plugins"]) == tuple(
+    assert (paths["engine"], paths["plugins"]) == tuple(
         str(tmp_path / name / "__init__.py") for name in ("engine", "plugins")
     )
 

@@ -58,8 +58,8 @@ class Cli:
 
     def refused(self, *arguments: object, code: int = 2) -> str:
         """Run a failing command and return its standard error."""
-        found, out, error = self.run(*arguments)
-        assert (found, out) == (code, "")
+        status, out, error = self.run(*arguments)
+        assert (status, out) == (code, "")
         return error
 
     def run(self, *arguments: object) -> tuple[int, str, str]:

@@ -16,6 +16,8 @@ def _families(kind: type[PageFamily] = PageFamily) -> Iterator[type[PageFamily]]
         yield from _families(family)
 
 
-_OPERATIONS: tuple[PageOperation, ...] = tuple(one for family in _families() for one, _ in family.operations())
-PAGES = tuple(one for one in _OPERATIONS if one.method == "GET")
-ACTIONS = tuple(one for one in _OPERATIONS if one.method == "POST")
+_OPERATIONS: tuple[PageOperation, ...] = tuple(
+    operation for family in _families() for operation, _ in family.operations()
+)
+PAGES = tuple(operation for operation in _OPERATIONS if operation.method == "GET")
+ACTIONS = tuple(operation for operation in _OPERATIONS if operation.method == "POST")

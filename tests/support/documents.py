@@ -24,8 +24,8 @@ class Block(Struct, frozen=True, kw_only=True):
     @property
     def file(self) -> str:
         """File name given by a comment in the first line; empty if there is none."""
-        found = _NAME.match(self.text)
-        return found[1] if found else ""
+        match = _NAME.match(self.text)
+        return match[1] if match else ""
 
 
 def page_id(page: Path) -> str:
@@ -33,14 +33,14 @@ def page_id(page: Path) -> str:
 
 
 def blocks(page: Path, *languages: str) -> list[Block]:
-    found = (Block(language=language, text=text) for language, text in _BLOCK.findall(page.read_text()))
-    return [one for one in found if not languages or one.language in languages]
+    every = (Block(language=language, text=text) for language, text in _BLOCK.findall(page.read_text()))
+    return [candidate for candidate in every if not languages or candidate.language in languages]
 
 
 def block(page: Path, language: str, part: str) -> str:
     """Return the one block that holds ``part``."""
-    (found,) = [one.text for one in blocks(page, language) if part in one.text]
-    return found
+    (text,) = [candidate.text for candidate in blocks(page, language) if part in candidate.text]
+    return text
 
 
 def section(page: Path, title: str) -> str:

@@ -202,13 +202,13 @@ class Engine(NoInstances):
     files: Any = None  #: of logs, which nothing here deletes
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        found = [row for row in self.rows.values() if _matches(row, selection)]
-        return found[selection.offset : selection.offset + selection.limit], len(found)
+        matching = [row for row in self.rows.values() if _matches(row, selection)]
+        return matching[selection.offset : selection.offset + selection.limit], len(matching)
 
     async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
-        found = [row for row in self.rows.values() if _matches(row, selection) and (not start or row.key > start[2])]
-        last = (0, 0.0, found[:limit][-1].key) if found else None
-        return Found(records=tuple(found[:limit]), read=len(found), last=last, more=len(found) > limit)
+        matching = [row for row in self.rows.values() if _matches(row, selection) and (not start or row.key > start[2])]
+        last = (0, 0.0, matching[:limit][-1].key) if matching else None
+        return Found(records=tuple(matching[:limit]), read=len(matching), last=last, more=len(matching) > limit)
 
     async def count(self, selection: Selection, most: int) -> Count:
         return Count(rows=sum(_matches(row, selection) for row in self.rows.values()))

@@ -55,8 +55,8 @@ def told(event: Any) -> dict[str, Any]:
 
 def items(event: Any) -> list[dict[str, Any]]:
     logs = told(event)["logs"]
-    found: list[dict[str, Any]] = json.loads(logs) if isinstance(logs, str) else logs
-    return found
+    entries: list[dict[str, Any]] = json.loads(logs) if isinstance(logs, str) else logs
+    return entries
 
 
 def messages(events: Sequence[Any]) -> list[str]:

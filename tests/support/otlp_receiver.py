@@ -41,10 +41,10 @@ class OtlpReceiver:
 
     def take(self, headers: Mapping[str, str], body: bytes) -> None:
         content = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
-        found = [*_decoded(ExportTraceServiceRequest.FromString(content))]
+        spans = [*_decoded(ExportTraceServiceRequest.FromString(content))]
         with self._arrived:
             self.headers.append(headers)
-            self._spans += found
+            self._spans += spans
             self._arrived.notify_all()
 
     def spans(self, count: int) -> list[Received]:

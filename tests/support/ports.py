@@ -29,9 +29,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as one:
+    with socket.socket() as sock:
         try:
-            one.bind(("", port))
+            sock.bind(("", port))
         except OSError:
             return False
     return True

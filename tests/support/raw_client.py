@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     body: bytes
 
     def all(self, name: bytes) -> list[bytes]:
-        return [value for found, value in self.fields if found == name]
+        return [value for field, value in self.fields if field == name]
 
 
 class RawClient:
@@ -141,9 +141,9 @@ def read_answers(received: bytes, *, bodiless: Collection[int] = ()) -> list[Ans
 
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
-    found = FIELD.match(line)
-    assert found, line
-    return found[1].lower(), found[2]
+    match = FIELD.match(line)
+    assert match, line
+    return match[1].lower(), match[2]
 
 
 def _body(answer: Answer, received: bytes) -> tuple[bytes, bytes]:

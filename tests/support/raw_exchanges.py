@@ -126,16 +126,16 @@ async def check(row: Row) -> None:
     """Exchange ``row`` with a scripted application. Fail if answers or requests differ from those of the row."""
     for size in CUTS if row.cut else CUTS[:1]:
         app = ScriptedApp()
-        with problems() as found:
+        with problems() as logged:
             async with listen(app, "127.0.0.1", 0) as port:
                 received = await exchange(port, row, size)
         context = f"in pieces of {size} bytes" if size else "as written"
         answers = _answers(row, received, size)
         assert _statuses(answers) == list(row.statuses), (context, received)
         # The application may have seen nothing of an aborted request that came in one packet.
-        whole = [one for one in row.seen if one[1] is not None]
+        whole = [seen for seen in row.seen if seen[1] is not None]
         assert app.seen in (list(row.seen), whole), (context, received)
-        assert bool(found) == row.logs, (context, found)
+        assert bool(logged) == row.logs, (context, logged)
         if row.fields is not None:
             assert app.fields[0] == list(row.fields), context
         if row.whole:

@@ -67,7 +67,7 @@ def s3_server(folder: Path, ports: Sequence[int] = ()) -> Iterator[S3Server]:
             yield S3Server(ports=ports)
         finally:
             process.kill()  # a shutdown by SIGTERM takes ten seconds
-            for socket_file in (one for port in ports for one in Path("/tmp").glob(f"seaweedfs-*{port}.sock")):
+            for socket_file in (path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*{port}.sock")):
                 socket_file.unlink(missing_ok=True)
 
 

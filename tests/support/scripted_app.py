@@ -114,21 +114,21 @@ def _is_problem(entry: MutableMapping[str, Any]) -> bool:
 @contextmanager
 def problems() -> Iterator[list[str]]:
     """Yield a list that contains all warnings and errors that were logged, once the block has ended."""
-    found: list[str] = []
+    told: list[str] = []
     handler = _Errors()
     logging.getLogger().addHandler(handler)
     try:
         with structlog.testing.capture_logs() as entries:
-            yield found
+            yield told
     finally:
         logging.getLogger().removeHandler(handler)
     shown: list[Any] = [entry for entry in entries if _is_problem(entry)]
-    found += [*handler.texts, *map(str, shown)]
+    told += [*handler.texts, *map(str, shown)]
 
 
 @asynccontextmanager
 async def no_problems() -> AsyncIterator[None]:
     """Fail if a warning or an error is logged in the block."""
-    with problems() as found:
+    with problems() as logged:
         yield
-    assert not found, found
+    assert not logged, logged

@@ -39,7 +39,7 @@ class Dis:
         return (await self.ask("GET", f"streams/{name}")).json()
 
     async def put(self, *data: str, name: str = "clicks", **entry: Any) -> list[dict[str, Any]]:
-        records = [{"data": encoded(one), **({"partition_key": one[:256]} | entry)} for one in data]
+        records = [{"data": encoded(text), **({"partition_key": text[:256]} | entry)} for text in data]
         reply = await self.ask("POST", "records", {"stream_name": name, "records": records})
         assert reply.status_code == 200, reply.text
         return list(reply.json()["records"])

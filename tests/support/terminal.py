@@ -31,12 +31,12 @@ class Terminal:
     def expect(self, text: str) -> str:
         """Wait for a text after the last expected one. Return the output up to its end."""
         until = time.monotonic() + _LONGEST
-        while (found := self.everything.find(text, self._seen)) < 0:
+        while (index := self.everything.find(text, self._seen)) < 0:
             assert time.monotonic() < until, f"no {text!r} in {self.everything[self._seen :]!r}"
             if select.select([self._master], [], [], 0.1)[0]:
                 raw = os.read(self._master, 65_536)
                 self.everything += _CONTROL.sub(b"", raw).decode(errors="replace").replace("\N{NO-BREAK SPACE}", " ")
-        passed, self._seen = self.everything[self._seen : found + len(text)], found + len(text)
+        passed, self._seen = self.everything[self._seen : index + len(text)], index + len(text)
         return passed
 
     def press(self, keys: str) -> None:

@@ -125,9 +125,9 @@ class NeverStarts:
 async def messages(place: House, count: int) -> list[str]:
     """Wait for ``count`` accepted broker messages and return all of them."""
     while True:
-        found = [m for event in await place.events() for record in event["records"] for m in record["messages"]]
-        if len(found) >= count:
-            return found
+        texts = [m for event in await place.events() for record in event["records"] for m in record["messages"]]
+        if len(texts) >= count:
+            return texts
         await anyio.sleep(0.01)
 
 

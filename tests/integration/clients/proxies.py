@@ -134,5 +134,5 @@ def running(command: Sequence[str], folder: Path, ports: Sequence[int]) -> Itera
 
 
 def _listens(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0

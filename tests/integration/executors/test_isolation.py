@@ -116,9 +116,9 @@ def pid(event, context):
 
 
 def need_cgroup(folder: Path) -> None:
-    found = detect_isolation(marker(folder))
-    found.close()
-    if not isinstance(found, CgroupIsolation):
+    isolation = detect_isolation(marker(folder))
+    isolation.close()
+    if not isinstance(isolation, CgroupIsolation):
         pytest.skip("no cgroup with memory and pids can be written here")
 
 
@@ -328,12 +328,12 @@ async def test_a_child_inside_a_long_call_dies_with_the_engine(tmp_path: Path) -
 
 def programs(folder: Path, word: bytes) -> list[int]:
     """Return the processes of the engine on this folder whose command contains ``word``."""
-    found = []
+    pids = []
     for pid in marked("FUNCTIOND_ENGINE", marker(folder)):
         with suppress(OSError):  # the process has exited meanwhile
             if word in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
+                pids.append(pid)
+    return pids
 
 
 def test_orphans_of_another_engine_are_not_touched(tmp_path: Path) -> None:

@@ -146,11 +146,11 @@ async def test_lines_of_starts_are_published_for_the_request_whose_log_has_them(
     async with pool(tmp_path, SOURCE + RANDOM_LINE, board=board) as opened:
         with board.subscribed(listen):
             asked_as = [invocation() for _ in range(6)]
-            outcomes = await asyncio.gather(*(opened.execute(asked, one) for one in asked_as))
+            outcomes = await asyncio.gather(*(opened.execute(asked, request) for request in asked_as))
 
     logs = [plain(outcome.log).decode().splitlines() for outcome in outcomes]
     assert any(logs)
-    assert logs == [published.get(one.request_id, []) for one in asked_as]
+    assert logs == [published.get(request.request_id, []) for request in asked_as]
 
 
 async def test_an_instance_is_closed_although_its_lines_cannot_be_kept(

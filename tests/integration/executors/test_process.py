@@ -195,9 +195,9 @@ async def test_a_request_that_waited_for_the_instance_can_still_be_cancelled(
 
     monkeypatch.setattr(WaitingCalls, "serve", serving)
     shared = function("counted", concurrent_num=2)
-    outcomes = await asyncio.gather(*(opened.execute(shared, one) for one in (leader, follower)))
+    outcomes = await asyncio.gather(*(opened.execute(shared, request) for request in (leader, follower)))
 
-    assert ([one.code for one in outcomes], told) == ([Code.OK, Code.CANCELLED], [True])
+    assert ([outcome.code for outcome in outcomes], told) == ([Code.OK, Code.CANCELLED], [True])
     assert runs(tmp_path) == 1
 
 

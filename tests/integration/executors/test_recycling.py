@@ -96,12 +96,12 @@ async def test_an_instance_is_replaced_after_as_many_requests_or_as_much_memory_
 ) -> None:
     control(opened, **controls)
 
-    found = await pids(opened, function("take", memory_size=128), *megabytes)
+    processes = await pids(opened, function("take", memory_size=128), *megabytes)
 
-    assert [found.count(pid) for pid in dict.fromkeys(found)] == served
+    assert [processes.count(pid) for pid in dict.fromkeys(processes)] == served
     assert opened.statistics().recycled == recycled
     if len(served) > 1:
-        await exit_of(found[0])
+        await exit_of(processes[0])
 
 
 async def test_a_recycled_instance_ends_when_its_last_request_has_ended(opened: Pool, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ async def test_a_recycled_instance_ends_when_its_last_request_has_ended(opened: 
     assert await third.pid() != pid
     assert (await first.finish()).ok
     assert is_alive(pid)
-    assert [(await one.finish()).ok for one in (second, third)] == [True, True]
+    assert [(await run.finish()).ok for run in (second, third)] == [True, True]
     await exit_of(pid)
 
 
@@ -176,7 +176,7 @@ async def test_a_warning_that_is_read_together_with_its_request_is_heard(opened:
 
     outcomes = [await opened.execute(asked, invocation()), await blocking]
 
-    assert [one.code for one in outcomes] == [Code.OK, Code.OK]
+    assert [outcome.code for outcome in outcomes] == [Code.OK, Code.OK]
     assert opened.statistics().alive == 1
 
 

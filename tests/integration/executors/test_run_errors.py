@@ -150,7 +150,7 @@ async def test_the_engines_log_has_a_line_for_each_function_and_cause_a_minute(
         monkeypatch.setattr(causes, "monotonic", lambda: later)
         await fail(2)
 
-    problems = [(one["function"], one["problem"].split(", error: ")[1].split(":")[0]) for one in logged]
+    problems = [(entry["function"], entry["problem"].split(", error: ")[1].split(":")[0]) for entry in logged]
     first = ("handler", "LookupError")
     assert problems == [first, ("deep", "RecursionError"), ("other", "LookupError"), first]
     assert logged[0]["code"] == 4002

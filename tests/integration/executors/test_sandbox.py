@@ -160,15 +160,15 @@ pytestmark = needs("bwrap")
 
 
 async def test_a_function_sees_its_own_things_only(opened: Pool) -> None:
-    found = await result(opened, "look")
+    seen = await result(opened, "look")
 
-    assert found["user"] == [1003, 1003, [] if os.geteuid() == 0 else found["user"][2]]
-    assert (found["folder"], found["code"]) == ("/opt/function/code", "/opt/function/code")
-    assert (found["tmp"], found["shm"], found["processes"]) == ([], [], [1, 2])
-    assert found["files"] == ["/dev/null", "pipe", "pipe", "socket"]
-    assert (set(found["rights"]), found["no_new_rights"]) == ({"0" * 16}, True)
-    assert "python_worker.py" in found["runtime"]
-    assert found["size"] == 16
+    assert seen["user"] == [1003, 1003, [] if os.geteuid() == 0 else seen["user"][2]]
+    assert (seen["folder"], seen["code"]) == ("/opt/function/code", "/opt/function/code")
+    assert (seen["tmp"], seen["shm"], seen["processes"]) == ([], [], [1, 2])
+    assert seen["files"] == ["/dev/null", "pipe", "pipe", "socket"]
+    assert (set(seen["rights"]), seen["no_new_rights"]) == ({"0" * 16}, True)
+    assert "python_worker.py" in seen["runtime"]
+    assert seen["size"] == 16
 
 
 async def test_the_data_of_the_engine_is_out_of_sight(opened: Pool, tmp_path: Path) -> None:
@@ -185,11 +185,11 @@ async def test_data_below_a_folder_that_is_shown_is_covered() -> None:
     try:
         (data / "secret").write_text("secret")
         async with pool(data, SOURCE, sandbox=SANDBOX) as opened:
-            found = await result(opened, "read", {"path": str(data / "secret")})
+            text = await result(opened, "read", {"path": str(data / "secret")})
     finally:
         shutil.rmtree(data)
 
-    assert found == "FileNotFoundError"
+    assert text == "FileNotFoundError"
 
 
 async def test_a_function_sees_nothing_else_of_the_home_that_its_interpreter_lies_in(tmp_path: Path) -> None:
@@ -234,9 +234,9 @@ async def test_layers_are_there_read_only(tmp_path: Path) -> None:
         (tmp_path / "code" / "layered.py").write_text("")
         layer = Dependency(**LAYER)
         file = "/opt/function/layers/0/layered.py"
-        found = await result(opened, "read", {"path": file}, dependencies=(layer,))
+        text = await result(opened, "read", {"path": file}, dependencies=(layer,))
 
-    assert found == ""
+    assert text == ""
 
 
 # --- limits ---

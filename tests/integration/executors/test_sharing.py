@@ -81,7 +81,7 @@ async def test_an_instance_is_filled_before_another_is_started(opened: Pool, tmp
     for _ in range(3):
         running.append(Running(opened, tmp_path, shared()))
         await running[-1].pid()
-    outcomes = [await one.finish() for one in running]
+    outcomes = [await run.finish() for run in running]
 
     pids = [int(outcome.result) for outcome in outcomes]
     assert (pids[0] == pids[1], pids[1] == pids[2], opened.statistics().started) == (True, False, 2)
@@ -233,10 +233,10 @@ class Storm:
     async def requests(self) -> None:
         for number in self.numbers:
             seconds = 5 if number % 101 == 0 else self.random.choice([0, 0.005, 0.02])
-            one = invocation(json.dumps({"number": number, "seconds": seconds}))
-            self.live.append(one.key)
-            outcome = await self.pool.execute(self.asked, one)
-            self.live.remove(one.key)
+            request = invocation(json.dumps({"number": number, "seconds": seconds}))
+            self.live.append(request.key)
+            outcome = await self.pool.execute(self.asked, request)
+            self.live.remove(request.key)
             self.codes[outcome.code] += 1
             if outcome.ok:
                 said = plain(outcome.log).decode().splitlines()

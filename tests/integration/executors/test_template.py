@@ -145,8 +145,8 @@ def children(pid: int) -> str:
 
 
 async def look(opened: Pool, **fields: Any) -> dict[str, Any]:
-    found: dict[str, Any] = await result(opened, "look", **fields)
-    return found
+    seen: dict[str, Any] = await result(opened, "look", **fields)
+    return seen
 
 
 async def test_a_forked_instance_finds_what_a_program_of_its_own_would(opened: Pool, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_a_forked_instance_finds_what_a_program_of_its_own_would(opened: P
     async with pool(folder, SOURCE, marker="plain-" + marker(tmp_path), interpreters=own()) as plain:
         forked, other = await look(opened), await look(plain)
 
-    mine, others = (found["environment"]["FUNCTIOND_INSTANCE"] for found in (forked, other))
+    mine, others = (seen["environment"]["FUNCTIOND_INSTANCE"] for seen in (forked, other))
     told = json.dumps(other).replace(others, mine).replace(others[:12], mine[:12])
     assert forked == json.loads(told.replace("plain-", "").replace("/plain", ""))
     assert forked["leads"]

@@ -40,33 +40,33 @@ def judge(stream: Stream, here: Read, node: Read) -> None:
         _check_expected(stream, node.seen, "Node")
     _check_expected(stream, here.seen, "the listener")
     _compare(stream, here.seen, node.seen)
-    for one in here.seen:
-        _check_strict(one)
+    for request in here.seen:
+        _check_strict(request)
     _check_answers(stream, here)
 
 
 def _check_expected(stream: Stream, seen: list[Seen], reader: str) -> None:
-    whole = [one for one in seen if one.whole]
+    whole = [read for read in seen if read.whole]
     if len(whole) < len(stream.expected) or (stream.complete and len(whole) > len(stream.expected)):
         raise Wrong(f"{reader} has read {len(whole)} whole requests, not {len(stream.expected)}")
-    for one, request in zip(whole, stream.expected, strict=False):
-        if (one.method, plain(one.target), one.body) != (request.method, plain(request.target), request.body):
-            raise Wrong(f"{reader} has read {one}, not {request}")
+    for read, request in zip(whole, stream.expected, strict=False):
+        if (read.method, plain(read.target), read.body) != (request.method, plain(request.target), request.body):
+            raise Wrong(f"{reader} has read {read}, not {request}")
 
 
 def _compare(stream: Stream, here: list[Seen], node: list[Seen]) -> None:
-    for number, one in enumerate(here):
+    for number, request in enumerate(here):
         if number == len(node):
             if _closed_by_node(node) or REFUSED_BY_NODE.search(b"".join(stream.pieces)):
                 return
-            raise Wrong(f"Node has not read request {number}: {one}")
+            raise Wrong(f"Node has not read request {number}: {request}")
         other = node[number]
-        if (one.method, plain(one.target)) != (other.method, plain(other.target)):
-            raise Wrong(f"Node has read {other} in place of {one}")
-        if one.whole and (one.body, True) != (other.body, other.whole):
-            raise Wrong(f"Node has read another body or none, {other}, in place of {one}")
-        if _fields(one, other) != _fields(other, other):
-            raise Wrong(f"Node has read other fields, {other.fields}, in place of {one.fields}")
+        if (request.method, plain(request.target)) != (other.method, plain(other.target)):
+            raise Wrong(f"Node has read {other} in place of {request}")
+        if request.whole and (request.body, True) != (other.body, other.whole):
+            raise Wrong(f"Node has read another body or none, {other}, in place of {request}")
+        if _fields(request, other) != _fields(other, other):
+            raise Wrong(f"Node has read other fields, {other.fields}, in place of {request.fields}")
 
 
 def _closed_by_node(seen: list[Seen]) -> bool:
@@ -107,7 +107,7 @@ def _fields(seen: Seen, node: Seen) -> Fields:
 
 def _check_answers(stream: Stream, here: Read) -> None:
     """Raise Wrong unless each whole request has its answer, and at most one refusal follows as the last answer."""
-    whole = [number for number, one in enumerate(here.seen) if one.whole]
+    whole = [number for number, request in enumerate(here.seen) if request.whole]
     answers = list(_answers(stream, here))
     answered = [number for status, number in answers if status == 200]
     refused = [status for status, _ in answers if status != 200]

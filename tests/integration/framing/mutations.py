@@ -90,7 +90,7 @@ def add_field(random: Random, request: Request) -> None:
 
 
 def change_host(random: Random, request: Request) -> None:
-    request.fields = [one for one in request.fields if not one.startswith(b"Host")]
+    request.fields = [field for field in request.fields if not field.startswith(b"Host")]
     request.fields.insert(random.randrange(len(request.fields) + 1), random.choice(HOSTS))
 
 
@@ -98,7 +98,7 @@ def change_length(random: Random, request: Request) -> None:
     """Send a Content-Length in another notation, with another value, twice, or beside chunks."""
     size = len(request.body)
     if not request.chunked or random.random() < 0.5:
-        request.fields = [one for one in request.fields if not one.startswith(b"Content-Length")]
+        request.fields = [field for field in request.fields if not field.startswith(b"Content-Length")]
     if random.random() < 0.4:
         wrong = max(0, size + random.choice((-2, -1, 1, 2, 10, len(HIDDEN), -len(HIDDEN))))
         values = random.choice(
@@ -115,9 +115,9 @@ def change_encoding(random: Random, request: Request) -> None:
     """Send chunks behind another Transfer-Encoding, in part beside a Content-Length."""
     if not request.chunked:
         beside = random.random() < 0.5
-        request.fields = [one for one in request.fields if beside or not one.startswith(b"Content-Length")]
+        request.fields = [field for field in request.fields if beside or not field.startswith(b"Content-Length")]
         chunk(random, request)
-    kept = [one for one in request.fields if not one.lower().startswith(b"transfer-encoding")]
+    kept = [field for field in request.fields if not field.lower().startswith(b"transfer-encoding")]
     name = random.choice(ENCODING_NAMES) if random.random() < 0.5 else b"Transfer-Encoding: "
     value = b"chunked" if name != b"Transfer-Encoding: " else random.choice(ENCODINGS)
     kept.insert(random.randrange(len(kept) + 1), name + value + b"\r\n")
@@ -131,7 +131,7 @@ def change_encoding(random: Random, request: Request) -> None:
 def _in_chunks(random: Random, request: Request) -> int:
     """Frame the request in chunks if it is not, and return the number of its chunks."""
     if not request.chunked:
-        request.fields = [one for one in request.fields if not one.startswith(b"Content-Length")]
+        request.fields = [field for field in request.fields if not field.startswith(b"Content-Length")]
         chunk(random, request)
     return request.chunks
 

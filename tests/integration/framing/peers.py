@@ -193,7 +193,7 @@ class NodeOutput:
             record = json.loads(line)
             waiting = self._waiting[record["port"]].popleft()
             if not waiting.done():  # cancelled: its stream has run out of time
-                waiting.set_result([_seen(one) for one in record["requests"]])
+                waiting.set_result([_seen(request) for request in record["requests"]])
 
 
 def _seen(record: dict[str, Any]) -> Seen:

@@ -123,7 +123,7 @@ def _dress(random: Random, request: Request) -> None:
         request.last = True
     elif choice < 0.09 and not request.chunked:
         request.version = b"HTTP/1.0"
-        request.fields = [one for one in request.fields if not one.startswith(b"Connection")]
+        request.fields = [line for line in request.fields if not line.startswith(b"Connection")]
         request.last = random.random() < 0.5
         if not request.last:
             request.fields.append(b"Connection: keep-alive\r\n")

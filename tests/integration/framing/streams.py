@@ -29,8 +29,8 @@ def stream(seed: int, number: int) -> Stream:
     mutated = random.randrange(count) if random.random() < 0.8 else count  #: place of the first mutation
     requests = [valid_request(random, f"{number}-{place}") for place in range(count)]
     valid = requests[:mutated]
-    closing = next((place for place, one in enumerate(valid) if one.last), None)
-    parts = [one.render() for one in valid]
+    closing = next((place for place, request in enumerate(valid) if request.last), None)
+    parts = [request.render() for request in valid]
     for place, request in enumerate(requests[mutated:]):
         parts.append(_mutated(random, request) if place == 0 or random.random() < 0.3 else request.render())
     data = b"".join(parts)
@@ -51,13 +51,13 @@ def _mutated(random: Random, request: Request) -> bytes:
 
 def _whole(requests: list[Request], size: int) -> tuple[Request, ...]:
     """Return the requests that lie in the first ``size`` bytes."""
-    found = []
+    whole = []
     for request in requests:
         size -= len(request.render())
         if size < 0:
             break
-        found.append(request)
-    return tuple(found)
+        whole.append(request)
+    return tuple(whole)
 
 
 def cut(random: Random, data: bytes) -> list[bytes]:

@@ -52,20 +52,20 @@ class Run:
                 return
             await self._try(peers, stream(self._seed, number))
 
-    async def _try(self, peers: Peers, one: Stream) -> None:
+    async def _try(self, peers: Peers, sent: Stream) -> None:
         here = node = None
         try:
             async with asyncio.timeout(MAX_WAIT):
-                here, node = await asyncio.gather(peers.read_here(one.pieces), peers.read_by_node(one.pieces))
-            judge(one, here, node)
+                here, node = await asyncio.gather(peers.read_here(sent.pieces), peers.read_by_node(sent.pieces))
+            judge(sent, here, node)
         except (Wrong, TimeoutError) as problem:
             self.failures.append(
-                f"seed {one.seed}, stream {one.number}: {problem or 'the connection hangs'}\n"
-                f"  pieces: {one.pieces}\n  listener: {here}\n  Node: {node}"
+                f"seed {sent.seed}, stream {sent.number}: {problem or 'the connection hangs'}\n"
+                f"  pieces: {sent.pieces}\n  listener: {here}\n  Node: {node}"
             )
             return
         self.done += 1
-        self.expected += len(one.expected)
+        self.expected += len(sent.expected)
         self.read += sum(seen.whole for seen in here.seen)
 
 

@@ -31,9 +31,9 @@ SCRIPT = {"scripts": {"install": "echo built > built.txt"}}
 
 @pytest.fixture
 def own() -> InterpreterInfo:
-    found = describe("Node.js", Family.NODE, program("node"))
-    assert found is not None
-    return found
+    info = describe("Node.js", Family.NODE, program("node"))
+    assert info is not None
+    return info
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_dependencies_are_installed_and_kept(
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith(f"functiond: installing package.json with npm for Node.js {own.version} (")
     assert said[1].startswith("functiond: dependencies from the cache: package.json ")
-    assert sorted(one.name for one in folder.iterdir()) == ["index.js", "node_modules", "package.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["index.js", "node_modules", "package.json"]
 
 
 def test_a_lock_file_chooses_what_is_installed(folder: Path, own: InterpreterInfo) -> None:

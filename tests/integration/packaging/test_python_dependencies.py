@@ -25,9 +25,9 @@ TOOLS = ("uv", "pip")
 
 
 def own() -> InterpreterInfo:
-    found = describe("Python3.x", Family.PYTHON, own_interpreter().path)
-    assert found is not None
-    return found
+    info = describe("Python3.x", Family.PYTHON, own_interpreter().path)
+    assert info is not None
+    return info
 
 
 OTHER = {"machine": "riscv64" if own().machine == "aarch64" else "aarch64", "libc": "glibc", "libc_version": "2.36"}
@@ -155,12 +155,12 @@ def test_source_packages_are_refused_for_another_platform(tool: str, folder: Pat
 def test_local_requirements_are_installed_each_time(tool: str, folder: Path, tmp_path: Path) -> None:
     (folder / "vendor").mkdir()
     (folder / "requirements.txt").write_text("./vendor/tiny-1.0-py3-none-any.whl\n")
-    found = []
+    results = []
     for text in (b"VALUE = 1\n", b"VALUE = 2\n"):
         add_wheel(folder / "vendor", "tiny", text=text.decode())
-        found.append(packed(folder, own()).read("tiny.py") == text)
+        results.append(packed(folder, own()).read("tiny.py") == text)
 
-    assert found == [True, True]
+    assert results == [True, True]
     assert list(cache.cache_folder().iterdir()) == []
 
 
@@ -183,22 +183,22 @@ def test_requirements_that_may_change_are_not_kept(folder: Path, line: str, kept
     (folder / "parts").mkdir()
     (folder / "parts" / "base.txt").write_text("other\n")
     (folder / "requirements.txt").write_text(f"{line}\n")
-    found = find_dependencies(folder)
+    dependencies = find_dependencies(folder)
 
-    assert found is not None
-    assert bool(found.content) == kept
-    assert ("other" in found.content) == ("base.txt" in line and kept)
+    assert dependencies is not None
+    assert bool(dependencies.content) == kept
+    assert ("other" in dependencies.content) == ("base.txt" in line and kept)
 
 
 @pytest.mark.parametrize("tool", ["uv"], indirect=True)
 def test_reinstall_takes_what_the_index_has_now(tool: str, folder: Path, tmp_path: Path) -> None:
     (folder / "requirements.txt").write_text("tiny\n")
-    found = []
+    results = []
     for version, reinstall in (("1.0", False), ("2.0", False), ("2.0", True)):
         add_wheel(tmp_path / "index", "tiny", text=f"VALUE = {version}\n", version=version)
-        found.append(packed(folder, own(), reinstall=reinstall).read("tiny.py"))
+        results.append(packed(folder, own(), reinstall=reinstall).read("tiny.py"))
 
-    assert found == [b"VALUE = 1.0\n", b"VALUE = 1.0\n", b"VALUE = 2.0\n"]
+    assert results == [b"VALUE = 1.0\n", b"VALUE = 1.0\n", b"VALUE = 2.0\n"]
 
 
 @pytest.mark.parametrize("tool", ["uv"], indirect=True)
@@ -217,8 +217,8 @@ def test_the_cache_is_bounded(tool: str, folder: Path, tmp_path: Path, monkeypat
         add_wheel(tmp_path / "index", f"tiny{number}")
         (folder / "requirements.txt").write_text(f"tiny{number}\n")
         packed(folder, own())
-        for one in cache.cache_folder().iterdir():
-            os.utime(one, (number, number))  # long ago
+        for path in cache.cache_folder().iterdir():
+            os.utime(path, (number, number))  # long ago
 
     assert len(list(cache.cache_folder().iterdir())) == 1
 

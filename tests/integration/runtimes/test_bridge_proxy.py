@@ -256,9 +256,9 @@ def test_raw_members_replace_those_that_they_repeat(bridge: Bridge) -> None:
 def test_a_header_with_an_underscore_passes_in_both_directions(bridge: Bridge) -> None:
     raw: Any = {"rawRequest": "GET /underscore", "rawHeaders": [["user_id", "7"]]}
 
-    found = read_reply(bridge.ask(event("/underscore", **raw)).result)
+    answer = read_reply(bridge.ask(event("/underscore", **raw)).result)
 
-    assert (found.status, dict(found.headers)[b"user_id"]) == (200, b"7")
+    assert (answer.status, dict(answer.headers)[b"user_id"]) == (200, b"7")
 
 
 def test_another_spelling_does_not_replace_a_header_of_the_engine(bridge: Bridge) -> None:
@@ -298,7 +298,10 @@ def raw(*headers: object) -> str:
             for text in ("\r\nb: c", "\0", "Ā")
         ),
         (raw(["a:", "b"]), "'a:' is not a header name"),
-        *((raw(one), "rawHeaders must have a name and a value in each of its lists") for one in ("a", ["a"], ["a", 1])),
+        *(
+            (raw(headers), "rawHeaders must have a name and a value in each of its lists")
+            for headers in ("a", ["a"], ["a", 1])
+        ),
     ],
 )
 def test_an_event_that_is_no_request_is_told_why(bridge: Bridge, given: str, problem: str) -> None:

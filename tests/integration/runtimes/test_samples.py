@@ -189,9 +189,9 @@ async def test_a_subscriber_of_a_topic_with_a_package(opened: Pool) -> None:
 async def test_a_worker_on_the_objects_of_a_bucket(opened: Pool) -> None:
     objects = [{"key": "in%2Fcat+1.jpg", "size": 3}, {"key": "é", "size": 100_000}]
 
-    outcome = await node(opened, "archive", {"Records": [{"s3": {"object": one}} for one in objects]})
+    outcome = await node(opened, "archive", {"Records": [{"s3": {"object": stored}} for stored in objects]})
 
-    assert [(one["key"], one["bytes"]) for one in value(outcome)] == [("in/cat 1.jpg", 36), ("é", 200_000)]
+    assert [(entry["key"], entry["bytes"]) for entry in value(outcome)] == [("in/cat 1.jpg", 36), ("é", 200_000)]
 
 
 async def test_a_timer_with_a_connection_made_by_the_initializer(opened: Pool) -> None:
