@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.acceptance.sdk import SDK_WARNINGS, Platform, ask, create, fg, refused, urn_of
+from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, Platform, ask, create, fg, refused, urn_of
 from tests.acceptance.triggering import GOOD, add, delete, listed, show, update
 
 pytestmark = SDK_WARNINGS
-
-
-ASYNCHRONOUS = ("SMN", "OBS", "DIS", "TIMER", "LTS", "CTS", "DDS", "KAFKA")
 
 
 @pytest.mark.parametrize("kind", sorted(GOOD))
@@ -20,55 +15,14 @@ def test_a_trigger_of_every_kind_is_created_shown_and_deleted(platform: Platform
     trigger = add(platform, function, kind, GOOD[kind])
 
     assert trigger.status_code == 201
-    shown = show(platform, function, trigger)
+    shown, enabled = show(platform, function, trigger), update(platform, function, trigger, status="ACTIVE")
     delete(platform, function, trigger)
+    with pytest.raises(ClientRequestException) as missing:
+        show(platform, function, trigger)
+    assert (enabled.trigger_status, missing.value.status_code) == ("ACTIVE", 404)
     assert (shown.trigger_id, shown.trigger_type_code) == (trigger.trigger_id, kind)
     assert shown.trigger_status == ("DISABLED" if kind in ("DDS", "KAFKA", "OPENSOURCEKAFKA") else "ACTIVE")
     assert listed(platform, function) == []
-
-
-@pytest.mark.parametrize("kind", sorted(GOOD))
-def test_only_some_kinds_can_be_disabled(platform: Platform, function: str, kind: str) -> None:
-    trigger = add(platform, function, kind, GOOD[kind])
-    may = kind in ("TIMER", "DDS", "DMS", "KAFKA", "LTS", "OPENSOURCEKAFKA")
-
-    try:
-        if may:
-            assert update(platform, function, trigger, status="DISABLED").trigger_status == "DISABLED"
-            assert update(platform, function, trigger, status="ACTIVE").trigger_status == "ACTIVE"
-        else:
-            with pytest.raises(Exception, match="cannot be disabled"):
-                update(platform, function, trigger, status="DISABLED")
-        assert show(platform, function, trigger).trigger_status == "ACTIVE"
-    finally:
-        delete(platform, function, trigger)
-
-
-def test_a_trigger_may_be_created_disabled(platform: Platform, function: str) -> None:
-    trigger = add(platform, function, "TIMER", GOOD["TIMER"], "DISABLED")
-
-    assert trigger.trigger_status == "DISABLED"
-    delete(platform, function, trigger)
-    with refused(400, "FSS.1102"):
-        add(platform, function, "SMN", GOOD["SMN"], "DISABLED")
-    with refused(400, "FSS.1109"):
-        add(platform, function, "TIMER", GOOD["TIMER"], "PAUSED")
-
-
-@pytest.mark.parametrize("kind", ASYNCHRONOUS)
-def test_the_mode_of_asynchronous_triggers_cannot_be_changed(platform: Platform, function: str, kind: str) -> None:
-    trigger = add(platform, function, kind, {**GOOD[kind], "func_info": {"invocation_type": "async"}})
-    asks: list[dict[str, Any]] = [{"func_info": {"invocation_type": "sync"}}, {"invocation_type": "sync"}]
-    if kind == "TIMER":
-        asks.append({"sync_execution": True})
-
-    for asked in asks:
-        with pytest.raises(Exception, match="invocation mode cannot be changed"):
-            update(platform, function, trigger, [asked])
-        with pytest.raises(Exception, match="invocation mode cannot be changed"):
-            add(platform, function, kind, {**GOOD[kind], **asked})
-
-    delete(platform, function, trigger)
 
 
 @pytest.mark.parametrize("kind", ["APIG", "DEDICATEDGATEWAY", "APIC"])

@@ -52,9 +52,8 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 
 
-def add(platform: Platform, function: str, kind: str, data: dict[str, Any], status: str | None = None) -> Any:
-    fields = {"trigger_type_code": kind, "trigger_status": status, "event_data": data}
-    return ask(platform, "CreateFunctionTrigger", function, **fields)
+def add(platform: Platform, function: str, kind: str, data: dict[str, Any]) -> Any:
+    return ask(platform, "CreateFunctionTrigger", function, trigger_type_code=kind, event_data=data)
 
 
 def show(platform: Platform, function: str, trigger: Any) -> Any:
@@ -74,5 +73,4 @@ def listed(platform: Platform, function: str) -> list[str]:
 
 
 def _named(trigger: Any) -> dict[str, Any]:
-    kind, trigger_id = trigger if isinstance(trigger, tuple) else (trigger.trigger_type_code, trigger.trigger_id)
-    return {"trigger_type_code": kind, "trigger_id": trigger_id}
+    return {"trigger_type_code": trigger.trigger_type_code, "trigger_id": trigger.trigger_id}
