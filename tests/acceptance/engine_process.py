@@ -212,6 +212,10 @@ class EngineProcess:
         reply = self.ask("DELETE", f"{BASE}/{urn_of(name).removesuffix(':latest')}")
         assert reply.status == 204, reply
 
+    def delete_all(self) -> None:
+        for function in self.ask("GET", BASE).json["functions"]:
+            self.delete(function["func_name"])
+
     def trigger(self, name: str, kind: str, data: object, **fields: object) -> Any:
         """Create a trigger of a function, and return it as the API shows it."""
         body = {"trigger_type_code": kind, "event_data": data, **fields}

@@ -230,13 +230,21 @@ def test_each_version_and_alias_to_choose_is_shown_and_runs(engine: EngineProces
         assert send_form(engine, f"{HELLO}/test", qualifier=value, event="{}", mode="async").status == 303, value
 
 
-def test_code_that_was_changed_meanwhile_is_not_replaced_by_a_second_attempt(engine: EngineProcess) -> None:
-    refused = send_form(engine, f"{HELLO}/code", digest="of-earlier-code", code="x = 'typed'")
+@pytest.mark.parametrize(
+    ("digest", "code", "said"),
+    [
+        ("of-earlier-code", "x = 1", b"the code was changed since"),
+        ("", "x" * 11_000, b"larger than the 10240 bytes"),
+    ],
+    ids=["changed meanwhile", "too large"],
+)
+def test_code_that_is_refused_stays_in_the_editor(engine: EngineProcess, digest: str, code: str, said: bytes) -> None:
+    digest = digest or engine.ask("GET", f"{BASE}/{urn_of('hello')}/code").json["digest"]
 
-    assert refused.status == 400
-    assert b"the code was changed since" in refused.body
-    assert b"x = &#39;typed&#39;" in refused.body
-    assert b'name="digest" value="of-earlier-code"' in refused.body
+    refused = send_form(engine, f"{HELLO}/code", digest=digest, code=code)
+
+    assert (refused.status, said in refused.body, f"{code}</textarea>".encode() in refused.body) == (400, True, True)
+    assert f'name="digest" value="{digest}"'.encode() in refused.body
 
 
 def test_a_large_package_is_passed_on_in_bounded_memory(engine: EngineProcess) -> None:

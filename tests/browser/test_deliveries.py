@@ -126,6 +126,14 @@ def test_the_page_shows_what_fails_by_destination(page: Page, hook: Hook, gone: 
     expect(page.get_by_role("heading", name="Given up")).to_contain_text("2")
 
 
+def test_a_page_of_many_goes_on_by_a_link(page: Page) -> None:
+    page.goto(f"{HERE}?function=lost&limit=3")
+    for link, shown in (("Next", 3), ("First", 1), ("", 3)):
+        expect(page.get_by_role("checkbox", name="Select delivery")).to_have_count(shown)
+        if link:
+            page.get_by_role("link", name=link).click()
+
+
 def test_one_and_several_are_discarded(engine: EngineProcess, gone: Hook, page: Page, own: str) -> None:
     lose(engine, own, gone.destination)
     page.goto(f"{HERE}?function={own}")

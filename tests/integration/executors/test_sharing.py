@@ -31,6 +31,14 @@ import asyncio, pathlib, subprocess
 HERE = pathlib.Path(__file__).parent
 
 
+def dying(context):
+    os._exit(5)
+
+
+def never(context):
+    raise RuntimeError("never")
+
+
 def third_time(context):
     tries = HERE / "tries"
     tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
@@ -187,6 +195,18 @@ async def test_an_initializer_is_tried_three_times_each_on_a_new_instance(opened
 
     assert (outcome.code, opened.statistics().started) == (Code.OK, 3)
     assert plain(outcome.log) == b"try 1\ntry 2\ntry 3\n"
+
+
+@pytest.mark.parametrize(
+    ("initializer", "code", "started"),
+    [("dying", Code.INIT_FAILED, 3), ("never", Code.INITIALIZER_ERROR, 3), ("missing", Code.ENTRY_NOT_FOUND, 1)],
+)
+async def test_a_start_that_fails_is_tried_on_new_instances_as_long_as_that_may_help(
+    opened: Pool, initializer: str, code: Code, started: int
+) -> None:
+    outcome = await opened.execute(function("pid", initializer_handler=f"index.{initializer}"), invocation())
+
+    assert (outcome.code, opened.statistics().started) == (code, started)
 
 
 # --- end ---
