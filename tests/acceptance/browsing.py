@@ -29,6 +29,10 @@ class Page(HTMLParser):
     def text(self) -> str:
         return " ".join(" ".join(self._words).split())
 
+    @property
+    def form_token(self) -> str:
+        return next(one["value"] for tag, one in self.tags if tag == "input" and one.get("name") == "form_token")
+
     def links(self, text: str = "") -> list[str]:
         return [attributes["href"] for tag, attributes in self.tags if tag == "a" and text in attributes["href"]]
 

@@ -83,6 +83,15 @@ def urn_of(name: str) -> str:
     return f"urn:fss:{REGION}:{PROJECT}:function:default:{name}:latest"
 
 
+def to(kind: str, **param: str) -> dict[str, str]:
+    """Return a destination as asynchronous settings have it."""
+    return {"destination": kind, "param": json.dumps(param)}
+
+
+def to_function(name: str) -> dict[str, str]:
+    return to("FunctionGraph", func_urn=urn_of(name))
+
+
 class EngineProcess:
     """Engine on a data directory; can be restarted after its end. Settings are environment variables."""
 
@@ -287,9 +296,9 @@ def descendants(pid: int) -> list[int]:
     found: list[int] = []
     waiting = [pid]
     while waiting:
-        parent = waiting.pop()
+        tasks = Path(f"/proc/{waiting.pop()}/task")
         try:
-            children = [int(c) for c in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+            children = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
         except OSError:
             continue
         found += children

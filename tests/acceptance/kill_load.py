@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from tests.acceptance.engine_process import EngineProcess, urn_of
+from tests.acceptance.engine_process import EngineProcess, to_function, urn_of
 
 #: Appends one line per run in a single write: the kind and the id of the original request.
 NOTE = """
@@ -48,8 +48,7 @@ def deploy(engine: EngineProcess, runs: Path) -> None:
     for name, source in SOURCES.items():
         engine.create(name, NOTE + source, user_data=json.dumps({"runs": str(runs)}))
     engine.configure("flaky", max_async_retry_attempts=2)
-    sink = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("sink")})}
-    engine.configure("chain", destination_config={"on_success": sink})
+    engine.configure("chain", destination_config={"on_success": to_function("sink")})
 
 
 class Clients:

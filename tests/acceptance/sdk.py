@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
@@ -17,6 +16,7 @@ import pytest
 from msgspec import Struct
 
 from tests.acceptance.engine_process import EngineProcess, engine_on
+from tests.support.http_app import PROJECT, REGION, encoded, urn_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # warnings of the SDK's own code
@@ -34,8 +34,20 @@ with warnings.catch_warnings():
     from huaweicloudsdksmn import v2 as smn
 
 __all__ = [
-    "BasicCredentials", "ClientRequestException", "SdkRequest", "ServerResponseException", "ServiceResponseException",
-    "Signer", "dis", "fg", "lts", "smn",
+    "PROJECT",
+    "REGION",
+    "BasicCredentials",
+    "ClientRequestException",
+    "SdkRequest",
+    "ServerResponseException",
+    "ServiceResponseException",
+    "Signer",
+    "dis",
+    "encoded",
+    "fg",
+    "lts",
+    "smn",
+    "urn_of",
 ]  # fmt: skip
 
 #: Marks of tests that call the SDK.
@@ -43,8 +55,6 @@ SDK_WARNINGS = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Unable to convert string to datetime:ImportWarning"),
 ]
-PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
-REGION = "local-1"
 ECHO = "def handler(event, context):\n    print('seen')\n    return event\n"
 
 
@@ -55,10 +65,6 @@ class Platform(Struct):
     @property
     def port(self) -> int:
         return self.engine.port
-
-
-def urn_of(name: str, version: str = ":latest") -> str:
-    return f"urn:fss:{REGION}:{PROJECT}:function:default:{name}{version}"
 
 
 def sdk_client(
@@ -143,10 +149,6 @@ def deploy(platform: Platform, name: str, runtime: str, files: Mapping[str, str]
             archive.writestr(entry, text)
     code = {"code_type": "zip", "code_filename": "f.zip", "func_code": fg.FuncCode(file=encoded(buffer.getvalue()))}
     create(platform, name, runtime=runtime, **code, **fields)
-
-
-def encoded(content: bytes) -> str:
-    return base64.b64encode(content).decode()
 
 
 def call(platform: Platform, name: str, event: Mapping[str, Any]) -> Any:

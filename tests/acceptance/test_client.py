@@ -27,7 +27,7 @@ from functiond import (
     UnknownFunction,
 )
 
-from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, engine_on
+from tests.acceptance.engine_process import HELD, PROJECT, EngineProcess, engine_on, held_event
 
 ECHO = "def handler(event, context):\n    print('seen', event)\n    return event\n"
 FAIL = "def handler(event, context):\n    raise ValueError('no ' + str(event))\n"
@@ -62,17 +62,6 @@ def client(engine: EngineProcess) -> Iterator[Client]:
 async def aclient(engine: EngineProcess) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(engine.url, project=PROJECT) as one:
         yield one
-
-
-class Gate:
-    """Event of the function ``held``, and the file by which its runs end."""
-
-    def __init__(self, folder: Path) -> None:
-        self._gate = folder / "gate"
-        self.event = {"runs": str(folder / "runs"), "gate": str(self._gate)}
-
-    def open(self) -> None:
-        self._gate.touch()
 
 
 @pytest.mark.parametrize("event", [None, {"a": [1, "ü\u2028"]}, [1], "text", 0.5])
@@ -201,16 +190,15 @@ def test_what_cannot_be_sent_is_named(client: Client) -> None:
 
 
 def test_a_log_is_read_at_its_end_and_while_it_grows(client: Client, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
     handle = client.enqueue("echo", {"a": "ü\u2028"})
     handle.result(30)
     (line,) = handle.logs()
     assert (line.stream, line.text) == ("stdout", "seen {'a': 'ü\\u2028'}")
     assert [one.text for one in handle.logs(follow=True)] == [line.text]
 
-    held = client.enqueue("held", gate.event)
+    held = client.enqueue("held", held_event(tmp_path))
     followed = held.logs(follow=True)
-    gate.open()
+    (tmp_path / "gate").touch()
     assert list(followed) == []
     assert held.status() == "SUCCESS"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.browsing import visit
-from tests.acceptance.engine_process import ECHO, PROJECT, EngineProcess, engine_on, until, urn_of
+from tests.acceptance.engine_process import ECHO, PROJECT, EngineProcess, engine_on, to, until, urn_of
 from tests.acceptance.triggering import GOOD
 
 HOME = "/console/"
@@ -24,7 +23,7 @@ def handler(event, context):
     raise OSError("{EVIL}")
 """
 SLOW = "import time\ndef handler(event, context):\n    time.sleep(600)\n"
-NOWHERE = {"destination": "SMN", "param": json.dumps({"topic_urn": f"urn:smn:local-1:{PROJECT}:gone"})}
+NOWHERE = to("SMN", topic_urn=f"urn:smn:local-1:{PROJECT}:gone")
 PAGES = ["/functions", "/invocations", "/triggers", "/deliveries"]
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.acceptance.browsing import Page, visit
+from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import PROJECT, EngineProcess, Reply, engine_on, urn_of
 from tests.acceptance.two_keys import OTHERS_TOKEN, SECRET, TOKEN, two_keys
 
@@ -46,10 +46,6 @@ def session(engine: EngineProcess, token: str = TOKEN) -> str:
     reply = sign_in(engine, token)
     assert reply.status == 303, reply
     return reply.headers["set-cookie"].partition(";")[0]
-
-
-def form_token(page: Page) -> str:
-    return next(one["value"] for tag, one in page.tags if tag == "input" and one["name"] == "form_token")
 
 
 def test_a_browser_without_a_session_gets_the_sign_in_page(engine: EngineProcess) -> None:
@@ -140,7 +136,7 @@ FOREIGN = {
 @pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
 def test_forms_of_other_pages_are_refused(engine: EngineProcess, headers: dict[str, str]) -> None:
     cookie = session(engine)
-    fields = {"form_token": form_token(visit(engine, f"{MINE}/mine", Cookie=cookie))}
+    fields = {"form_token": visit(engine, f"{MINE}/mine", Cookie=cookie).form_token}
     reply = post(engine, f"{MINE}/mine/pause", fields, Cookie=cookie, **headers)
     if "Referer" not in headers:
         assert post(engine, f"{HOME}sign-in", {"kind": "token", "token": TOKEN}, **headers).status == 403
@@ -152,7 +148,7 @@ def test_forms_of_other_pages_are_refused(engine: EngineProcess, headers: dict[s
 
 def test_a_form_needs_the_token_of_its_own_session(engine: EngineProcess) -> None:
     first, second = session(engine), session(engine)
-    tokens = [form_token(visit(engine, f"{MINE}/mine", Cookie=one)) for one in (first, second)]
+    tokens = [visit(engine, f"{MINE}/mine", Cookie=one).form_token for one in (first, second)]
 
     foreign = post(engine, f"{MINE}/mine/pause", {"form_token": tokens[1]}, Cookie=first)
     missing = post(engine, f"{MINE}/mine/pause", {}, Cookie=first)
@@ -208,7 +204,7 @@ def test_a_sign_in_begins_a_new_session_and_ends_the_earlier_one(engine: EngineP
 
 def test_signing_out_ends_the_session(engine: EngineProcess) -> None:
     cookie = session(engine)
-    fields = {"form_token": form_token(visit(engine, f"{MINE}/mine", Cookie=cookie))}
+    fields = {"form_token": visit(engine, f"{MINE}/mine", Cookie=cookie).form_token}
     refused = post(engine, f"{HOME}sign-out", {}, Cookie=cookie)
     out = post(engine, f"{HOME}sign-out", fields, Cookie=cookie)
 
@@ -266,7 +262,7 @@ def test_an_engine_without_credentials_has_no_sign_in(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("mine", "def handler(event, context):\n    return event\n")
         page = visit(engine, f"{MINE}/mine")
-        fields = {"form_token": form_token(page), "reason": ""}
+        fields = {"form_token": page.form_token, "reason": ""}
         statuses = [
             engine.ask("GET", f"{HOME}sign-in").status,
             post(engine, f"{HOME}sign-in", WRONG).status,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.acceptance.browsing import Page, visit
-from tests.acceptance.engine_process import BASE, ECHO, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, ECHO, PROJECT, EngineProcess, Reply, engine_on, to, urn_of
 from tests.support.credentials import credentials_file, token
 from tests.support.gateways import API
 from tests.support.http_app import zipped
@@ -48,7 +47,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
         for kind, data in OPTIONS.items():
             engine.trigger("hello", kind, data)
         engine.create("hooked", ECHO)
-        hook = {"destination": "WEBHOOK", "param": json.dumps({"url": "http://127.0.0.1:9/the-path?key=of-the-hook"})}
+        hook = to("WEBHOOK", url="http://127.0.0.1:9/the-path?key=of-the-hook")
         engine.configure("hooked", destination_config={"on_success": hook}, enable_async_status_log=True)
         engine.record("hooked", engine.accepted("hooked"), wait=30)
         while not engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["retrying"][0]["tries"]:
@@ -64,13 +63,9 @@ def ids(engine: EngineProcess) -> dict[str, str]:
     return {trigger["trigger_type_code"]: trigger["trigger_id"] for trigger in engine.ask("GET", PATH).json}
 
 
-def form_token(page: Page) -> str:
-    return next(values["value"] for tag, values in page.tags if tag == "input" and values.get("name") == "form_token")
-
-
 def send_form(engine: EngineProcess, path: str, token: str = ADMIN, **fields: str) -> Reply:
     """Send a form like a page of the console."""
-    given = {"form_token": form_token(seen_by(engine, token, f"{HELLO}/configuration")), **fields}
+    given = {"form_token": seen_by(engine, token, f"{HELLO}/configuration").form_token, **fields}
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": engine.url}
     return engine.ask("POST", path, urlencode(given).encode(), headers={**headers, "X-Auth-Token": token})
 
@@ -250,7 +245,7 @@ def test_code_that_is_refused_stays_in_the_editor(engine: EngineProcess, digest:
 def test_a_large_package_is_passed_on_in_bounded_memory(engine: EngineProcess) -> None:
     packed = zipped(index__py="def handler(event, context):\n    return 1\n", noise=os.urandom(48 << 20))
     part = "--edge\r\nContent-Disposition: form-data; name="
-    head = f'{part}"form_token"\r\n\r\n{form_token(visit(engine, HELLO))}\r\n{part}"package"; filename="large.zip"'
+    head = f'{part}"form_token"\r\n\r\n{visit(engine, HELLO).form_token}\r\n{part}"package"; filename="large.zip"'
     body = head.encode() + b"\r\n\r\n" + packed + b"\r\n--edge--\r\n"
     before = peak(engine)
     headers = {"Content-Type": "multipart/form-data; boundary=edge", "Origin": engine.url}

@@ -16,12 +16,12 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-from tests.acceptance.engine_process import ECHO, until
-from tests.acceptance.test_webhook_delivery import receiver
+from tests.acceptance.engine_process import ECHO, to, until
 from tests.support.cli import functiond_here
 from tests.support.credentials import credentials_file, key
 from tests.support.engine_process import EngineProcess, engine_process
 from tests.support.ports import free_port
+from tests.support.webhooks import webhook_receiver
 
 pytestmark = pytest.mark.long
 
@@ -56,7 +56,7 @@ def test_a_healthy_engine_has_no_findings(engine: EngineProcess) -> None:
 
 def test_a_failing_trigger_and_destination_are_named_with_cause_and_next_step(tmp_path: Path) -> None:
     (tmp_path / "echo.py").write_text(ECHO)
-    hook = {"destination": "WEBHOOK", "param": json.dumps({"url": nowhere()})}
+    hook = to("WEBHOOK", url=nowhere())
     address = nowhere().removeprefix("http://")
     topic = {"instance_id": "i", "topic_ids": ["t"], "batch_size": 1, "kafka_connect_address": address}
     with engine_process(tmp_path) as engine, httpx.Client(base_url=f"{engine.url}/v2/default/fgs", timeout=60) as api:
@@ -152,8 +152,8 @@ def test_an_interpreter_that_the_settings_name_must_run(tmp_path: Path) -> None:
 
 
 def test_another_program_at_the_address_is_no_engine() -> None:
-    with receiver([]) as (port, _):
-        run = functiond_here("doctor", "--json", url=f"http://127.0.0.1:{port}")
+    with webhook_receiver() as hook:
+        run = functiond_here("doctor", "--json", url=hook.url.rstrip("/"))
 
     assert (run.returncode, list(findings(run))) == (1, ["engine"])
     assert "another program" in findings(run)["engine"]["problem"]

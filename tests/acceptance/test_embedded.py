@@ -27,6 +27,7 @@ from engine.deploy.packaging.tools import local_interpreter
 from engine.embedded import RunningEngine
 from engine.errors import DataDirectoryLocked, MembershipLost, SettingsError, UsageError
 from engine.storage.data_directory import locked
+from tests.acceptance.engine_process import descendants
 from tests.support.engine_process import CLEAN, ROOT
 from tests.support.ports import free_port
 
@@ -396,12 +397,6 @@ def test_a_killed_program_leaves_no_process(isolation: str, fork_server: str, tm
 
     assert ended
     assert all(ended)
-
-
-def descendants(pid: int) -> list[int]:
-    tasks = Path("/proc", str(pid), "task").iterdir()
-    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    return [one for child in children for one in (child, *descendants(child))]
 
 
 FORKING = """

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.engine_process import BASE, HELD, PROJECT, EngineProcess, engine_on, held_event, until, urn_of
+from tests.acceptance.engine_process import (
+    BASE,
+    HELD,
+    PROJECT,
+    EngineProcess,
+    engine_on,
+    held_event,
+    to_function,
+    until,
+    urn_of,
+)
 from tests.support.documents import DOCS
 from tests.support.programs import program
 
@@ -26,7 +36,9 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     with engine_on(folder / "data", FUNCTIOND_TELEMETRY__FUNCTIONS="4") as engine:
         for name, source in (("ending", ENDING), ("failing", FAILING), ("held", HELD), ("further", ENDING)):
             engine.create(name, source)
-        engine.configure("failing", max_async_retry_attempts=1, destination_config=_delivered_to("ending"))
+        engine.configure(
+            "failing", max_async_retry_attempts=1, destination_config={"on_failure": to_function("ending")}
+        )
         engine.record("failing", engine.accepted("failing"), wait=60)
         engine.ask("POST", f"/v2/{PROJECT}/fgs/functions/{urn_of('ending')}/invocations", {})
         received = f"/v2/{PROJECT}/fgs/functions/{urn_of('ending')}/async-invocations?status=SUCCESS"
@@ -38,10 +50,6 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
         yield engine
         (folder / "gate").touch()
         assert engine.stop() == 0
-
-
-def _delivered_to(name: str) -> object:
-    return {"on_failure": {"destination": "FunctionGraph", "param": f'{{"func_urn": "{urn_of(name)}"}}'}}
 
 
 def samples(engine: EngineProcess) -> Mapping[tuple[str, ...], float]:

@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 
 from tests.acceptance.browsing import visit
-from tests.acceptance.engine_process import ECHO, PROJECT, EngineProcess, engine_on, rows, until, urn_of
-from tests.acceptance.test_webhook_delivery import receiver
+from tests.acceptance.engine_process import (
+    ECHO,
+    PROJECT,
+    EngineProcess,
+    engine_on,
+    rows,
+    to,
+    to_function,
+    until,
+    urn_of,
+)
 from tests.support.cli import functiond_here
+from tests.support.webhooks import webhook_receiver
 
 pytestmark = pytest.mark.long
 
@@ -46,8 +56,7 @@ def given_up(engine: EngineProcess) -> Any:
 def test_an_outcome_for_a_missing_function_is_seen_and_arrives_once_the_function_is_there(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="100") as engine:
         engine.create("one", ECHO)
-        target = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("two")})}
-        engine.configure("one", destination_config={"on_success": target})
+        engine.configure("one", destination_config={"on_success": to_function("two")})
         request_id = engine.accepted("one", {"n": 1})
         engine.record("one", request_id, wait=30)
         found = until(lambda: (listed := run(engine, "deliveries"))[0]["tries"] and listed)
@@ -69,11 +78,10 @@ def test_an_outcome_for_a_missing_function_is_seen_and_arrives_once_the_function
 
 
 def test_deliveries_that_were_given_up_are_discarded_from_the_command_line(tmp_path: Path) -> None:
-    with receiver([410] * 3) as (port, _), engine_on(tmp_path / "data") as engine:
-        target = {"destination": "WEBHOOK", "param": json.dumps({"url": f"http://127.0.0.1:{port}/"})}
+    with webhook_receiver(status=410) as hook, engine_on(tmp_path / "data") as engine:
         for name, count in (("one", 2), ("two", 1)):
             engine.create(name, ECHO)
-            engine.configure(name, destination_config={"on_success": target})
+            engine.configure(name, destination_config={"on_success": to("WEBHOOK", url=hook.url)})
             for _ in range(count):
                 engine.record(name, engine.accepted(name), wait=30)
         until(lambda: given_up(engine)["count"] == 3)  # a receiver that is gone for good ends deliveries at once
@@ -91,8 +99,7 @@ def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_o
 ) -> None:
     with engine_on(tmp_path / "data", FUNCTIOND_RETRY__BASE="100") as engine:
         engine.create("one", ECHO)
-        target = {"destination": "DIS", "param": json.dumps({"stream_name": "late"})}
-        engine.configure("one", destination_config={"on_success": target})
+        engine.configure("one", destination_config={"on_success": to("DIS", stream_name="late")})
         sent = []
         for tried in (1, 2, *[2] * 10):  # after the second failure the circuit breaker holds all further deliveries
             sent.append(engine.accepted("one", {}))

@@ -21,6 +21,7 @@ from tests.acceptance.engine_process import (
     engine_on,
     make_due,
     rows,
+    to_function,
     until,
     urn_of,
 )
@@ -34,17 +35,21 @@ def handler(event, context):
         file.write(json.dumps(event) + "\\n")
 """
 FAIL = "def handler(event, context):\n    raise ValueError('no ' + str(event.get('n')))\n"
+HOPS = "SELECT hops FROM invocation ORDER BY key DESC"
 SLEEP = "import time\ndef handler(event, context):\n    time.sleep(600)\n"
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path / "data") as engine:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with engine_on(tmp_path_factory.mktemp("retries") / "data") as engine:
         yield engine
 
 
-def to(name: str) -> dict[str, str]:
-    return {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of(name)})}
+@pytest.fixture
+def engine(running: EngineProcess) -> Iterator[EngineProcess]:
+    """Return the engine of all tests without settings; delete its functions afterwards."""
+    yield running
+    running.delete_all()
 
 
 def sink(engine: EngineProcess, tmp_path: Path) -> Path:
@@ -110,7 +115,9 @@ def test_what_is_too_old_when_its_turn_comes_is_discarded_and_told(tmp_path: Pat
     with engine_on(tmp_path / "data") as engine:
         file = sink(engine, tmp_path)
         engine.create("echo", ECHO)
-        engine.configure("echo", max_async_event_age_in_seconds=1, destination_config={"on_failure": to("sink")})
+        engine.configure(
+            "echo", max_async_event_age_in_seconds=1, destination_config={"on_failure": to_function("sink")}
+        )
         request_id = engine.accepted("echo", {"n": 1}, X_Functiond_Delay="600")
         engine.kill()
         make_due(engine.data)
@@ -163,7 +170,7 @@ def ended(engine: EngineProcess, count: int) -> None:
 def test_a_failure_is_told_in_the_documented_fields(engine: EngineProcess, tmp_path: Path) -> None:
     file = sink(engine, tmp_path)
     engine.create("fail", FAIL)
-    engine.configure("fail", max_async_retry_attempts=1, destination_config={"on_failure": to("sink")})
+    engine.configure("fail", max_async_retry_attempts=1, destination_config={"on_failure": to_function("sink")})
     request_id = engine.accepted("fail", {"n": 7})
     [record] = noted(file)
 
@@ -189,14 +196,14 @@ def test_a_success_is_told_and_leads_on(engine: EngineProcess, tmp_path: Path) -
     file = sink(engine, tmp_path)
     for name, following in (("one", "two"), ("two", "sink")):
         engine.create(name, ECHO)
-        engine.configure(name, destination_config={"on_success": to(following)})
+        engine.configure(name, destination_config={"on_success": to_function(following)})
     first = engine.accepted("one", {"n": 1})
     [record] = noted(file)
 
     inner = json.loads(record["response_payload"])
     assert inner["request_context"]["request_id"] == first
     assert json.loads(inner["response_payload"]) == {"n": 1}
-    assert rows(engine.data, "SELECT hops FROM invocation ORDER BY hops") == [(0,), (1,), (2,)]
+    assert rows(engine.data, f"{HOPS} LIMIT 3") == [(2,), (1,), (0,)]
 
 
 def test_a_full_backlog_does_not_hold_up_what_was_promised_before(tmp_path: Path) -> None:
@@ -204,7 +211,7 @@ def test_a_full_backlog_does_not_hold_up_what_was_promised_before(tmp_path: Path
     with engine_on(tmp_path / "data", **settings) as engine:
         engine.create("sleep", SLEEP, timeout=900)
         engine.create("echo", ECHO)
-        engine.configure("echo", destination_config={"on_success": to("sleep")})
+        engine.configure("echo", destination_config={"on_success": to_function("sleep")})
         engine.accepted("sleep")
         assert engine.send("sleep").status == 429
         engine.record("echo", engine.accepted("echo"), wait=30)
@@ -219,12 +226,12 @@ def test_a_chain_ends_after_sixteen_hops(engine: EngineProcess) -> None:
     for name in names:
         engine.create(name, "def handler(event, context):\n    pass\n")
     for name, following in pairwise(names):
-        engine.configure(name, destination_config={"on_success": to(following)})
+        engine.configure(name, destination_config={"on_success": to_function(following)})
     engine.accepted("f0")
     given_up = until(lambda: rows(engine.data, "SELECT error FROM owed WHERE due IS NULL"))
 
     assert "16" in given_up[0][0]
-    assert rows(engine.data, "SELECT max(hops), count(*) FROM invocation") == [(16, 17)]
+    assert rows(engine.data, f"{HOPS} LIMIT 17") == [(hops,) for hops in range(16, -1, -1)]
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------
@@ -234,7 +241,7 @@ def test_a_cancelled_invocation_fails_with_4208_and_owes_nothing_in_each_state(t
     settings = {"FUNCTIOND_EXECUTOR__SLOTS": "1", "FUNCTIOND_EXECUTOR__SYNC_SLOTS": "0", "FUNCTIOND_RETRY__BASE": "600"}
     with engine_on(tmp_path / "data", **settings) as engine:
         sink(engine, tmp_path)
-        both = {"on_failure": to("sink"), "on_success": to("sink")}
+        both = {"on_failure": to_function("sink"), "on_success": to_function("sink")}
         for name, source in (("fail", FAIL), ("sleep", SLEEP)):
             engine.create(name, source, timeout=900)
             engine.configure(name, max_async_retry_attempts=2, destination_config=both)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import engine_on, until
+from tests.acceptance.engine_process import engine_on, to, until
 from tests.acceptance.sdk import SDK_WARNINGS, ClientRequestException, dis, encoded, refused, send
 from tests.acceptance.two_keys import SECRET, Guarded, guarded
 
@@ -137,8 +137,7 @@ def test_records_call_a_function_elsewhere_and_outcomes_come_back_as_records(ser
     }
     with engine_on(tmp_path / "consumer", **settings) as consumer:
         consumer.create("note", NOTE.format(path=str(path)))
-        to_stream = {"destination": "DIS", "param": json.dumps({"stream_name": "outcomes"})}
-        consumer.configure("note", destination_config={"on_success": to_stream})
+        consumer.configure("note", destination_config={"on_success": to("DIS", stream_name="outcomes")})
         options = {
             "stream_name": "clicks",
             "sharditerator_type": "TRIM_HORIZON",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import PROJECT, REGION, engine_on, until
+from tests.acceptance.engine_process import PROJECT, REGION, engine_on, to, until
 from tests.acceptance.sdk import SDK_WARNINGS, refused, sdk_home, send, smn
 from tests.acceptance.two_keys import Guarded
 
@@ -100,7 +99,7 @@ def test_a_function_that_calls_itself_by_a_topic_ends_after_a_while(service: Gua
     engine.create("again", NOTE.format(gate=str(service.engine.data.parent), path=str(path)))
     urn = create(service.client(), "rounds")
     engine.trigger("again", "SMN", {"topic_urn": urn})
-    to_topic = {"destination": "SMN", "param": json.dumps({"topic_urn": urn})}
+    to_topic = to("SMN", topic_urn=urn)
     engine.configure("again", destination_config={"on_success": to_topic})
     publish(service.client(), urn, "the first")
     given_up = until(lambda: engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["deliveries"])

@@ -24,6 +24,7 @@ from tests.acceptance.engine_process import (
     held_event,
     is_alive,
     rows,
+    to_function,
     until,
 )
 
@@ -231,16 +232,7 @@ def test_what_kills_the_engine_four_times_is_poisoned_and_the_others_run(
 ) -> None:
     engine.create("killer", KILLER)
     engine.create("echo", ECHO)
-    engine.configure(
-        "killer",
-        max_async_retry_attempts=3,
-        destination_config={
-            "on_failure": {
-                "destination": "FunctionGraph",
-                "param": json.dumps({"func_urn": "urn:fss:local-1:project1:function:default:echo:latest"}),
-            }
-        },
-    )
+    engine.configure("killer", max_async_retry_attempts=3, destination_config={"on_failure": to_function("echo")})
     others = [engine.accepted("echo", {"n": n}, X_Functiond_Delay="0.2") for n in range(5)]
     killer = engine.accepted("killer")
     for death in range(1, 5):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from engine.model.trace import parse_trace
-from tests.acceptance.engine_process import EngineProcess, engine_on, until, urn_of
-from tests.acceptance.test_webhook_delivery import receiver
+from tests.acceptance.engine_process import EngineProcess, engine_on, to, to_function, until, urn_of
 from tests.support.engine_process import CLEAN, ROOT, functiond
 from tests.support.otlp_receiver import Received, otlp_receiver
 from tests.support.ports import free_ports
+from tests.support.webhooks import webhook_receiver
 
 pytestmark = pytest.mark.long
 
@@ -35,10 +34,6 @@ def handler(event, context):
 SEEING = "def handler(event, context):\n    return context.traceparent\n"
 
 
-def destination(kind: str, **param: str) -> object:
-    return {"on_success": {"destination": kind, "param": json.dumps(param)}}
-
-
 def named(spans: Sequence[Received], name: str) -> list[Received]:
     return [span for span in spans if span.name == name]
 
@@ -51,24 +46,21 @@ def test_the_spans_of_a_chain_of_functions_are_one_trace(tmp_path: Path) -> None
     """Kill the engine between acceptance and run. A retried function invokes another one, which calls a webhook."""
     with (
         otlp_receiver() as traces,
-        receiver([500]) as (port, came),
+        webhook_receiver(500) as hook,
         engine_on(tmp_path / "data", FUNCTIOND_TELEMETRY__ENDPOINT=traces.url, OTEL_SERVICE_NAME="shop") as engine,
     ):
         engine.create("first", RETRIED)
         engine.create("next", SEEING)
-        engine.configure(
-            "first",
-            max_async_retry_attempts=1,
-            destination_config=destination("FunctionGraph", func_urn=urn_of("next")),
-        )
-        engine.configure("next", destination_config=destination("WEBHOOK", url=f"http://127.0.0.1:{port}/"))
+        engine.configure("first", max_async_retry_attempts=1, destination_config={"on_success": to_function("next")})
+        engine.configure("next", destination_config={"on_success": to("WEBHOOK", url=hook.url)})
         request_id = engine.accepted(
             "first", {"file": str(tmp_path / "file")}, traceparent=TRACE, X_Functiond_Delay="3"
         )
         engine.kill()
         engine.start()
         handed = seen(engine, "first", request_id)
-        sent = [came.get(timeout=60).headers[b"traceparent"].decode() for _ in range(2)]
+        until(lambda: len(hook.requests) == 2)
+        sent = [request.headers[b"traceparent"].decode() for request in hook.requests]
         spans = traces.spans(9)
         assert engine.stop() == 0
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.engine_process import EngineProcess, engine_on, urn_of
-from tests.acceptance.test_webhook_delivery import receiver
+from tests.acceptance.engine_process import EngineProcess, engine_on, to, to_function, until, urn_of
 from tests.support.programs import needs
+from tests.support.webhooks import webhook_receiver
 
 pytestmark = pytest.mark.long
 
@@ -63,24 +63,18 @@ def test_an_instance_of_several_requests_has_no_trace_context_in_its_environment
 
 
 def test_the_trace_context_survives_a_kill_and_goes_out_with_the_outcome(tmp_path: Path) -> None:
-    with receiver([500]) as (port, came), engine_on(tmp_path / "data") as engine:
+    with webhook_receiver(500) as hook, engine_on(tmp_path / "data") as engine:
         engine.create("seeing", PYTHON)
         engine.create("next", PYTHON)
-        param = json.dumps({"url": f"http://127.0.0.1:{port}/"})
-        engine.configure(
-            "seeing",
-            destination_config={
-                "on_success": {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("next")})}
-            },
-        )
-        engine.configure("next", destination_config={"on_success": {"destination": "WEBHOOK", "param": param}})
+        engine.configure("seeing", destination_config={"on_success": to_function("next")})
+        engine.configure("next", destination_config={"on_success": to("WEBHOOK", url=hook.url)})
         request_id = engine.accepted("seeing", traceparent=TRACE, X_Functiond_Delay="2")
 
         engine.kill()
         engine.start()
 
         assert result_of(engine, "seeing", request_id) == [TRACE, TRACE]
-        tries = [came.get(timeout=60) for _ in range(2)]
+        tries = until(lambda: len(hook.requests) == 2 and hook.requests)
 
     assert [one.headers[b"traceparent"].decode() for one in tries] == [TRACE, TRACE]
     assert json.loads(json.loads(tries[0].body)["response_payload"]) == [TRACE, TRACE]

@@ -3,60 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from queue import Queue
-from threading import Thread
-from typing import Any, NamedTuple
 
 from plugins.webhook.signatures import check_standard
-from tests.acceptance.engine_process import engine_on
+from tests.acceptance.engine_process import engine_on, to, until
+from tests.support.webhooks import webhook_receiver
 
 SECRET = "whsec_YSBrZXkgb2Ygc29tZSBsZW5ndGg="
 KEY = b"a key of some length"
 
 
-class Came(NamedTuple):
-    headers: dict[bytes, bytes]
-    body: bytes
-
-
-@contextmanager
-def receiver(statuses: list[int]) -> Iterator[tuple[int, Queue[Came]]]:
-    """Serve these statuses one after another, then 204; yield the port and a queue of received requests."""
-    came: Queue[Came] = Queue()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            headers = {name.lower().encode(): value.encode() for name, value in self.headers.items()}
-            came.put(Came(headers, self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(statuses.pop(0) if statuses else 204)
-            self.end_headers()
-
-        def log_message(self, *arguments: Any) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port, came
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_an_outcome_is_posted_until_it_is_taken(tmp_path: Path) -> None:
     with (
-        receiver([500, 503]) as (port, came),
+        webhook_receiver(500, 503) as hook,
         engine_on(tmp_path / "data", FUNCTIOND_PLUGINS__WEBHOOK__SECRETS__MAIN=SECRET) as engine,
     ):
         engine.create("one", "def handler(event, context):\n    return event['n'] + 1\n")
-        param = json.dumps({"url": f"http://127.0.0.1:{port}/outcomes", "secret": "main"})
-        engine.configure("one", destination_config={"on_success": {"destination": "WEBHOOK", "param": param}})
+        target = to("WEBHOOK", url=f"{hook.url}outcomes", secret="main")
+        engine.configure("one", destination_config={"on_success": target})
         request_id = engine.accepted("one", {"n": 1})
-        tries = [came.get(timeout=60) for _ in range(3)]
+        tries = until(lambda: len(hook.requests) == 3 and hook.requests)
 
     ids = {check_standard(KEY, one.headers, one.body, int(one.headers[b"webhook-timestamp"])) for one in tries}
     assert len(ids) == 1
@@ -67,7 +33,7 @@ def test_an_outcome_is_posted_until_it_is_taken(tmp_path: Path) -> None:
 def test_a_destination_without_a_whole_url_is_refused(tmp_path: Path) -> None:
     with engine_on(tmp_path / "data") as engine:
         engine.create("one", "def handler(event, context):\n    return 1\n")
-        body = {"destination_config": {"on_failure": {"destination": "WEBHOOK", "param": '{"url": "/x"}'}}}
+        body = {"destination_config": {"on_failure": to("WEBHOOK", url="/x")}}
         path = "/v2/project1/fgs/functions/one/async-invoke-config"
 
         refused = engine.ask("PUT", path, body)

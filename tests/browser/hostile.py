@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, to, urn_of
 from tests.support.gateways import API
 
 EVIL = "<script>alert(1)</script>\"'&amp;{{ 7*7 }}"
@@ -57,7 +57,7 @@ def fill(engine: EngineProcess) -> Mapping[str, str]:
 
 
 def _configure(engine: EngineProcess) -> None:
-    nowhere = {"destination": "WEBHOOK", "param": json.dumps({"url": f"http://127.0.0.1:9/{'u' * 300}"})}
+    nowhere = to("WEBHOOK", url=f"http://127.0.0.1:9/{'u' * 300}")
     engine.configure(NAME, max_async_retry_attempts=1, destination_config={"on_failure": nowhere})
     one = f"{BASE}/{urn_of(NAME)}"
     engine.ask("POST", f"{one}/versions", {"version": "v1", "description": EVIL})

@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, until, urn_of
+from tests.acceptance.engine_process import PROJECT, EngineProcess, engine_on, to, until, urn_of
 from tests.browser.axe import violations
+from tests.support.webhooks import WebhookReceiver, webhook_receiver
 
 HERE = f"/console/projects/{PROJECT}/deliveries"
 FGS = f"/v2/{PROJECT}/fgs"
 HOSTILE = '<script>alert("1")</script>'
 
 
-class Hook:
-    """Receiver of outcomes on loopback. Answers ``refusal`` until ``recovered``; after 410, they are given up."""
-
-    def __init__(self) -> None:
-        self.refusal = 503
-        self.recovered = False
-        self.received: list[bytes] = []
-        self.refused = 0
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if hook.recovered:
-                    hook.received.append(body)
-                else:
-                    hook.refused += 1
-                self.send_response(204 if hook.recovered else hook.refusal)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/{HOSTILE}?token=of-the-hook"
-
-    @property
-    def destination(self) -> dict[str, str]:
-        return {"destination": "WEBHOOK", "param": json.dumps({"url": self.url})}
-
-
-def listening() -> Iterator[Hook]:
-    hook = Hook()
-    Thread(target=hook.server.serve_forever, daemon=True).start()
-    yield hook
-    hook.server.shutdown()
-    hook.server.server_close()
+def listening() -> Iterator[WebhookReceiver]:
+    """Receive webhooks, and refuse them. After 410, outcomes are given up."""
+    with webhook_receiver(status=503) as hook:
+        hook.url += f"{HOSTILE}?token=of-the-hook"
+        yield hook
 
 
 hook = pytest.fixture(scope="module")(listening)
@@ -64,15 +30,16 @@ own_hook = pytest.fixture(listening)
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory, hook: Hook, gone: Hook) -> Iterator[EngineProcess]:
+def engine(
+    tmp_path_factory: pytest.TempPathFactory, hook: WebhookReceiver, gone: WebhookReceiver
+) -> Iterator[EngineProcess]:
     """Run an engine with six given-up deliveries of two functions, and three that wait for a failing destination."""
     with engine_on(tmp_path_factory.mktemp("browser") / "data", FUNCTIOND_RETRY__BASE="100") as engine:
-        topic = {"destination": "SMN", "param": json.dumps({"topic_urn": "urn:smn:local-1:project1:calm"})}
-        gone.refusal = 410
-        send(engine, "lost", gone.destination, 4)
-        send(engine, "lost-too", gone.destination, 2)
-        send(engine, "hooked", hook.destination, 3)
-        send(engine, "calm", topic, 0)
+        gone.status = 410
+        send(engine, "lost", to("WEBHOOK", url=gone.url), 4)
+        send(engine, "lost-too", to("WEBHOOK", url=gone.url), 2)
+        send(engine, "hooked", to("WEBHOOK", url=hook.url), 3)
+        send(engine, "calm", to("SMN", topic_urn="urn:smn:local-1:project1:calm"), 0)
         until(lambda: given_up(engine) == 6 and engine.metric("functiond_delivery_failures_total") >= 8)
         yield engine
 
@@ -92,9 +59,9 @@ def send(engine: EngineProcess, name: str, destination: dict[str, str], count: i
         engine.record(name, engine.accepted(name), wait=30)
 
 
-def lose(engine: EngineProcess, name: str, destination: dict[str, str]) -> None:
+def lose(engine: EngineProcess, name: str, hook: WebhookReceiver) -> None:
     """Create a function with three given-up deliveries."""
-    send(engine, name, destination, 3)
+    send(engine, name, to("WEBHOOK", url=hook.url), 3)
     until(lambda: given_up(engine, name) == 3)
 
 
@@ -104,7 +71,11 @@ def given_up(engine: EngineProcess, name: str = "") -> int:
     return len([one for one in found if not name or one["func_urn"] == urn_of(name).removesuffix(":latest")])
 
 
-def test_the_page_shows_what_fails_by_destination(page: Page, hook: Hook, gone: Hook) -> None:
+def accepted(hook: WebhookReceiver) -> int:
+    return [request.status for request in hook.requests].count(204)
+
+
+def test_the_page_shows_what_fails_by_destination(page: Page, hook: WebhookReceiver, gone: WebhookReceiver) -> None:
     page.goto(HERE)
     paused = page.get_by_role("row", name=f":{hook.server.server_port}/").first
 
@@ -134,8 +105,8 @@ def test_a_page_of_many_goes_on_by_a_link(page: Page) -> None:
             page.get_by_role("link", name=link).click()
 
 
-def test_one_and_several_are_discarded(engine: EngineProcess, gone: Hook, page: Page, own: str) -> None:
-    lose(engine, own, gone.destination)
+def test_one_and_several_are_discarded(engine: EngineProcess, gone: WebhookReceiver, page: Page, own: str) -> None:
+    lose(engine, own, gone)
     page.goto(f"{HERE}?function={own}")
     page.get_by_role("button", name="Send selected again").click()
     expect(page.get_by_role("alert")).to_contain_text("Select deliveries first")
@@ -168,11 +139,11 @@ def test_a_box_for_all_selects_them_before_the_other_scripts_have_arrived(page: 
 
 
 def test_all_that_were_given_up_are_sent_again_after_a_question(
-    engine: EngineProcess, own_hook: Hook, page: Page, own: str
+    engine: EngineProcess, own_hook: WebhookReceiver, page: Page, own: str
 ) -> None:
-    own_hook.refusal = 410
-    lose(engine, own, own_hook.destination)
-    own_hook.recovered = True
+    own_hook.status = 410
+    lose(engine, own, own_hook)
+    own_hook.status = 204
     page.goto(f"{HERE}?function={own}")
     page.get_by_label("Select delivery").first.check()
     page.get_by_role("button", name="Send selected again").click()
@@ -183,29 +154,29 @@ def test_all_that_were_given_up_are_sent_again_after_a_question(
     page.get_by_role("button", name="Send 2 again").click()
 
     expect(page.get_by_role("main")).to_contain_text("2 deliveries sent again")
-    until(lambda: len(own_hook.received) == 3)
+    until(lambda: accepted(own_hook) == 3)
     assert given_up(engine, own) == 0
 
 
 def test_what_waits_is_delivered_when_its_destination_recovers(
-    engine: EngineProcess, own_hook: Hook, page: Page, own: str
+    engine: EngineProcess, own_hook: WebhookReceiver, page: Page, own: str
 ) -> None:
-    send(engine, own, own_hook.destination, 3)
-    until(lambda: own_hook.refused >= 2)
+    send(engine, own, to("WEBHOOK", url=own_hook.url), 3)
+    until(lambda: len(own_hook.requests) >= 2)
     page.goto(f"{HERE}?function={own}")
-    own_hook.recovered = True
+    own_hook.status = 204
     page.get_by_role("button", name="Try delivery").first.click()
 
     expect(page.get_by_role("status")).to_contain_text("1 delivery sent again")
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Try selected now").click()
-    until(lambda: len(own_hook.received) >= 3)
+    until(lambda: accepted(own_hook) >= 3)
     expect(page.get_by_role("main")).to_contain_text("No pending deliveries")
     expect(page.get_by_role("main")).to_contain_text("No destination fails, and nothing waits")
 
 
-def test_steps_go_on_without_scripts(engine: EngineProcess, gone: Hook, plain_page: Page, own: str) -> None:
-    lose(engine, own, gone.destination)
+def test_steps_go_on_without_scripts(engine: EngineProcess, gone: WebhookReceiver, plain_page: Page, own: str) -> None:
+    lose(engine, own, gone)
     plain_page.goto(f"{HERE}?function={own}")
     plain_page.get_by_role("link", name="Discard all").click()
     plain_page.get_by_role("button", name="Discard 3").click()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, to, to_function, urn_of
 from tests.browser.axe import violations
 
 HERE = f"/console/projects/{PROJECT}"
@@ -28,11 +28,11 @@ def handler(event, context):
     context.report_progress(0.4, "two of five")
     time.sleep(600)
 """
-NOWHERE = {"destination": "SMN", "param": json.dumps({"topic_urn": f"urn:smn:local-1:{PROJECT}:gone"})}
+NOWHERE = to("SMN", topic_urn=f"urn:smn:local-1:{PROJECT}:gone")
 IDS = "table.invocations tbody a.id"
 CLOUD_EVENT = {"Content-Type": "application/cloudevents+json"}
 EVENT = b'{"specversion": "1.0", "id": "1", "source": "shop", "type": "paid", "data": 1}'
-CHAIN = {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of("good")})}
+CHAIN = to_function("good")
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, to, urn_of
 
 HOSTILE = "<script>alert(1)</script> \u202eesrever " + "long" * 50
-NOWHERE = {"destination": "SMN", "param": json.dumps({"topic_urn": f"urn:smn:local-1:{PROJECT}:gone"})}
+NOWHERE = to("SMN", topic_urn=f"urn:smn:local-1:{PROJECT}:gone")
 
 
 @pytest.fixture(scope="module")
