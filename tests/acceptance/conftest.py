@@ -1,4 +1,4 @@
-"""Fixtures of the tests with the vendor's SDK."""
+"""Engines of test modules, also with the vendor's SDK."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.acceptance.engine_process import EngineProcess, engine_on
 from tests.acceptance.sdk import Platform, create, platform_on
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """Run one engine for all tests of a module."""
+    with engine_on(tmp_path_factory.mktemp("engine") / "data") as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def urn_of(name: str) -> str:
     return f"urn:fss:{REGION}:{PROJECT}:function:default:{name}:latest"
 
 
-def to(kind: str, **param: str) -> dict[str, str]:
+def to(kind: str, **param: object) -> dict[str, str]:
     """Return a destination as asynchronous settings have it."""
     return {"destination": kind, "param": json.dumps(param)}
 

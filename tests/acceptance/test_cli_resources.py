@@ -15,6 +15,7 @@ from engine.cli.commands import run
 from tests.acceptance.engine_process import ECHO
 from tests.support.cli import Cli
 from tests.support.engine_process import EngineProcess, engine_process
+from tests.support.gateways import API
 
 
 @pytest.fixture(scope="module")
@@ -93,20 +94,7 @@ def test_the_invocations_of_a_trigger_are_listed_also_after_its_deletion(cli: Cl
 
 
 def test_the_list_of_triggers_has_modes_and_addresses(cli: Cli, tmp_path: Path) -> None:
-    data = {
-        "name": "orders",
-        "type": 1,
-        "path": "/orders",
-        "protocol": "HTTP",
-        "req_method": "GET",
-        "group_id": "g",
-        "match_mode": "NORMAL",
-        "env_name": "RELEASE",
-        "env_id": "RELEASE",
-        "auth": "NONE",
-        "func_info": {},
-    }
-    (tmp_path / "data.json").write_text(json.dumps(data))
+    (tmp_path / "data.json").write_text(json.dumps({**API, "name": "orders", "func_info": {}}))
     cli("trigger", "create", "echo", "APIG", "--data", str(tmp_path / "data.json"))
     first = cli("triggers", "echo").splitlines()[1]
     cli("trigger", "update", "orders", 'func_info={"invocation_type": "async"}')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from tests.acceptance.two_keys import TOKEN, two_keys
 from tests.support.documents import DOCS
 
 HOME = "/console/docs/"
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("console_docs") / "data") as engine:
-        yield engine
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,11 @@ import base64
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, urn_of
 from tests.support.http_app import encoded, zipped
 from tests.support.programs import needs
 
@@ -19,12 +18,6 @@ PYTHON = "Python3.10"
 EVENT = {"name": "Zoë", "n": 1}
 #: Event of an API gateway, as HTTP functions receive it.
 REQUEST = {"httpMethod": "POST", "path": "/orders", "headers": {}, "body": "straße"}
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("default_code") / "data") as engine:
-        yield engine
 
 
 def create(engine: EngineProcess, name: str, **fields: object) -> Reply:

@@ -146,31 +146,25 @@ def test_a_full_engine_accepts_again_without_a_restart_once_there_is_room(
         assert sorted(rows(engine.data, TALLY)) == sorted(rows(engine.data, REAL_TALLY))
 
 
-@pytest.mark.parametrize("kind", ["limit"])
-def test_ends_that_came_while_the_disk_was_full_are_not_lost(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    with failing(kind, tmp_path, request) as (engine, fail, mend):
+def test_ends_that_came_while_the_disk_was_full_are_not_lost(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
         engine.create("echo", ECHO)
         engine.create("held", HELD)
         held = [engine.accepted("held", held_event(tmp_path)) for _ in range(4)]
-        fail(engine)
+        limit_files(engine)
         send_until(engine, 503)
         (tmp_path / "gate").touch()
-        mend(engine)
+        unlimit_files(engine)
 
         ends = [engine.record("held", request_id, wait=30) for request_id in held]
         assert [(end["status"], end["result"]) for end in ends] == [("SUCCESS", "ended")] * 4
         assert sorted((tmp_path / "runs").read_text().split()) == sorted(held)
 
 
-@pytest.mark.parametrize("kind", ["limit"])
-def test_an_engine_stops_in_order_while_the_disk_is_full_and_nothing_is_lost(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    with failing(kind, tmp_path, request) as (engine, fail, _):
+def test_an_engine_stops_in_order_while_the_disk_is_full_and_nothing_is_lost(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
         engine.create("echo", ECHO)
-        fail(engine)
+        limit_files(engine)
         accepted, _ = send_until(engine, 503)
 
         assert engine.stop() == 0

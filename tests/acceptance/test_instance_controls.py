@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, until, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, until, urn_of
 
 PID = "import os\ndef handler(event, context):\n    return os.getpid()\n"
 WARNED = """
@@ -41,12 +38,6 @@ def handler(event, context):
         os.remove(event["file"])
         print("tidied up")
 """
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path / "data") as engine:
-        yield engine
 
 
 def control(engine: EngineProcess, name: str, **controls: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.acceptance.engine_process import BASE, EngineProcess, engine_on, rows, urn_of
+from tests.support.http_app import HELLO
 
 SEED = 23
 NAMES = ("a", "b", "c")
@@ -112,15 +113,7 @@ def _version(item: dict[str, Any]) -> tuple[int, int, int | None]:
 
 def create(random: Random) -> Change:
     name = random.choice(NAMES)
-    body = {
-        "func_name": name,
-        "package": "default",
-        "runtime": "Python3.10",
-        "handler": "index.handler",
-        "timeout": 3,
-        "memory_size": 128,
-        "code_type": "inline",
-    }
+    body = {**HELLO, "func_name": name}
 
     def apply(state: State) -> None:
         state.setdefault(name, {"versions": {"latest": (3, 400, None)}, "aliases": {}})

@@ -17,7 +17,6 @@ from tests.acceptance.engine_process import (
     REAL_TALLY,
     EngineProcess,
     begun,
-    engine_on,
     held_event,
     rows,
     urn_of,
@@ -30,18 +29,12 @@ pytestmark = pytest.mark.long
 CONTROLS = f"{BASE}/{urn_of('job')}/controls"
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("pauses") / "data") as engine:
-        yield engine
-
-
 @pytest.fixture
-def engine(running: EngineProcess) -> Iterator[EngineProcess]:
+def engine(engine: EngineProcess) -> Iterator[EngineProcess]:
     """Return the engine of all tests with the function job; delete its functions afterwards."""
-    running.create("job", ECHO)
-    yield running
-    running.delete_all()
+    engine.create("job", ECHO)
+    yield engine
+    engine.delete_all()
 
 
 def run(engine: EngineProcess, *arguments: str) -> subprocess.CompletedProcess[str]:

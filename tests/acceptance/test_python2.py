@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import pytest
 
 from engine.model import Code
 from tests.acceptance.browsing import visit
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, urn_of
 from tests.support.cli import functiond_here
-from tests.support.http_app import encoded
+from tests.support.http_app import HELLO, encoded
 
 WARNING = "this engine has no Python 2: Python 3 runs functions of Python2.7, and fails at syntax of Python 2"
 HEADER = "x-functiond-warning"
@@ -22,28 +21,11 @@ VERSION = "import sys\n\ndef handler(event, context):\n    print('ran')\n    ret
 STATEMENT = "def handler(event, context):\n    print 'ran'\n"
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("python2") / "data") as engine:
-        yield engine
-
-
 def body(name: str, source: str = VERSION, **fields: object) -> dict[str, object]:
     """Return the body that creates a function, as Terraform's provider sends it."""
-    return {
-        "func_name": name,
-        "runtime": OLD,
-        "timeout": 3,
-        "memory_size": 128,
-        "package": "default",
-        "handler": "index.handler",
-        "code_type": "inline",
-        "func_code": {"file": encoded(source)},
-        "enterprise_project_id": "",
-        "enable_dynamic_memory": False,
-        "is_stateful_function": False,
-        **fields,
-    }
+    function = {**HELLO, "func_name": name, "runtime": OLD, "func_code": {"file": encoded(source)}}
+    of_provider = {"enterprise_project_id": "", "enable_dynamic_memory": False, "is_stateful_function": False}
+    return {**function, **of_provider, **fields}
 
 
 def create(engine: EngineProcess, name: str, source: str = VERSION, **fields: object) -> Reply:

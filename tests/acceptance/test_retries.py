@@ -39,17 +39,11 @@ HOPS = "SELECT hops FROM invocation ORDER BY key DESC"
 SLEEP = "import time\ndef handler(event, context):\n    time.sleep(600)\n"
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("retries") / "data") as engine:
-        yield engine
-
-
 @pytest.fixture
-def engine(running: EngineProcess) -> Iterator[EngineProcess]:
+def engine(engine: EngineProcess) -> Iterator[EngineProcess]:
     """Return the engine of all tests without settings; delete its functions afterwards."""
-    yield running
-    running.delete_all()
+    yield engine
+    engine.delete_all()
 
 
 def sink(engine: EngineProcess, tmp_path: Path) -> Path:

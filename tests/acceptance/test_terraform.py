@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, PROJECT, REGION, EngineProcess, Reply, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, REGION, EngineProcess, Reply, urn_of
 from tests.support.documents import DOCS, blocks
 from tests.support.http_app import SOURCE, encoded
 from tests.support.terraform import ALWAYS, ONLY_UPDATES
@@ -40,10 +40,9 @@ UPDATE = {
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("terraform") / "data") as engine:
-        engine.headers["User-Agent"] = "terraform-provider-iac golangsdk/2.0.0"
-        yield engine
+def engine(engine: EngineProcess) -> EngineProcess:
+    engine.headers["User-Agent"] = "terraform-provider-iac golangsdk/2.0.0"
+    return engine
 
 
 def create(engine: EngineProcess, name: str, **fields: object) -> Any:

@@ -35,21 +35,15 @@ POLICY = json.dumps(
 )
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("services") / "data") as engine:
-        engine.headers["User-Agent"] = "terraform-provider-iac golangsdk/2.0.0"
-        yield engine
-
-
 @pytest.fixture
-def engine(running: EngineProcess) -> Iterator[EngineProcess]:
+def engine(engine: EngineProcess) -> Iterator[EngineProcess]:
     """Return the engine of all tests; delete the topic and the log groups that the test leaves behind."""
-    yield running
-    running.ask("DELETE", f"{TOPICS}/{URN}")
-    for group in running.ask("GET", GROUPS).json["log_groups"]:
+    engine.headers["User-Agent"] = "terraform-provider-iac golangsdk/2.0.0"
+    yield engine
+    engine.ask("DELETE", f"{TOPICS}/{URN}")
+    for group in engine.ask("GET", GROUPS).json["log_groups"]:
         if group["log_group_name"] != "functiond":
-            running.ask("DELETE", f"{GROUPS}/{group['log_group_id']}")
+            engine.ask("DELETE", f"{GROUPS}/{group['log_group_id']}")
 
 
 def tags_of(tags: dict[str, str]) -> list[dict[str, str]]:

@@ -5,21 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tests.acceptance.sdk import PROJECT, REGION, Platform, ask
+from tests.support.gateways import API
 
 DDS = {"instance_id": "i", "db_name": "d", "collection_name": "c", "db_password": "secret", "batch_size": 10}
-APIG = {
-    "name": "api",
-    "type": 1,
-    "path": "/orders/{id}",
-    "protocol": "HTTPS",
-    "req_method": "GET",
-    "group_id": "g",
-    "match_mode": "NORMAL",
-    "env_name": "RELEASE",
-    "env_id": "e",
-    "auth": "NONE",
-    "func_info": {"timeout": 5000},
-}
+APIG = {**API, "path": "/orders/{id}", "protocol": "HTTPS", "req_method": "GET", "func_info": {"timeout": 5000}}
 DIS = {
     "stream_name": "clicks",
     "sharditerator_type": "LATEST",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, to, to_function, urn_of
 from tests.acceptance.upgrade.replies import FGS, OTHER, ROOT, call, function
-from tests.support.http_app import encoded, zipped
+from tests.support.http_app import HELLO, encoded, zipped
 
 ECHO = """
 import json
@@ -87,17 +87,7 @@ def create_functions(engine: EngineProcess) -> dict[str, str]:
 
 
 def _plain(name: str, **fields: object) -> dict[str, object]:
-    return {
-        "func_name": name,
-        "package": "default",
-        "runtime": "Python3.10",
-        "handler": "index.handler",
-        "timeout": 30,
-        "memory_size": 128,
-        "code_type": "inline",
-        "func_code": {"file": encoded(PLAIN)},
-        **fields,
-    }
+    return {**HELLO, "func_name": name, "timeout": 30, "func_code": {"file": encoded(PLAIN)}, **fields}
 
 
 def _create_versions(engine: EngineProcess) -> None:
@@ -113,24 +103,19 @@ def _create_versions(engine: EngineProcess) -> None:
     call(engine, "POST", aliases, {"name": "canary", "version": "v2", "additional_version_strategy": strategy})
 
 
-def _to_function(name: str) -> dict[str, str]:
-    return {"destination": "FunctionGraph", "param": json.dumps({"func_urn": urn_of(name)})}
-
-
 def _configure(engine: EngineProcess) -> None:
     """Store asynchronous settings, of versions as well."""
-    late = {"destination": "DIS", "param": json.dumps({"stream_name": "late"})}
-    outcomes = {"bucket": "outcomes", "prefix": "of/stored", "expires": 3}
-    bucket = {"destination": "OBS", "param": json.dumps(outcomes)}
+    late = to("DIS", stream_name="late")
+    bucket = to("OBS", bucket="outcomes", prefix="of/stored", expires=3)
     custom = {"log_group_id": "g", "log_stream_id": "s"}
-    engine.configure("fails", max_async_retry_attempts=1, destination_config={"on_failure": _to_function("served")})
+    engine.configure("fails", max_async_retry_attempts=1, destination_config={"on_failure": to_function("served")})
     engine.configure("flaky", max_async_retry_attempts=2, enable_async_status_log=True, **custom)
     engine.configure("hopeless", max_async_retry_attempts=3, max_async_event_age_in_seconds=86_400)
     rule = {"error_type": "ThrottledError", "max_retries": 8, "base": 5}
     engine.configure("ordered", max_async_retry_attempts=1, retry_rules=[rule], enable_async_status_log=True)
     engine.configure("aged", max_async_event_age_in_seconds=1)
     engine.configure("reports", destination_config={"on_success": late})
-    engine.configure("strays", destination_config={"on_success": _to_function("missing")})
+    engine.configure("strays", destination_config={"on_success": to_function("missing")})
     engine.configure("stored", destination_config={"on_success": bucket, "on_failure": late})
     version = f"{function('echo').removesuffix(':latest')}:v1/async-invoke-config"
     call(engine, "PUT", version, {"max_async_retry_attempts": 2, "max_async_event_age_in_seconds": 7200})
