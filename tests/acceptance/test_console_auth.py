@@ -152,12 +152,7 @@ def test_a_form_needs_the_token_of_its_own_session(engine: EngineProcess) -> Non
 
     foreign = post(engine, f"{MINE}/mine/pause", {"form_token": tokens[1]}, Cookie=first)
     missing = post(engine, f"{MINE}/mine/pause", {}, Cookie=first)
-    gone = post(
-        engine,
-        f"{MINE}/mine/pause",
-        {"form_token": tokens[0]},
-        Referer=f"{engine.url}{MINE}/mine",
-    )
+    gone = post(engine, f"{MINE}/mine/pause", {"form_token": tokens[0]}, Referer=f"{engine.url}{MINE}/mine")
     own = post(engine, f"{MINE}/mine/pause", {"form_token": tokens[0], "reason": "x"}, Cookie=first)
     undone = post(engine, f"{MINE}/mine/resume", {"form_token": tokens[0]}, Cookie=first)
 

@@ -7,16 +7,15 @@ change that was being made.
 from __future__ import annotations
 
 import http.client
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
-from pathlib import Path
 from random import Random
 from threading import Timer
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, EngineProcess, engine_on, rows, urn_of
+from tests.acceptance.engine_process import BASE, EngineProcess, rows, urn_of
 from tests.support.http_app import HELLO
 
 SEED = 23
@@ -39,12 +38,6 @@ State = dict[str, dict[str, Any]]  #: ``versions`` and ``aliases`` by function n
 class Change(NamedTuple):
     ask: Callable[[EngineProcess], int]  #: sends the change; returns the HTTP status
     apply: Callable[[State], object]
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path / "data") as engine:
-        yield engine
 
 
 @pytest.mark.long

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
 
 from tests.acceptance.sdk import (
-    PROJECT,
     SDK_WARNINGS,
     Platform,
     ask,
@@ -17,25 +15,12 @@ from tests.acceptance.sdk import (
     ended,
     fg,
     invoke,
-    refused,
-    urn_of,
 )
 from tests.support.http_app import zipped
 
 pytestmark = SDK_WARNINGS
 
 SLOW = "import time\ndef handler(event, context):\n    time.sleep(600)\n"
-
-
-def test_a_function_is_created_shown_and_listed(platform: Platform) -> None:
-    created = create(platform, "made", description="é", user_data='{"A": "1"}', xrole="agency")
-    shown = ask(platform, "ShowFunctionConfig", "made")
-    page = ask(platform, "ListFunctions", func_name="mad", maxitems="10", marker="0")
-
-    assert (created.func_urn, created.version, created.xrole) == (urn_of("made"), "latest", "agency")
-    assert (shown.digest, shown.description, shown.cpu) == (created.digest, "é", 300)
-    assert [function.func_name for function in page.functions] == ["made"]
-    assert (page.count, page.next_marker) == (1, 1)
 
 
 def test_a_zip_package_is_created_run_and_given_back(platform: Platform) -> None:
@@ -103,35 +88,3 @@ def test_a_synchronous_invocation_gives_its_result_in_both_versions_of_requests(
     assert (json.loads(wrapped.result), wrapped.status) == ({"k": "v"}, 200)
     assert "seen" in wrapped.log
     assert json.loads(plain.raw_content) == {"k": "v"}
-
-
-def test_asynchronous_settings_are_put_shown_listed_and_deleted(platform: Platform) -> None:
-    create(platform, "source")
-    create(platform, "target")
-    param = json.dumps({"func_urn": urn_of("target")})
-    target = fg.FuncDestinationConfig(destination="FunctionGraph", param=param)
-    fields: dict[str, Any] = {"max_async_event_age_in_seconds": 60, "enable_async_status_log": True}
-    fields |= {"destination_config": fg.FuncAsyncDestinationConfig(on_success=target), "max_async_retry_attempts": 2}
-    put = ask(platform, "UpdateFunctionAsyncInvokeConfig", "source", **fields)
-    shown = ask(platform, "ShowFunctionAsyncInvokeConfig", "source")
-    page = ask(platform, "ListFunctionAsyncInvokeConfig", "source")
-    ask(platform, "DeleteFunctionAsyncInvokeConfig", "source")
-
-    assert (put.func_urn, put.max_async_retry_attempts) == (urn_of("source"), 2)
-    assert put.destination_config.on_success.param == param
-    assert (shown.max_async_event_age_in_seconds, page.count) == (60, 1)
-    with refused(404, "FSS.0404"):
-        ask(platform, "ShowFunctionAsyncInvokeConfig", "source")
-
-
-def test_retry_rules_are_unknown_to_the_clients_and_stay(platform: Platform) -> None:
-    create(platform, "ruled")
-    rules = [{"error_type": "Throttled", "max_retries": 8, "base": 2.0}]
-    path = f"/v2/{PROJECT}/fgs/functions/{urn_of('ruled')}/async-invoke-config"
-    assert platform.engine.ask("PUT", path, {"retry_rules": rules}).status == 200
-
-    put = ask(platform, "UpdateFunctionAsyncInvokeConfig", "ruled", max_async_retry_attempts=2)
-    shown = ask(platform, "ShowFunctionAsyncInvokeConfig", "ruled")
-
-    assert (put.max_async_retry_attempts, shown.max_async_retry_attempts) == (2, 2)
-    assert platform.engine.ask("GET", path).json["retry_rules"] == rules

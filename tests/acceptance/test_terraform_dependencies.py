@@ -19,7 +19,7 @@ FIRST, SECOND = (zipped(lib__py=f"VALUE = '{word}'\n") for word in ("first", "se
 
 
 class Provider(Struct):
-    """Requests of the provider to an engine with three objects: ``first.zip``, ``second.zip``, and ``broken.zip``."""
+    """Requests of the provider to an engine with two objects, ``first.zip`` and ``second.zip``."""
 
     engine: EngineProcess
 
@@ -49,19 +49,14 @@ class Provider(Struct):
                 return pages
             marker = page["next_marker"]
 
-    def items(self, path: str) -> list[Any]:
-        return [one for page in self.pages(path) for one in page]
-
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
     folder: Path = tmp_path_factory.mktemp("terraform")
     (folder / "objects" / "code").mkdir(parents=True)
-    for name, package in (("first", FIRST), ("second", SECOND), ("broken", b"no zip")):
+    for name, package in (("first", FIRST), ("second", SECOND)):
         (folder / "objects" / "code" / f"{name}.zip").write_bytes(package)
-    settings = {"FUNCTIOND_PLUGINS__OBS__FOLDER": str(folder / "objects")}
-    settings["FUNCTIOND_SHARED_DEPENDENCIES"] = "vendor/numpy"
-    with engine_on(folder / "data", **settings) as engine:
+    with engine_on(folder / "data", FUNCTIOND_PLUGINS__OBS__FOLDER=str(folder / "objects")) as engine:
         yield Provider(engine=engine)
 
 
@@ -78,23 +73,6 @@ def body(name: str, package: str = "first", **fields: str) -> dict[str, str]:
         "depend_link": link(package),
         **fields,
     }
-
-
-def test_the_life_of_a_version_with_each_form_of_import(provider: Provider) -> None:
-    made = provider.ask("POST", f"{ROOT}/version", body("versioned")).json
-    one = f"{ROOT}/{made['dep_id']}/version/{made['version']}"
-    state = provider.shown(one)
-
-    [whole] = [found for found in provider.items(ROOT) if found["name"] == "versioned"]
-    by_name = provider.shown(f"{ROOT}/{whole['id']}/version/1")
-    [version] = [found for found in provider.items(f"{ROOT}/{whole['id']}/version") if found["id"] == made["id"]]
-    by_version = provider.shown(f"{ROOT}/{whole['id']}/version/{version['version']}")
-    deleted, gone = provider.ask("DELETE", one), provider.ask("GET", one)
-
-    assert whole["id"] == state["dep_id"] == made["dep_id"]
-    assert state == by_name == by_version == version
-    assert (state["id"], state["link"], state["version"]) == (made["id"], link("first"), 1)
-    assert (deleted.status, gone.status, gone.json["error_code"]) == (204, 404, "FSS.1056")
 
 
 def test_a_changed_package_outlives_a_crash_of_the_engine(provider: Provider) -> None:
