@@ -46,6 +46,11 @@ def read(run: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(run.stdout)
 
 
+def config(engine: EngineProcess, name: str) -> Any:
+    path = f"{engine.url}/v2/default/fgs/functions/{name}/config"
+    return httpx.get(path, trust_env=False, timeout=60).raise_for_status().json()
+
+
 def send(engine: EngineProcess, path: str, body: Any, kind: str = "application/json") -> None:
     headers = {"Content-Type": kind}
     httpx.post(
@@ -118,14 +123,14 @@ def test_an_option_of_deploy_keeps_everything_else(engine: EngineProcess, tmp_pa
         "functiond": {"weight": 2.0},
         "strategy_config": {"concurrency": 7, "concurrent_num": 1},
     }
-    config = "v2/default/fgs/functions/whole/config"
-    httpx.patch(f"{engine.url}/{config}", json=set_by_api, trust_env=False, timeout=60).raise_for_status()
-    before = httpx.get(f"{engine.url}/{config}", trust_env=False, timeout=60).json()
+    path = f"{engine.url}/v2/default/fgs/functions/whole/config"
+    httpx.patch(path, json=set_by_api, trust_env=False, timeout=60).raise_for_status()
+    before = config(engine, "whole")
 
     deploy(engine, tmp_path, "whole", told, "--timeout", "10")
     deploy(engine, tmp_path, "whole", told, "--memory", "256")
 
-    after = httpx.get(f"{engine.url}/{config}", trust_env=False, timeout=60).json()
+    after = config(engine, "whole")
     times = {name: after[name] for name in ("last_modified", "image_name", "cpu")}
     assert before.items() >= set_by_api.items()
     assert after == {**before, "timeout": 10, "memory_size": 256, **times}
@@ -144,12 +149,11 @@ def test_what_deploy_cannot_do_whole_changes_nothing(
     engine: EngineProcess, tmp_path: Path, file: str, content: str, options: tuple[str, ...], code: str
 ) -> None:
     deploy(engine, tmp_path, "same", ECHO)
-    config = f"{engine.url}/v2/default/fgs/functions/same/config"
-    before = httpx.get(config, trust_env=False, timeout=60).json()
+    before = config(engine, "same")
     (tmp_path / file).write_text(content)
 
     assert code in refused("deploy", str(tmp_path / file), *options, url=engine.url, code=1)
-    after = httpx.get(config, trust_env=False, timeout=60).json()
+    after = config(engine, "same")
     assert after == {**before, **{name: after[name] for name in ("last_modified", "image_name")}}
 
 

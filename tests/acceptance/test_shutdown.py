@@ -68,6 +68,14 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
         yield engine
 
 
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[EngineProcess]:
+    """Run an engine that waits long for running functions when it stops, with the function held."""
+    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="600") as engine:
+        engine.create("held", HELD)
+        yield engine
+
+
 def hold(engine: EngineProcess, tmp_path: Path) -> str:
     """Start a run that ends when ``tmp_path``/gate exists; return its request id."""
     request_id = engine.accepted("held", held_event(tmp_path))
@@ -83,17 +91,15 @@ def logged(engine: EngineProcess) -> list[str]:
 # --- graceful -----------------------------------------------------------------------------------------------
 
 
-def test_what_runs_may_end_within_the_grace_period(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="30") as engine:
-        engine.create("held", HELD)
-        request_id = hold(engine, tmp_path)
-        engine.signal(signal.SIGTERM)
-        (tmp_path / "gate").touch()
-        assert engine.wait() == 0
+def test_what_runs_may_end_within_the_grace_period(patient: EngineProcess, tmp_path: Path) -> None:
+    request_id = hold(patient, tmp_path)
+    patient.signal(signal.SIGTERM)
+    (tmp_path / "gate").touch()
+    assert patient.wait() == 0
 
-        assert rows(engine.data, "SELECT state, deaths FROM invocation") == [(3, 0)]
-        engine.start()
-        assert engine.record("held", request_id)["result"] == "ended"
+    assert rows(patient.data, "SELECT state, deaths FROM invocation") == [(3, 0)]
+    patient.start()
+    assert patient.record("held", request_id)["result"] == "ended"
 
 
 def test_instances_run_their_pre_stop_hooks_within_the_grace_period(tmp_path: Path) -> None:
@@ -107,18 +113,16 @@ def test_instances_run_their_pre_stop_hooks_within_the_grace_period(tmp_path: Pa
     assert said.read_text() == "bye"
 
 
-def test_new_requests_get_503_while_the_engine_stops(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="30") as engine:
-        engine.create("held", HELD)
-        hold(engine, tmp_path)
-        engine.signal(signal.SIGTERM)
-        reply = until(lambda: (sent := engine.send("held")).status != 202 and sent)
-        (tmp_path / "gate").touch()
+def test_new_requests_get_503_while_the_engine_stops(patient: EngineProcess, tmp_path: Path) -> None:
+    hold(patient, tmp_path)
+    patient.signal(signal.SIGTERM)
+    reply = until(lambda: (sent := patient.send("held")).status != 202 and sent)
+    (tmp_path / "gate").touch()
 
-        assert reply.status == 503
-        assert int(reply.headers["retry-after"]) >= 1
-        assert reply.json["error_code"] == "FSS.0503"
-        assert engine.wait() == 0
+    assert reply.status == 503
+    assert int(reply.headers["retry-after"]) >= 1
+    assert reply.json["error_code"] == "FSS.0503"
+    assert patient.wait() == 0
 
 
 @pytest.mark.parametrize(
@@ -128,21 +132,21 @@ def test_new_requests_get_503_while_the_engine_stops(tmp_path: Path) -> None:
         (f"{BASE}/held/logs", b": still here\n"),
     ],
 )
-def test_a_log_that_is_followed_ends_when_the_engine_begins_to_stop(tmp_path: Path, path: str, first: bytes) -> None:
-    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="600") as engine:
-        engine.create("held", HELD)
-        hold(engine, tmp_path)
-        with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
-            connection.request("GET", path, headers={"Accept": "text/event-stream"})
-            stream = connection.getresponse()
-            while stream.readline() != first:
-                pass
-            engine.signal(signal.SIGTERM)
-            stream.read()  # to the end, while the run still holds up the stop
-            assert is_alive(engine.pid)
-        (tmp_path / "gate").touch()
-        assert engine.wait() == 0
-        assert logged(engine)[-1] == "stopped"
+def test_a_log_that_is_followed_ends_when_the_engine_begins_to_stop(
+    patient: EngineProcess, tmp_path: Path, path: str, first: bytes
+) -> None:
+    hold(patient, tmp_path)
+    with closing(http.client.HTTPConnection("127.0.0.1", patient.port, timeout=60)) as connection:
+        connection.request("GET", path, headers={"Accept": "text/event-stream"})
+        stream = connection.getresponse()
+        while stream.readline() != first:
+            pass
+        patient.signal(signal.SIGTERM)
+        stream.read()  # to the end, while the run still holds up the stop
+        assert is_alive(patient.pid)
+    (tmp_path / "gate").touch()
+    assert patient.wait() == 0
+    assert logged(patient)[-1] == "stopped"
 
 
 def test_what_does_not_end_in_time_waits_and_runs_again_without_a_death(engine: EngineProcess, tmp_path: Path) -> None:
@@ -161,18 +165,17 @@ def test_what_does_not_end_in_time_waits_and_runs_again_without_a_death(engine: 
     assert begun(tmp_path, 2) == [request_id] * 2
 
 
-def test_a_second_signal_ends_the_grace_period(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data", FUNCTIOND_GRACE="600") as engine:
-        engine.create("sleeps", SLEEPS)
-        engine.accepted("sleeps", {"runs": str(tmp_path / "runs")})
-        begun(tmp_path, 1)
-        children = descendants(engine.pid)
-        engine.signal(signal.SIGTERM)
-        engine.signal(signal.SIGINT)  # two pending signals of the same kind are delivered as one
+def test_a_second_signal_ends_the_grace_period(patient: EngineProcess, tmp_path: Path) -> None:
+    patient.create("sleeps", SLEEPS)
+    patient.accepted("sleeps", {"runs": str(tmp_path / "runs")})
+    begun(tmp_path, 1)
+    children = descendants(patient.pid)
+    patient.signal(signal.SIGTERM)
+    patient.signal(signal.SIGINT)  # two pending signals of the same kind are delivered as one
 
-        assert engine.wait() == 0
-        assert not [pid for pid in children if is_alive(pid)]
-        assert rows(engine.data, "SELECT state, deaths FROM invocation") == [(0, 0)]
+    assert patient.wait() == 0
+    assert not [pid for pid in children if is_alive(pid)]
+    assert rows(patient.data, "SELECT state, deaths FROM invocation") == [(0, 0)]
 
 
 def test_what_waits_is_not_begun_while_the_engine_stops(tmp_path: Path) -> None:
