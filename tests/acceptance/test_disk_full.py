@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from tests.acceptance.engine_process import (
     rows,
     until,
 )
-from tests.support.tmpfs import tmpfs
+from tests.support.tmpfs import fill, tmpfs
 
 pytestmark = pytest.mark.long
 
@@ -54,12 +53,6 @@ Fault = Callable[[EngineProcess], object]
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     with tmpfs(tmp_path / "small", 64 << 20):
         yield tmp_path / "small"
-
-
-def fill(folder: Path, *, leave: int = 0) -> None:
-    with (folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
-        while os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize > leave:
-            file.write(bytes(4096))
 
 
 def empty(folder: Path) -> None:

@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from bench.proof.recording import Calls, Recorder
 from tests.acceptance.engine_process import BASE, engine_on, urn_of
 from tests.support.engine_process import CLEAN, ROOT
 from tests.support.programs import needs
-from tests.support.tmpfs import tmpfs
+from tests.support.tmpfs import fill, tmpfs
 
 pytestmark = pytest.mark.long
 
@@ -190,12 +190,6 @@ def test_a_file_of_another_user_is_told_with_the_user_to_give_access(name: str, 
 def disk(tmp_path: Path) -> Iterator[Callable[[str], object]]:
     with tmpfs(tmp_path / "disk", 24 << 20) as mount:
         yield mount
-
-
-def fill(folder: Path) -> None:
-    with (folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
 
 
 def test_a_disk_that_is_mounted_read_only_is_told(

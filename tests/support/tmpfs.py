@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+
+def fill(folder: Path, *, leave: int = 0) -> None:
+    """Fill the disk of a folder by a file ``filler``, except for ``leave`` bytes."""
+    with (folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize > leave:
+            file.write(bytes(4096))
 
 
 @contextmanager
