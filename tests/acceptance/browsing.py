@@ -31,7 +31,7 @@ class Page(HTMLParser):
 
     @property
     def form_token(self) -> str:
-        return next(one["value"] for tag, one in self.tags if tag == "input" and one.get("name") == "form_token")
+        return next(field["value"] for tag, field in self.tags if tag == "input" and field.get("name") == "form_token")
 
     def links(self, text: str = "") -> list[str]:
         return [attributes["href"] for tag, attributes in self.tags if tag == "a" and text in attributes["href"]]

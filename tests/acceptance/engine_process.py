@@ -293,7 +293,7 @@ def engine_on(data: Path, **settings: str) -> Iterator[EngineProcess]:
 
 def descendants(pid: int) -> list[int]:
     """Return all running descendants of a process."""
-    found: list[int] = []
+    pids: list[int] = []
     waiting = [pid]
     while waiting:
         tasks = Path(f"/proc/{waiting.pop()}/task")
@@ -301,9 +301,9 @@ def descendants(pid: int) -> list[int]:
             children = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
         except OSError:
             continue
-        found += children
+        pids += children
         waiting += children
-    return found
+    return pids
 
 
 def is_alive(pid: int) -> bool:

@@ -79,8 +79,8 @@ def port(platform: Platform) -> int:
     made = add(platform, "web", "APIG", {**api, "name": "web", "path": "/web"})
     add(platform, "web", "APIG", {**api, "name": "app", "path": "/app", "auth": "APP"})
     add(platform, "echo", "APIG", {**api, "name": "echo", "path": "/echo"})
-    found: int = urlsplit(show(platform, "web", made).event_data.invoke_url).port
-    return found
+    number: int = urlsplit(show(platform, "web", made).event_data.invoke_url).port
+    return number
 
 
 def exchange(port: int, request: bytes) -> tuple[bytes, bytes]:
@@ -128,7 +128,7 @@ def test_header_bytes_number_and_order_reach_the_server_as_they_were_sent(port: 
         port, b"GET /web HTTP/1.1\r\nhost: H.example:81\r\n%b\r\nConnection: close\r\n\r\n" % b"\r\n".join(fields)
     )
 
-    sent = [one for one in fields if not one.startswith(b"cookie")]
+    sent = [field for field in fields if not field.startswith(b"cookie")]
     assert seen_lines(body)[1:] == [b"host: H.example:81", *sent, b"cookie: a=1; b=2"]
 
 

@@ -83,11 +83,11 @@ def test_every_202_before_a_backup_under_load_is_in_it(engine: EngineProcess, tm
     assert made[-1]["state"] == "done"
     assert made[-1]["copied"] == made[-1]["total"] > 8_000_000
     with engine_on(tmp_path / "backup") as copy:
-        assert all(copy.record("echo", one, wait=30)["status"] == "SUCCESS" for one in before)
+        assert all(copy.record("echo", request_id, wait=30)["status"] == "SUCCESS" for request_id in before)
         assert copy.stop() == 0
     assert rows(tmp_path / "backup", "PRAGMA integrity_check") == [("ok",)]
     assert rows(tmp_path / "backup", TALLY)
-    assert all(engine.record("echo", one, wait=30)["status"] == "SUCCESS" for one in [*before, *later])
+    assert all(engine.record("echo", request_id, wait=30)["status"] == "SUCCESS" for request_id in [*before, *later])
     assert len(later) > 4
 
 
@@ -238,7 +238,7 @@ def test_a_backup_of_a_damaged_journal_fails_and_removes_no_whole_one(engine: En
     offline = (*nightly, "--data-dir", tmp_path / "data")
     sound = shutil.copytree(tmp_path / "data", tmp_path / "sound")
     others = [functiond_here("backup", tmp_path / name, *offline) for name in ("b2", "b3")]
-    assert [one.returncode for one in (first, *others)] == [0, 0, 0], others
+    assert [run.returncode for run in (first, *others)] == [0, 0, 0], others
     assert {path.name for path in tmp_path.glob("b*")} == {"b2", "b3"}
     [package] = (tmp_path / "b3" / "code").glob("*.package")
     assert (tmp_path / "b2" / "code" / package.name).samefile(package)
@@ -294,11 +294,11 @@ def test_keys_are_in_a_backup_only_if_they_are_asked_for(tmp_path: Path) -> None
         said = [line for line in engine.log if "backups are made in the data directory" in line]
 
     assert (refused.status, "never copied over the API" in refused.json["error_msg"]) == (400, True)
-    assert [one.returncode for one in (without, copied)] == [0, 0], copied.stderr
+    assert [run.returncode for run in (without, copied)] == [0, 0], copied.stderr
     assert len(said) == 1
     folder = tmp_path / "data" / "backups"
-    assert sorted(folder.iterdir()) == [Path(json.loads(one.stdout)["path"]) for one in (copied, without)]
-    assert {one.stat().st_mode & 0o777 for one in (folder, *folder.iterdir())} == {0o700}
+    assert sorted(folder.iterdir()) == [Path(json.loads(run.stdout)["path"]) for run in (copied, without)]
+    assert {path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())} == {0o700}
     assert not any(admin.encode() in file.read_bytes() for file in (folder / "without").rglob("*") if file.is_file())
     assert functiond_here("verify", folder / "with").returncode == 0
     restored = functiond_here("restore", folder / "with", "--data-dir", tmp_path / "restored", "--json")

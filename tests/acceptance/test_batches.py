@@ -46,7 +46,7 @@ def test_a_batch_is_on_disk_when_it_is_answered_and_a_repeat_gives_the_same_ids(
 
     assert (first.status, first.json["accepted"]) == (again.status, again.json["accepted"]) == (202, 1000)
     assert first.json == again.json
-    assert len({one["request_id"] for one in first.json["results"]}) == 1000
+    assert len({result["request_id"] for result in first.json["results"]}) == 1000
     assert rows(engine.data, STORED) == [(1000,)]
 
 
@@ -57,7 +57,7 @@ def test_as_many_events_are_accepted_as_have_room(engine: EngineProcess) -> None
     part, none = send(engine, 5), send(engine, 5, "late")
 
     assert (part.status, part.json["accepted"], part.json["refused"], part.headers["retry-after"]) == (202, 3, 2, "5")
-    assert [one.get("error_code", "") for one in part.json["results"]] == ["", "", "", "FSS.0429", "FSS.0429"]
+    assert [result.get("error_code", "") for result in part.json["results"]] == ["", "", "", "FSS.0429", "FSS.0429"]
     assert (none.status, none.json["error_code"], none.headers["retry-after"]) == (429, "FSS.0429", "5")
     assert none.json["refused"] == len(none.json["results"]) == 5
     assert rows(engine.data, STORED) == [(ROOM,)]
@@ -96,7 +96,7 @@ def test_lines_that_cannot_be_events_are_told_by_number(engine: EngineProcess) -
     text = '{"n": 1}\n{"n": \n"' + "x" * (256 << 10) + '"\n[]\n"' + "x" * (6 << 20) + '"\n'
 
     run = functiond_here(*arguments(engine, "--batch", "-", "--delay", "60", "--json"), stdin=text)
-    shown = {one.pop("line"): one for one in map(json.loads, run.stdout.splitlines())}
+    shown = {entry.pop("line"): entry for entry in map(json.loads, run.stdout.splitlines())}
     repeat = functiond_here(*arguments(engine, "--batch", "-", "--idempotency-key", "import"), stdin="1\n2\n")
     again = functiond_here(*arguments(engine, "--batch", "-", "--idempotency-key", "import"), stdin="1\n2\n3\n")
 

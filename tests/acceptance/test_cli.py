@@ -219,7 +219,7 @@ def test_a_failure_is_shown_and_gives_exit_code_1(engine: EngineProcess, tmp_pat
 
     assert (called.returncode, json.loads(called.stdout)["errorMessage"]) == (1, "no")
     assert (left.returncode, json.loads(left.stdout)["status"]) == (1, "FAIL")
-    assert [(one["status"], one["error_code"]) for one in listed] == [("FAIL", 4002)]
+    assert [(invocation["status"], invocation["error_code"]) for invocation in listed] == [("FAIL", 4002)]
 
 
 def test_an_invocation_is_found_and_cancelled_by_its_id(engine: EngineProcess, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_triggers_are_listed_with_what_their_sources_do(tmp_path: Path) -> None:
             send(engine, "triggers/eventgrid/c", event, "application/cloudevents+json")
 
             listed = functiond_here("triggers", url=engine.url).stdout.splitlines()
-            [one] = read(functiond_here("triggers", "one", "--json", url=engine.url))
+            [trigger] = read(functiond_here("triggers", "one", "--json", url=engine.url))
             unknown = refused("triggers", "none", url=engine.url, code=1)
 
     assert [line.split()[1:6] for line in listed[1:]] == [
@@ -256,7 +256,7 @@ def test_triggers_are_listed_with_what_their_sources_do(tmp_path: Path) -> None:
         ["APIG", "other", "failing", "0", "0"],
     ]
     assert f"cannot listen on 127.0.0.1:{port}" in listed[2]
-    assert (one["trigger_type_code"], one["source"]["accepted"]) == ("EVENTGRID", 1)
+    assert (trigger["trigger_type_code"], trigger["source"]["accepted"]) == ("EVENTGRID", 1)
     assert "FSS.1051" in unknown
 
 
@@ -268,7 +268,7 @@ def test_invocations_of_versions_are_found_as_well(engine: EngineProcess, tmp_pa
     listed = read(functiond_here("invocations", "--limit", "500", "--json", url=engine.url))
     shown = read(functiond_here("show", request_id, "--json", url=engine.url))
 
-    assert request_id in {one["request_id"] for one in listed}
+    assert request_id in {invocation["request_id"] for invocation in listed}
     assert shown["function_urn"] == version
 
 
@@ -312,9 +312,9 @@ def test_the_lines_of_the_demo_work_as_they_are_printed(tmp_path: Path) -> None:
     with said_by_engine(tmp_path, "--demo") as said:
         words = list(takewhile(lambda line: "Ctrl-C" not in line, said))
         lines = [line.strip() for line in words if line.startswith("  ")]
-        ran = [subprocess.run(["bash", "-c", one], capture_output=True, text=True, cwd=ROOT) for one in lines]
+        ran = [subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT) for line in lines]
 
-    assert [one.returncode for one in ran] == [0, 0, 0], [one.stderr for one in ran]
+    assert [run.returncode for run in ran] == [0, 0, 0], [run.stderr for run in ran]
     assert json.loads(ran[0].stdout)["request_id"] in ran[1].stdout
     assert json.loads(ran[2].stdout) == {"hello": "you"}
 

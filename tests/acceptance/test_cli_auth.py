@@ -60,11 +60,11 @@ def test_services_and_manifests_take_the_key(engine: EngineProcess, tmp_path: Pa
         ("export", exported),
         ("apply", exported, "--plan", "--prune"),
     )
-    runs = [functiond_here(*one, url=engine.url, environ=KEY) for one in commands]
+    runs = [functiond_here(*command, url=engine.url, environ=KEY) for command in commands]
     listed = functiond_here("topic", "list", url=engine.url, environ=reader)
     refused = functiond_here("export", url=engine.url, environ=reader)
 
-    assert [(one.returncode, one.stderr) for one in runs] == [(0, "")] * len(runs)
+    assert [(run.returncode, run.stderr) for run in runs] == [(0, "")] * len(runs)
     assert runs[-1].stdout == "Nothing to change.\n"
     assert "urn:smn:local-1:p1:orders" in listed.stdout
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -138,8 +138,8 @@ def test_the_lines_of_the_demo_work_once_the_key_is_set(tmp_path: Path) -> None:
         words = list(takewhile(lambda line: "Ctrl-C" not in line, said))
         lines = [line.strip() for line in words if line.startswith("  ")]
         keyed = {**CLEAN, **KEY, "PATH": os.environ["PATH"]}
-        ran = [subprocess.run(["bash", "-c", one], capture_output=True, cwd=ROOT, env=keyed) for one in lines]
+        ran = [subprocess.run(["bash", "-c", line], capture_output=True, cwd=ROOT, env=keyed) for line in lines]
 
-    assert [one.returncode for one in ran] == [0, 0], [one.stderr for one in ran]
+    assert [run.returncode for run in ran] == [0, 0], [run.stderr for run in ran]
     assert json.loads(ran[1].stdout) == {"hello": "you"}
     assert SECRET not in "".join(words)

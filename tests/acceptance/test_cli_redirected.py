@@ -88,11 +88,11 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
         yield Tried(url=engine.url, names=names)
 
 
-@pytest.mark.parametrize(("command", "written"), [pytest.param(*one, id=" ".join(one[0])) for one in COMMANDS])
+@pytest.mark.parametrize(("command", "written"), [pytest.param(*pair, id=" ".join(pair[0])) for pair in COMMANDS])
 def test_the_output_of_a_command_goes_into_the_file(
     tried: Tried, tmp_path: Path, command: list[str], written: str
 ) -> None:
-    arguments = [tried.names.get(one, one) for one in command]
+    arguments = [tried.names.get(word, word) for word in command]
 
     code, shown = functiond_into_a_file(*arguments, url=tried.url, file=tmp_path / "file")
 

@@ -71,7 +71,7 @@ def test_a_timer_takes_a_crontab_and_tells_when_it_is_due(cli: Cli) -> None:
 
 
 def due_times(text: str) -> list[datetime]:
-    return [datetime.fromisoformat(one) for one in re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", text)]
+    return [datetime.fromisoformat(moment) for moment in re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", text)]
 
 
 def seconds_between(first: datetime, second: datetime) -> float:
@@ -136,11 +136,11 @@ def test_a_name_of_several_triggers_is_refused_with_their_ids(cli: Cli, tmp_path
     timer = ("TIMER", "name=twice", "schedule_type=Rate", "schedule=1d")
     ids = [cli.json("trigger", "create", function, *timer)["trigger_id"] for function in ("echo", "second")]
     error = cli.refused("trigger", "delete", "twice")
-    for one in ids:
-        cli("trigger", "delete", one)
+    for trigger_id in ids:
+        cli("trigger", "delete", trigger_id)
 
     assert "several triggers are named twice" in error
-    assert all(one in error for one in ids)
+    assert all(trigger_id in error for trigger_id in ids)
 
 
 def test_the_engine_refuses_invalid_triggers_with_the_field(cli: Cli) -> None:

@@ -54,14 +54,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 @pytest.fixture
 def client(engine: EngineProcess) -> Iterator[Client]:
-    with Client(engine.url, project=PROJECT) as one:
-        yield one
+    with Client(engine.url, project=PROJECT) as opened:
+        yield opened
 
 
 @pytest.fixture
 async def aclient(engine: EngineProcess) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(engine.url, project=PROJECT) as one:
-        yield one
+    async with AsyncClient(engine.url, project=PROJECT) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("event", [None, {"a": [1, "ü\u2028"]}, [1], "text", 0.5])
@@ -151,11 +151,11 @@ def test_a_key_creates_one_invocation(client: Client) -> None:
 
 def test_many_events_are_queued_in_few_requests(client: Client) -> None:
     handles = client.enqueue_many("echo", ({"n": n} for n in range(1_001)))
-    assert len({one.request_id for one in handles}) == 1_001
+    assert len({handle.request_id for handle in handles}) == 1_001
     assert [handles[n].result(60) for n in (0, 999, 1_000)] == [{"n": 0}, {"n": 999}, {"n": 1_000}]
 
     large = ["x" * (150 << 10)] * 50
-    assert len(client.enqueue_many("echo", [Event(event=one, delay=3600) for one in large])) == 50
+    assert len(client.enqueue_many("echo", [Event(event=event, delay=3600) for event in large])) == 50
     assert client.enqueue_many("echo", []) == []
 
 
@@ -172,7 +172,7 @@ def test_refused_events_have_errors_in_their_places(client: Client) -> None:
         client.enqueue_many("echo", [Event(event=1, key="k" * 300), 2, "x" * (7 << 20)])
 
     handles, errors = caught.value.handles, caught.value.errors
-    assert [one is None for one in handles] == [True, False, True]
+    assert [handle is None for handle in handles] == [True, False, True]
     assert handles[1].result(30) == 2
     assert [type(errors[place]) for place in (0, 2)] == [BadRequest, TooLarge]
     with pytest.raises(BatchError) as all_refused:
@@ -194,7 +194,7 @@ def test_a_log_is_read_at_its_end_and_while_it_grows(client: Client, tmp_path: P
     handle.result(30)
     (line,) = handle.logs()
     assert (line.stream, line.text) == ("stdout", "seen {'a': 'ü\\u2028'}")
-    assert [one.text for one in handle.logs(follow=True)] == [line.text]
+    assert [log.text for log in handle.logs(follow=True)] == [line.text]
 
     held = client.enqueue("held", held_event(tmp_path))
     followed = held.logs(follow=True)
@@ -204,25 +204,25 @@ def test_a_log_is_read_at_its_end_and_while_it_grows(client: Client, tmp_path: P
 
 
 def test_threads_share_a_client(client: Client) -> None:
-    found: list[Any] = []
+    results: list[Any] = []
     threads = [
-        threading.Thread(target=lambda n=n: found.append(client.enqueue("echo", n).result(30))) for n in range(16)
+        threading.Thread(target=lambda n=n: results.append(client.enqueue("echo", n).result(30))) for n in range(16)
     ]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
-    assert sorted(found) == list(range(16))
+    assert sorted(results) == list(range(16))
 
 
 async def test_the_asynchronous_client_has_the_same_methods(aclient: AsyncClient, tmp_path: Path) -> None:
     handles = await asyncio.gather(*(aclient.enqueue("echo", {"n": n}) for n in range(8)))
-    results = await asyncio.gather(*(one.result(30) for one in handles))
+    results = await asyncio.gather(*(handle.result(30) for handle in handles))
     assert results == [{"n": n} for n in range(8)]
     assert await aclient.call("echo", [1]) == [1]
 
-    (line,) = [one async for one in handles[0].logs(follow=True)]
+    (line,) = [log async for log in handles[0].logs(follow=True)]
     assert isinstance(line, LogLine)
     assert await handles[0].status() == (await handles[0].record()).status == "SUCCESS"
 
@@ -234,7 +234,7 @@ async def test_the_asynchronous_client_has_the_same_methods(aclient: AsyncClient
     with pytest.raises(InvocationCancelled):
         await waiting.result(30)
     many = await aclient.enqueue_many("echo", [1, 2])
-    assert [await one.result(30) for one in many] == [1, 2]
+    assert [await handle.result(30) for handle in many] == [1, 2]
     with pytest.raises(UnknownFunction):
         await aclient.call("nobody", {})
 

@@ -192,7 +192,7 @@ def get(engine: EngineProcess, path: str) -> Any:
 
 
 def timers(engine: EngineProcess, name: str) -> list[Mapping[str, Any]]:
-    return [one["event_data"] for one in get(engine, f"triggers/{name}")]
+    return [trigger["event_data"] for trigger in get(engine, f"triggers/{name}")]
 
 
 def test_functions_run_here_and_on_the_engine(engine: EngineProcess, project: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_schedule_becomes_a_timer_and_goes_with_it(engine: EngineProcess, proj
 
     source = TASKS.replace('"0 3 * * 1-7", zone="Europe/Berlin"', '"@daily"')
     (project / "tasks.py").write_text(source)
-    due = {one["func_name"]: one["due"] for one in deploy(engine, project)["functions"]}
+    due = {function["func_name"]: function["due"] for function in deploy(engine, project)["functions"]}
     assert re.fullmatch(r"(\d{4}-\d\d-\d\d 00:00:00,? ){3}\(UTC\)", due["seen"])
     assert timers(engine, "seen") == [{**timer, "schedule": "0 0 0 * * *"}]
 
@@ -246,7 +246,7 @@ def test_functions_that_left_the_code_are_told_and_pruned(engine: EngineProcess,
     assert "seen: 30 s, 128 MB" in told.stdout
     assert "not in the code any more: fail; add --prune to delete" in told.stderr
     assert deploy(engine, project, "--prune")["gone"] == ["fail"]
-    assert "fail" not in {one["func_name"] for one in get(engine, "functions")["functions"]}
+    assert "fail" not in {function["func_name"] for function in get(engine, "functions")["functions"]}
 
 
 def test_a_package_is_deployed_with_its_data_and_dependencies(engine: EngineProcess, tmp_path: Path) -> None:

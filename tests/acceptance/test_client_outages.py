@@ -71,7 +71,7 @@ def test_events_are_sent_again_until_there_is_room(tmp_path: Path) -> None:
             until(lambda: engine.metric("functiond_refused") != before)
             Path(event["gate"]).touch()
             handles = [client.handle("held", first.request_id), *others.result(60)]
-            assert [one.result(60) for one in handles] == ["ended"] * 3
+            assert [handle.result(60) for handle in handles] == ["ended"] * 3
         assert rows(tmp_path / "data", "SELECT count(*) FROM invocation") == [(3,)]
 
 

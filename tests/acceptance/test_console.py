@@ -41,7 +41,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
             engine.create("slow", SLOW, timeout=600, package="batch")
             engine.configure("bad", max_async_retry_attempts=1, destination_config={"on_failure": NOWHERE})
             engine.trigger("good", "APIG", {**GOOD["APIG"], "protocol": "HTTP"})
-            until(lambda: (found := source_of(engine, "APIG"))["state"] == "failing" and found["failures"] == 2)
+            until(lambda: (source := source_of(engine, "APIG"))["state"] == "failing" and source["failures"] == 2)
             yield engine
 
 
@@ -49,7 +49,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 def done(engine: EngineProcess) -> list[str]:
     """Run invocations of ``good`` to their end."""
     ids = [engine.accepted("good", {"n": n}) for n in range(4)]
-    assert [engine.record("good", one, wait=30)["status"] for one in ids] == ["SUCCESS"] * 4
+    assert [engine.record("good", request_id, wait=30)["status"] for request_id in ids] == ["SUCCESS"] * 4
     return ids
 
 
@@ -108,8 +108,8 @@ def test_what_waits_and_runs_is_counted_by_function(engine: EngineProcess) -> No
     listed = visit(engine, f"{HERE}/invocations?function=batch:slow")
     running = visit(engine, f"{HERE}/invocations?status=RUNNING")
 
-    for one in ids:
-        body = {"request_id": one["request_id"], "type": "force"}
+    for entry in ids:
+        body = {"request_id": entry["request_id"], "type": "force"}
         engine.ask("POST", f"/v2/{PROJECT}/fgs/functions/{urn}/cancel", body)
     assert (rows["batch:slow"]["Waiting"], rows["batch:slow"]["Running"]) == ("2", "1")
     assert listed.column("Status") == ["RUNNING", "WAIT", "WAIT"]
@@ -118,15 +118,17 @@ def test_what_waits_and_runs_is_counted_by_function(engine: EngineProcess) -> No
 
 def source_of(engine: EngineProcess, kind: str) -> dict[str, Any]:
     """Return the source state of the only trigger of a kind."""
-    [found] = [one["source"] for one in listed(engine, "triggers", "triggers") if one["trigger_type_code"] == kind]
-    source: dict[str, Any] = found
+    [state] = [
+        trigger["source"] for trigger in listed(engine, "triggers", "triggers") if trigger["trigger_type_code"] == kind
+    ]
+    source: dict[str, Any] = state
     return source
 
 
 def listed(engine: EngineProcess, what: str, name: str) -> list[Any]:
     """Return a list of the project from the API."""
-    found: list[Any] = engine.ask("GET", f"/v2/{PROJECT}/fgs/{what}").json[name]
-    return found
+    items: list[Any] = engine.ask("GET", f"/v2/{PROJECT}/fgs/{what}").json[name]
+    return items
 
 
 def test_a_list_is_read_page_by_page(engine: EngineProcess, done: list[str]) -> None:
@@ -161,7 +163,7 @@ def test_all_that_is_known_of_one_invocation_is_on_its_page(engine: EngineProces
 
 
 def test_what_is_owed_and_fails_is_listed_with_why_and_when_again(engine: EngineProcess, failed: str) -> None:
-    [told] = until(lambda: [one for one in listed(engine, "deliveries", "retrying") if one["tries"] == 2])
+    [told] = until(lambda: [row for row in listed(engine, "deliveries", "retrying") if row["tries"] == 2])
 
     destination, row = visit(engine, f"{HERE}/deliveries").rows
 

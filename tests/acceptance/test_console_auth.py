@@ -54,7 +54,7 @@ def test_a_browser_without_a_session_gets_the_sign_in_page(engine: EngineProcess
     assert page.reply.status == 401
     assert "Basic" not in page.reply.headers["www-authenticate"]  # browsers would prompt
     assert page.text.startswith("Sign in · functiond")
-    assert {"type": "hidden", "name": "next", "value": f"{MINE}?page=1"} in [one for _, one in page.tags]
+    assert {"type": "hidden", "name": "next", "value": f"{MINE}?page=1"} in [attributes for _, attributes in page.tags]
     assert page.links(f"{HOME}docs/") == []
     assert engine.ask("HEAD", MINE).status == 401
 
@@ -148,7 +148,7 @@ def test_forms_of_other_pages_are_refused(engine: EngineProcess, headers: dict[s
 
 def test_a_form_needs_the_token_of_its_own_session(engine: EngineProcess) -> None:
     first, second = session(engine), session(engine)
-    tokens = [visit(engine, f"{MINE}/mine", Cookie=one).form_token for one in (first, second)]
+    tokens = [visit(engine, f"{MINE}/mine", Cookie=cookie).form_token for cookie in (first, second)]
 
     foreign = post(engine, f"{MINE}/mine/pause", {"form_token": tokens[1]}, Cookie=first)
     missing = post(engine, f"{MINE}/mine/pause", {}, Cookie=first)
@@ -183,7 +183,7 @@ def test_a_sign_in_leads_to_pages_of_the_console_only(engine: EngineProcess, pat
 
     assert (reply.status, reply.headers["location"]) == (303, HOME)
     shown = visit(engine, f"{HOME}sign-in?{urlencode({'next': path})}")
-    assert {"type": "hidden", "name": "next", "value": ""} in [one for _, one in shown.tags]
+    assert {"type": "hidden", "name": "next", "value": ""} in [attributes for _, attributes in shown.tags]
 
 
 def test_a_sign_in_begins_a_new_session_and_ends_the_earlier_one(engine: EngineProcess) -> None:
@@ -193,7 +193,7 @@ def test_a_sign_in_begins_a_new_session_and_ends_the_earlier_one(engine: EngineP
     fresh = sign_in(engine, Cookie=planted).headers["set-cookie"].partition(";")[0]
 
     assert len({earlier, later, fresh, planted}) == 4
-    statuses = [visit(engine, HOME, Cookie=one).reply.status for one in (earlier, planted, later, fresh)]
+    statuses = [visit(engine, HOME, Cookie=cookie).reply.status for cookie in (earlier, planted, later, fresh)]
     assert statuses == [401, 401, 200, 200]
 
 
@@ -214,12 +214,12 @@ KEY = {"kind": "key", "access": "AK1", "secret": SECRET}
 def test_a_key_signs_in_and_its_refusals_do_not_tell_what_is_wrong(engine: EngineProcess) -> None:
     right = post(engine, f"{HOME}sign-in", KEY)
     fields = [{"access": "AK9"}, {"secret": "wrong-secret-of-a-key"}, {"security_token": "none-is-needed-here"}]
-    wrong = [post(engine, f"{HOME}sign-in", KEY | one) for one in fields]
+    wrong = [post(engine, f"{HOME}sign-in", KEY | field) for field in fields]
     empty = post(engine, f"{HOME}sign-in", KEY | {"secret": ""})
 
-    assert (right.status, [one.status for one in wrong], empty.status) == (303, [401] * 3, 400)
-    assert len({one.body.replace(b"AK9", b"AK1") for one in wrong}) == 1
-    assert not any(SECRET.encode() in one.body for one in (*wrong, empty))
+    assert (right.status, [reply.status for reply in wrong], empty.status) == (303, [401] * 3, 400)
+    assert len({reply.body.replace(b"AK9", b"AK1") for reply in wrong}) == 1
+    assert not any(SECRET.encode() in reply.body for reply in (*wrong, empty))
 
 
 #: Headers of a request, and whether the console takes a secret key with it.

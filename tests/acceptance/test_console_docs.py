@@ -33,7 +33,9 @@ def test_every_file_is_a_page(pages: dict[str, Page]) -> None:
 
 
 def test_links_between_pages_resolve(pages: dict[str, Page]) -> None:
-    anchors = {path: {one["id"] for _, one in page.tags if "id" in one} for path, page in pages.items()}
+    anchors = {
+        path: {attributes["id"] for _, attributes in page.tags if "id" in attributes} for path, page in pages.items()
+    }
     broken = []
     for path, page in pages.items():
         for link in page.links():
@@ -49,7 +51,10 @@ def test_links_between_pages_resolve(pages: dict[str, Page]) -> None:
 
 def test_images_of_pages_are_served(engine: EngineProcess, pages: dict[str, Page]) -> None:
     images = {
-        one["src"] for page in pages.values() for tag, one in page.tags if tag == "img" and "static" not in one["src"]
+        attributes["src"]
+        for page in pages.values()
+        for tag, attributes in page.tags
+        if tag == "img" and "static" not in attributes["src"]
     }
 
     for image in images:
@@ -60,9 +65,11 @@ def test_images_of_pages_are_served(engine: EngineProcess, pages: dict[str, Page
 
 
 def test_pages_are_allowed_by_their_policy(pages: dict[str, Page]) -> None:
-    refused = {path: [one for one in foreign(page) if not one.startswith("https://")] for path, page in pages.items()}
+    refused = {
+        path: [link for link in foreign(page) if not link.startswith("https://")] for path, page in pages.items()
+    }
 
-    assert {path: found for path, found in refused.items() if found} == {}
+    assert {path: links for path, links in refused.items() if links} == {}
     assert {page.reply.headers["content-security-policy"].count("unsafe") for page in pages.values()} == {0}
     assert [page for page in pages.values() if [tag for tag, _ in page.tags].count("script") != len(SCRIPTS)] == []
 

@@ -34,7 +34,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     folder = tmp_path_factory.mktemp("roles")
     rights: dict[str, dict[str, object]] = {ADMIN: {}, READ: {"role": "read"}}
     rights[PAYLOADS] = {"role": "read", "payloads": True}
-    settings = credentials_file(folder, *(token(one, PROJECT, **more) for one, more in rights.items()))
+    settings = credentials_file(folder, *(token(name, PROJECT, **more) for name, more in rights.items()))
     settings |= {"FUNCTIOND_RETRY__BASE": "100", "FUNCTIOND_PLUGINS__APIG__PORT": "0"}
     with engine_on(folder / "data", **settings) as engine:
         engine.headers["X-Auth-Token"] = ADMIN
@@ -78,8 +78,8 @@ def buttons(page: Page) -> set[str]:
 
 
 def test_a_reader_sees_triggers_without_secrets_and_without_actions(engine: EngineProcess) -> None:
-    found = ids(engine)
-    pages = (f"{HERE}/triggers", TRIGGERS, f"{TRIGGERS}/{found['WEBHOOK']}", f"{HERE}/gateways/{found['APIG']}")
+    by_kind = ids(engine)
+    pages = (f"{HERE}/triggers", TRIGGERS, f"{TRIGGERS}/{by_kind['WEBHOOK']}", f"{HERE}/gateways/{by_kind['APIG']}")
     for path in pages:
         page = seen_by(engine, READ, path)
 
@@ -161,7 +161,7 @@ def test_an_action_of_a_reader_is_refused_and_changes_nothing(engine: EngineProc
     def kept() -> list[object]:
         listed = engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["retrying"]
         whole = (PATH, f"{BASE}/{urn_of('hello')}/code", f"{BASE}/{urn_of('hello')}/config")
-        return [[one["delivery_id"] for one in listed], *(engine.ask("GET", path).json for path in whole)]
+        return [[delivery["delivery_id"] for delivery in listed], *(engine.ask("GET", path).json for path in whole)]
 
     before = kept()
     fields = {"generation": "1", "event_data.name": "other", "do": "redrive", "delivery": "1", "code": "x"}

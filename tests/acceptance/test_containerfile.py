@@ -38,11 +38,11 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def arguments(name: str) -> list[str]:
-    return [rest for one, rest in instructions() if one == name]
+    return [rest for word, rest in instructions() if word == name]
 
 
 def test_instructions_are_known_and_stages_exist() -> None:
-    stages = [one.rpartition(" AS ")[2] for one in arguments("FROM") if " AS " in one]
+    stages = [argument.rpartition(" AS ")[2] for argument in arguments("FROM") if " AS " in argument]
 
     assert {name for name, _ in instructions()} <= KNOWN
     assert re.findall(r"--from=(\w+)", FILE.read_text()) == stages
@@ -52,7 +52,7 @@ def test_the_build_copies_all_that_the_package_is_made_of() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
-    sources = [one.split()[:-1] for one in arguments("COPY") if not one.startswith("--from")]
+    sources = [argument.split()[:-1] for argument in arguments("COPY") if not argument.startswith("--from")]
     copied = {name for names in sources for name in names}
 
     assert copied == needed | set(wheel["only-include"])
@@ -61,7 +61,9 @@ def test_the_build_copies_all_that_the_package_is_made_of() -> None:
 
 def test_extras_of_the_image_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    [extras] = [one.partition("=")[2].split(",") for one in arguments("ARG") if one.startswith("EXTRAS=")]
+    [extras] = [
+        argument.partition("=")[2].split(",") for argument in arguments("ARG") if argument.startswith("EXTRAS=")
+    ]
 
     assert set(extras) <= set(project["optional-dependencies"])
 
@@ -95,7 +97,7 @@ def test_an_engine_with_the_settings_of_the_image_answers_at_each_published_port
     given |= credentials_file(tmp_path, token(TOKEN, PROJECT))
 
     def passes(port: int) -> bool:
-        command = [sys.executable, *(one.replace(":8080", f":{port}") for one in options)]
+        command = [sys.executable, *(option.replace(":8080", f":{port}") for option in options)]
         return subprocess.run(command, capture_output=True).returncode == 0
 
     def answers(port: int, path: str) -> int:

@@ -124,7 +124,7 @@ def test_an_update_of_dependencies_alone_keeps_the_code(engine: EngineProcess) -
     after = attach(engine, "attached", depend_version_list=ids)
     emptied = attach(engine, "attached", depend_version_list=[])
 
-    assert [(one.status, one.json["digest"]) for one in (after, emptied)] == [(200, before["digest"])] * 2
+    assert [(reply.status, reply.json["digest"]) for reply in (after, emptied)] == [(200, before["digest"])] * 2
     assert (after.json["depend_version_list"], emptied.json["depend_version_list"]) == (ids, [])
     assert json.loads(result(engine, "attached", EVENT)["body"]) == EVENT
 

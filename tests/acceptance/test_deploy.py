@@ -138,9 +138,9 @@ def test_destinations_of_any_kind_are_options(engine: EngineProcess, tmp_path: P
     wrong = functiond_here("deploy", folder, "--name", "unsent", "--on-failure", "SMN:topic=alarms", url=engine.url)
 
     settings = json.loads(first.stdout)["async_invoke_config"]
-    found = {name: json.loads(one["param"]) for name, one in settings["destination_config"].items()}
-    assert found["on_success"] == {"stream_name": "outcomes"}
-    assert found["on_failure"]["topic_urn"].endswith(":alarms")
+    params = {name: json.loads(spec["param"]) for name, spec in settings["destination_config"].items()}
+    assert params["on_success"] == {"stream_name": "outcomes"}
+    assert params["on_failure"]["topic_urn"].endswith(":alarms")
     assert settings["enable_async_status_log"] is True
     assert set(json.loads(second.stdout)["async_invoke_config"]["destination_config"]) == {"on_failure"}
     absent = functiond_here("deploy", folder, "--name", "unsent", "--on-success", "nobody", url=engine.url)

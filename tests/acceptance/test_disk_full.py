@@ -212,4 +212,4 @@ def test_a_failed_fsync_ends_the_process_for_a_new_start_that_reads_the_file(tmp
         broken.unlink()
         make_due(engine.data)
         engine.start()
-        assert [engine.record("echo", one, wait=30)["status"] for one in accepted] == ["SUCCESS"] * 5
+        assert [engine.record("echo", request_id, wait=30)["status"] for request_id in accepted] == ["SUCCESS"] * 5

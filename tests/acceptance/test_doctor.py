@@ -39,7 +39,7 @@ def engine(data: Path) -> Iterator[EngineProcess]:
 
 def findings(run: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
     """Return the findings by their first word."""
-    return {one["where"].split()[0]: one for one in json.loads(run.stdout)["findings"]}
+    return {finding["where"].split()[0]: finding for finding in json.loads(run.stdout)["findings"]}
 
 
 def nowhere() -> str:
@@ -72,12 +72,12 @@ def test_a_failing_trigger_and_destination_are_named_with_cause_and_next_step(tm
 
         run = until(diagnosed)
 
-    found = findings(run)
+    shown = findings(run)
     assert run.returncode == 1
-    assert "[Errno 111]" in found["destination"]["problem"]
-    assert "for a day" in found["destination"]["advice"]
-    assert f'"{address}": [Errno 111]' in found["trigger"]["problem"]
-    assert "correct the trigger's options" in found["trigger"]["advice"]
+    assert "[Errno 111]" in shown["destination"]["problem"]
+    assert "for a day" in shown["destination"]["advice"]
+    assert f'"{address}": [Errno 111]' in shown["trigger"]["problem"]
+    assert "correct the trigger's options" in shown["trigger"]["advice"]
 
 
 def test_an_engine_that_does_not_reply_is_told_from_one_that_does_not_run(engine: EngineProcess) -> None:
@@ -95,11 +95,11 @@ def test_an_engine_that_does_not_reply_is_told_from_one_that_does_not_run(engine
 
 def test_without_an_engine_the_machine_is_checked(tmp_path: Path) -> None:
     run = functiond_here("doctor", "--json", "--data-dir", tmp_path / "none", url=nowhere())
-    found = findings(run)
+    shown = findings(run)
 
     assert run.returncode == 1
-    assert "start one with" in found["engine"]["problem"]
-    assert "data" not in found
+    assert "start one with" in shown["engine"]["problem"]
+    assert "data" not in shown
     assert not (tmp_path / "none").exists()
 
 
@@ -146,7 +146,7 @@ def test_an_interpreter_that_the_settings_name_must_run(tmp_path: Path) -> None:
     environ = {"FUNCTIOND_EXECUTOR__NODE": str(tmp_path / "node"), "FUNCTIOND_EXECUTOR__PYTHON": str(tmp_path / "py")}
     run = functiond_here("doctor", "--json", "--data-dir", tmp_path / "none", url=nowhere(), environ=environ)
 
-    serious = {one["where"]: one["serious"] for one in json.loads(run.stdout)["findings"]}
+    serious = {finding["where"]: finding["serious"] for finding in json.loads(run.stdout)["findings"]}
     assert serious["runtime Node.js18.15"]
     assert serious["runtime Python3.10"]
 

@@ -329,12 +329,12 @@ def fifos(folder: Path) -> None:
 def lines(process: subprocess.Popen[str], end: str) -> list[str]:
     """Return the output of a program until the line ``end``."""
     assert process.stdout is not None
-    found = []
+    output = []
     for line in process.stdout:
-        found.append(line.rstrip("\n"))
-        if found[-1] == end:
-            return found
-    raise AssertionError(f"the program ended: {found}")
+        output.append(line.rstrip("\n"))
+        if output[-1] == end:
+            return output
+    raise AssertionError(f"the program ended: {output}")
 
 
 WAITING = """
@@ -393,7 +393,7 @@ def test_a_killed_program_leaves_no_process(isolation: str, fork_server: str, tm
         lines(process, "sleeping")
         others = [os.pidfd_open(pid) for pid in descendants(process.pid)]
         process.kill()
-        ended = [bool(select.select([one], [], [], 60)[0]) for one in others]
+        ended = [bool(select.select([other], [], [], 60)[0]) for other in others]
 
     assert ended
     assert all(ended)

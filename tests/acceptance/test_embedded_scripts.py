@@ -98,7 +98,7 @@ print(running.__enter__().settings.storage.data_dir)
 
     done = [run(tmp_path, "script.py") for _ in range(2)]
 
-    assert [(one.returncode, one.stdout) for one in done] == [(0, "data\n")] * 2, done[0].stderr
+    assert [(result.returncode, result.stdout) for result in done] == [(0, "data\n")] * 2, done[0].stderr
 
 
 def test_another_module_named_engine_is_named(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def open_files(engine: EngineProcess) -> int:
 
 def test_a_flood_of_one_client_leaves_the_engine_to_others(engine: EngineProcess) -> None:
     with ExitStack() as stack:
-        refused = [refusal(one) for one in flood(engine.port, "127.0.1.1", 40, stack)[12:]]
+        refused = [refusal(connection) for connection in flood(engine.port, "127.0.1.1", 40, stack)[12:]]
         engine.create("hello", "def handler(event, context):\n    return event\n")
         called = engine.ask("POST", f"{BASE}/{urn_of('hello')}/invocations", {"a": 1})
         metrics = engine.ask("GET", "/metrics").body.decode()

@@ -78,7 +78,7 @@ def test_progress_is_shown_by_the_api_the_console_and_the_command(engine: Engine
     (tmp_path / "go").touch()
     ended = engine.record("steps", request_id, wait=60)
     assert (ended["status"], "progress" in ended) == ("SUCCESS", False)
-    assert [one["progress"] for one in ended["attempts"]] == [{"fraction": 0.75, "note": "three of four"}]
+    assert [attempt["progress"] for attempt in ended["attempts"]] == [{"fraction": 0.75, "note": "three of four"}]
     page = engine.ask("GET", f"/console/projects/{PROJECT}/invocations/{request_id}").body.decode()
     assert "75 % " in page
     assert "75 % three of four" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -86,8 +86,8 @@ class Crashes:
     def look(self) -> None:
         """Record the unended invocations after a kill, before the restart."""
         identity = Identity(node_of(self._data))
-        found = rows(self._data, "SELECT key, body FROM invocation JOIN payload USING (key) WHERE state < 3")
-        unended = {(bool(origin := origin_of(body)), origin or identity.request_id(key)) for key, body in found}
+        stored = rows(self._data, "SELECT key, body FROM invocation JOIN payload USING (key) WHERE state < 3")
+        unended = {(bool(origin := origin_of(body)), origin or identity.request_id(key)) for key, body in stored}
         ran = {(kind == "sink", request_id) for kind, request_id in runs_in(self._runs)}
         self.met.update(unended)
         self.in_flight += len(unended & ran) + SLOTS  # instances that still run record their run a moment later
@@ -106,8 +106,10 @@ def origin_of(body: str | bytes) -> str:
 def poisoned_in(data: Path) -> set[str]:
     """Return the requests that failed as documented after four kills during a run, and the chains of such sinks."""
     identity = Identity(node_of(data))
-    found = rows(data, "SELECT key, body FROM invocation JOIN payload USING (key) WHERE state = 4 AND deaths = 3")
-    return {identity.request_id(key) for key, _ in found} | {origin for _, body in found if (origin := origin_of(body))}
+    stored = rows(data, "SELECT key, body FROM invocation JOIN payload USING (key) WHERE state = 4 AND deaths = 3")
+    return {identity.request_id(key) for key, _ in stored} | {
+        origin for _, body in stored if (origin := origin_of(body))
+    }
 
 
 def kill_and_start(engine: EngineProcess, random: Random, crashes: Crashes) -> None:

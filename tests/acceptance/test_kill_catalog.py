@@ -82,8 +82,8 @@ def change_until_killed(engine: EngineProcess, state: State, random: Random) -> 
 
 def shown(engine: EngineProcess) -> State:
     """Return the state of all functions as the API shows it."""
-    found = engine.ask("GET", BASE).json["functions"]
-    return {function["func_name"]: show_function(engine, function["func_name"]) for function in found}
+    functions = engine.ask("GET", BASE).json["functions"]
+    return {function["func_name"]: show_function(engine, function["func_name"]) for function in functions}
 
 
 def show_function(engine: EngineProcess, name: str) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def test_a_failed_call_of_each_kind_is_in_the_log_of_its_function(engine: Engine
         live = []
         for line in following.stdout:
             live.append(line)
-            expected -= {one for one in expected if one in line}
+            expected -= {text for text in expected if text in line}
             if "no price of timer." in line and trigger:
                 engine.ask("DELETE", f"/v2/{PROJECT}/fgs/triggers/{urn_of('fails')}/TIMER/{trigger['trigger_id']}")
                 trigger = None
@@ -197,7 +197,7 @@ def test_a_failed_call_of_each_kind_is_in_the_log_of_its_function(engine: Engine
         for log in (shown, of_errors):
             [after, *_] = log.split(message)[1:]
             frames = [line.split(" error  ")[1] for line in after.splitlines()[1:5]]
-            assert [one.rpartition(", line ")[2] for one in frames[::2]] == ["5, in handler", "8, in price"]
+            assert [frame.rpartition(", line ")[2] for frame in frames[::2]] == ["5, in handler", "8, in price"]
     assert "begins" not in of_errors + "".join(live)
     assert "functiond" not in shown.replace("/functiond-", "")
     lines = [json.loads(line) for line in engine.log if '"fails"' in line]

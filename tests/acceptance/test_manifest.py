@@ -215,7 +215,7 @@ def test_a_manifest_is_applied_once_and_then_changes_nothing(cli: Cli) -> None:
     assert second == "Nothing to change.\n"
     assert (cli.json("functions"), cli.json("triggers")) == before
     assert json.loads(cli("invoke", "resize")) == [{}, "x${y}", SECRET]
-    assert {one["trigger_type_code"]: one["trigger_status"] for one in before[1]} == {
+    assert {trigger["trigger_type_code"]: trigger["trigger_status"] for trigger in before[1]} == {
         **dict.fromkeys(("TIMER", "SMN", "WEBHOOK", "DIS"), "ACTIVE"),
         "LTS": "DISABLED",
     }
@@ -247,7 +247,7 @@ def test_a_plan_shows_what_differs(cli: Cli) -> None:
     manifest(text.replace("partition_count = 2", "partition_count = 3").replace("ttl_in_days = 3", "ttl_in_days = 4"))
     Path("resize", "index.py").write_text(CODE + "\n")
     planned = cli.run("apply", "--plan")
-    changes = {one["name"]: one for one in json.loads(cli.run("apply", "--plan", "--json")[1])["changes"]}
+    changes = {change["name"]: change for change in json.loads(cli.run("apply", "--plan", "--json")[1])["changes"]}
     cli("apply")
 
     assert [line for line in planned[1].splitlines() if not line.startswith("  ~ code")] == [
@@ -429,7 +429,7 @@ def test_prune_deletes_what_the_manifest_does_not_name(cli: Cli, engine: EngineP
     ]
     assert (code, "--prune would delete 9: nothing was changed; add --yes" in refused) == (2, True)
     assert len(kept) == 2
-    assert [one["func_name"] for one in cli.json("functions")] == ["resize"]
+    assert [function["func_name"] for function in cli.json("functions")] == ["resize"]
     assert cli.json("stream", "list") == {"streams": [], "log_streams": []}
     assert cli("apply", "--prune") == "Nothing to change.\n"
     assert len(other.json("functions")) == 2
@@ -488,7 +488,7 @@ def test_prune_deletes_versions_and_aliases(cli: Cli) -> None:
 
     assert "done delete alias report:!live" in deleted
     assert "done delete version report:v1" in deleted
-    assert [one["func_urn"].rpartition(":")[2] for one in cli.json("triggers", "report")] == ["latest"]
+    assert [trigger["func_urn"].rpartition(":")[2] for trigger in cli.json("triggers", "report")] == ["latest"]
     assert cli("apply", "--prune") == "Nothing to change.\n"
 
 

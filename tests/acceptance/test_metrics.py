@@ -56,10 +56,10 @@ def samples(engine: EngineProcess) -> Mapping[tuple[str, ...], float]:
     """Return the samples by the name of the metric, the function, the source, and further labels."""
     text = engine.ask("GET", "/metrics").body.decode()
     return {
-        (one.name.removeprefix("functiond_function_"), *_labels(one.labels)): one.value
+        (sample.name.removeprefix("functiond_function_"), *_labels(sample.labels)): sample.value
         for family in text_string_to_metric_families(text)
-        for one in family.samples
-        if "function" in one.labels
+        for sample in family.samples
+        if "function" in sample.labels
     }
 
 
@@ -71,24 +71,24 @@ def _labels(labels: Mapping[str, str]) -> Iterator[str]:
 
 
 def test_each_function_and_source_has_metrics_of_its_own(used: EngineProcess) -> None:
-    found = samples(used)
+    metrics = samples(used)
 
-    assert found["received_total", "failing", "API"] == 1
-    assert found["attempts_total", "failing", "API", "4002"] == 2
-    assert found["ended_total", "failing", "API", "FAIL"] == 1
-    assert found["deliveries_total", "failing", "API", "FunctionGraph", "delivered"] == 1
-    assert found["ended_total", "ending", "FunctionGraph", "SUCCESS"] == 1
-    assert found["run_seconds_count", "failing", "API"] == found["wait_seconds_count", "failing", "API"] == 2
-    assert found["waiting_invocations", "failing"] == 0
+    assert metrics["received_total", "failing", "API"] == 1
+    assert metrics["attempts_total", "failing", "API", "4002"] == 2
+    assert metrics["ended_total", "failing", "API", "FAIL"] == 1
+    assert metrics["deliveries_total", "failing", "API", "FunctionGraph", "delivered"] == 1
+    assert metrics["ended_total", "ending", "FunctionGraph", "SUCCESS"] == 1
+    assert metrics["run_seconds_count", "failing", "API"] == metrics["wait_seconds_count", "failing", "API"] == 2
+    assert metrics["waiting_invocations", "failing"] == 0
 
 
 def test_waiting_work_shows_its_number_and_age(used: EngineProcess) -> None:
-    found = samples(used)
+    metrics = samples(used)
 
-    assert found["started_total", "held", "API"] == 1
-    assert ("ended_total", "held", "API", "SUCCESS") not in found
-    assert found["waiting_invocations", "held"] == 1
-    assert 0 < found["oldest_age_seconds", "held"] < 300
+    assert metrics["started_total", "held", "API"] == 1
+    assert ("ended_total", "held", "API", "SUCCESS") not in metrics
+    assert metrics["waiting_invocations", "held"] == 1
+    assert 0 < metrics["oldest_age_seconds", "held"] < 300
 
 
 def test_a_cancellation_and_a_deletion_are_drops(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_cancellation_and_a_deletion_are_drops(tmp_path: Path) -> None:
         until(lambda: not engine.metric("functiond_backlog_invocations"))
         deleted = samples(engine)
 
-    dropped = [(found, deleted["dropped_total", "other", "other", found]) for found in ("cancelled", "deleted")]
+    dropped = [(reason, deleted["dropped_total", "other", "other", reason]) for reason in ("cancelled", "deleted")]
     assert cancelled["dropped_total", "delayed", "", "cancelled"] == 3
     assert cancelled["ended_total", "delayed", "", "FAIL"] == 3
     assert dropped == [("cancelled", 3), ("deleted", 1)]
@@ -113,10 +113,10 @@ def test_a_cancellation_and_a_deletion_are_drops(tmp_path: Path) -> None:
 
 
 def test_functions_beyond_the_limit_are_counted_as_other(used: EngineProcess) -> None:
-    found = samples(used)
+    metrics = samples(used)
 
-    assert found["ended_total", "other", "other", "SUCCESS"] == 1
-    assert {key[1] for key in found} == {"failing", "ending", "held", "other"}
+    assert metrics["ended_total", "other", "other", "SUCCESS"] == 1
+    assert {key[1] for key in metrics} == {"failing", "ending", "held", "other"}
     assert used.metric("functiond_function_labels") == used.metric("functiond_function_labels_limit") == 4
 
 

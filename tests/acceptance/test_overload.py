@@ -80,7 +80,7 @@ def test_beyond_a_limit_the_backlog_takes_no_more_and_drops_nothing(
         assert_overloaded(engine.send("held", event))  # the limits count what an earlier engine left
         open_gate(tmp_path)
 
-        assert [engine.record("held", one, wait=30)["status"] for one in accepted] == ["SUCCESS"] * 3
+        assert [engine.record("held", request_id, wait=30)["status"] for request_id in accepted] == ["SUCCESS"] * 3
         assert engine.send("held", event).status == 202
 
 
@@ -95,7 +95,7 @@ def test_beyond_their_limit_synchronous_calls_are_refused_and_the_others_answere
         assert engine.send("held").status == 202  # synchronous calls take no slots of asynchronous work
         open_gate(tmp_path)
 
-        assert [(one.result().status, one.result().body) for one in calls] == [(200, b"ended")] * 5
+        assert [(future.result().status, future.result().body) for future in calls] == [(200, b"ended")] * 5
         assert call(engine, "held").status == 200
 
 

@@ -54,11 +54,11 @@ def test_a_pause_keeps_intake_open_and_survives_a_kill(engine: EngineProcess) ->
     engine.create("other", ECHO)
     later = engine.accepted("other")
     assert engine.record("other", later, wait=60)["status"] == "SUCCESS"  # the scheduler works
-    assert {engine.record("job", one)["status"] for one in waiting} == {"WAIT"}
+    assert {engine.record("job", request_id)["status"] for request_id in waiting} == {"WAIT"}
 
     engine.ask("PATCH", CONTROLS, {"paused": False})
 
-    assert {engine.record("job", one, wait=60)["status"] for one in waiting} == {"SUCCESS"}
+    assert {engine.record("job", request_id, wait=60)["status"] for request_id in waiting} == {"SUCCESS"}
     assert engine.ask("POST", f"{BASE}/{urn_of('job')}/invocations", {"n": 1}).status == 200
 
 
@@ -97,7 +97,7 @@ def test_the_command_line_pauses_explains_lists_and_resumes(engine: EngineProces
     engine.create("other", ECHO)
     lines = {line.split()[0]: line.split()[-1] for line in run(engine, "functions").stdout.splitlines()}
     assert (lines["NAME"], lines["job"], lines["other"] != "paused") == ("STATE", "paused", True)
-    marks = {one["func_name"]: one.get("paused") for one in json.loads(run(engine, "functions", "--json").stdout)}
+    marks = {load["func_name"]: load.get("paused") for load in json.loads(run(engine, "functions", "--json").stdout)}
     assert marks == {"job": True, "other": None}
     resumed = run(engine, "resume", "job", "--json")
 
@@ -136,8 +136,8 @@ def test_a_purge_ends_all_that_waits_and_its_records_stay(engine: EngineProcess)
     engine.start()
     engine.ask("PATCH", CONTROLS, {"paused": False})
 
-    ended = [engine.record("job", one, wait=60) for one in [*waiting, delayed]]
-    assert [(one["status"], one["error_code"]) for one in ended] == [("FAIL", 4208)] * 4
+    ended = [engine.record("job", request_id, wait=60) for request_id in [*waiting, delayed]]
+    assert [(record["status"], record["error_code"]) for record in ended] == [("FAIL", 4208)] * 4
     assert ended[1]["payload"] == '{"n": 1}'
     assert rows(engine.data, "SELECT * FROM tally WHERE rows ORDER BY 1") == rows(
         engine.data, f"{REAL_TALLY} ORDER BY 1"
@@ -165,7 +165,7 @@ def test_what_was_purged_is_sent_again_and_one_with_another_event(engine: Engine
     again = json.loads(functiond_here("redrive", *options, url=engine.url).stdout)
     edited = run(engine, "rerun", purged, "--data", '{"n": 2}', "--json")
 
-    assert [one["request_id"] for one in again] == [purged]
+    assert [entry["request_id"] for entry in again] == [purged]
     assert engine.record("job", again[0]["new_request_id"], wait=60)["result"] == '{"n": 1}'
     new = json.loads(edited.stdout)["request_id"]
     assert engine.record("job", new, wait=60)["result"] == '{"n": 2}', edited.stderr

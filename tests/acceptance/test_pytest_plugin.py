@@ -40,7 +40,7 @@ def test_the_client_uses_the_engine(functiond_client, functiond_engine):
 
 
 def test_the_example_of_the_documentation_passes(tmp_path: Path) -> None:
-    files = {one.file: one.text for one in blocks(DOCS / "embedding.md", "python")}
+    files = {block.file: block.text for block in blocks(DOCS / "embedding.md", "python")}
     for name, text in {**files, "conftest.py": SETTINGS, "test_first.py": OTHER}.items():
         (tmp_path / name).write_text(text)
     path = os.pathsep.join(map(str, (ROOT, ROOT / "engine" / "client")))

@@ -47,8 +47,8 @@ def test_replies_to_its_changes_have_a_warning_and_others_have_none(engine: Engi
 
     newer = create(engine, "unwarned", runtime=NEW)
 
-    assert [one.status for one in (configured, recoded)] == [200, 200]
-    assert [one.headers.get(HEADER) for one in (made, configured, recoded, newer)] == [WARNING] * 3 + [None]
+    assert [reply.status for reply in (configured, recoded)] == [200, 200]
+    assert [reply.headers.get(HEADER) for reply in (made, configured, recoded, newer)] == [WARNING] * 3 + [None]
 
 
 def test_an_imported_function_of_python_2_comes_with_the_warning(engine: EngineProcess) -> None:

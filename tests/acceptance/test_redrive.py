@@ -59,19 +59,23 @@ def test_an_outcome_for_a_missing_function_is_seen_and_arrives_once_the_function
         engine.configure("one", destination_config={"on_success": to_function("two")})
         request_id = engine.accepted("one", {"n": 1})
         engine.record("one", request_id, wait=30)
-        found = until(lambda: (listed := run(engine, "deliveries"))[0]["tries"] and listed)
+        deliveries = until(lambda: (listed := run(engine, "deliveries"))[0]["tries"] and listed)
         [state] = run(engine, "destinations")
 
         engine.kill()
         engine.start()
         engine.create("two", ECHO)
-        delivery_id = found[0]["delivery_id"]
+        delivery_id = deliveries[0]["delivery_id"]
         assert run(engine, "redrive", str(delivery_id)) == [{"delivery_id": delivery_id}]
         stored = until(lambda: rows(engine.data, "SELECT body FROM payload JOIN invocation USING (key) WHERE hops = 1"))
 
-        assert (found[0]["request_id"], found[0]["condition"], found[0]["tries"]) == (request_id, "success", 1)
-        assert "two" in found[0]["error"]
-        assert (state["state"], state["problem"]) == ("failing", found[0]["error"])
+        assert (deliveries[0]["request_id"], deliveries[0]["condition"], deliveries[0]["tries"]) == (
+            request_id,
+            "success",
+            1,
+        )
+        assert "two" in deliveries[0]["error"]
+        assert (state["state"], state["problem"]) == ("failing", deliveries[0]["error"])
         assert json.loads(stored[0][0])["request_payload"] == '{"n": 1}'
         assert given_up(engine)["count"] == 0
         assert engine.ask("GET", "/v2/other/fgs/deliveries").json["count"] == 0
@@ -85,7 +89,7 @@ def test_deliveries_that_were_given_up_are_discarded_from_the_command_line(tmp_p
             for _ in range(count):
                 engine.record(name, engine.accepted(name), wait=30)
         until(lambda: given_up(engine)["count"] == 3)  # a receiver that is gone for good ends deliveries at once
-        first = next(one for one in given_up(engine)["deliveries"] if one["func_urn"].endswith(":one"))
+        first = next(delivery for delivery in given_up(engine)["deliveries"] if delivery["func_urn"].endswith(":one"))
 
         assert run(engine, "discard", str(first["delivery_id"])) == {"discarded": 1}
         assert run(engine, "discard", "--all", "--function", "two") == {"discarded": 1}
@@ -111,19 +115,23 @@ def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_o
         while not pages or after:
             pages.append(engine.ask("GET", f"{FGS}/deliveries?limit=5&after={after}").json)
             after = pages[-1]["next_after"]
-        found = [one for page in pages for one in page["retrying"]]
+        retrying = [delivery for page in pages for delivery in page["retrying"]]
         listed = run(engine, "deliveries")
         shown = [run(engine, "deliveries", "--limit", "5", "--after", str(after)) for after in (0, 5, 10, 12)]
 
         here = f"/console/projects/{PROJECT}/deliveries?limit=5"
         first, second = visit(engine, here), visit(engine, f"{here}&after=5")
 
-        assert [one["request_id"] for one in found] == sent
+        assert [delivery["request_id"] for delivery in retrying] == sent
         assert [len(page["retrying"]) for page in pages] == [5, 5, 2]
-        assert {one["destination_state"] for one in found} == {"failing"}
-        assert all(one["next_try"] >= one["destination_next_try"] for one in found)
-        assert [one["delivery_id"] for one in listed] == [one["delivery_id"] for one in found] == list(range(1, 13))
-        assert [one["delivery_id"] for page in shown for one in page] == list(range(1, 13))
+        assert {delivery["destination_state"] for delivery in retrying} == {"failing"}
+        assert all(delivery["next_try"] >= delivery["destination_next_try"] for delivery in retrying)
+        assert (
+            [delivery["delivery_id"] for delivery in listed]
+            == [delivery["delivery_id"] for delivery in retrying]
+            == list(range(1, 13))
+        )
+        assert [delivery["delivery_id"] for page in shown for delivery in page] == list(range(1, 13))
         shown = [[row for row in page.rows if "Delivery" in row] for page in (first, second)]
         assert [[row["Delivery"] for row in rows] for rows in shown] == [
             list("12345"),
@@ -136,8 +144,8 @@ def test_all_that_waits_for_a_destination_that_fails_is_seen_and_goes_when_one_o
         assert run(engine, "redrive", "12") == [{"delivery_id": 12}]
         until(lambda: engine.metric("functiond_deliveries_total") >= 10)
         rest = until(lambda: len(left := given_up(engine)["retrying"]) <= 2 and left)
-        assert {one["destination_state"] for one in rest} == {"ok"}
-        run(engine, "redrive", *(str(one["delivery_id"]) for one in rest))
+        assert {delivery["destination_state"] for delivery in rest} == {"ok"}
+        run(engine, "redrive", *(str(delivery["delivery_id"]) for delivery in rest))
         until(lambda: not run(engine, "deliveries"))
 
 
@@ -160,27 +168,30 @@ def test_all_failed_invocations_of_a_function_are_sent_again_in_steps_and_none_t
     with engine_on(tmp_path / "data") as engine:
         engine.create("one", FAILS_UNTIL.format(mark=str(tmp_path / "mark")))
         a, b, c = [engine.accepted("one", {"n": n}) for n in range(3)]
-        assert [engine.record("one", one, wait=30)["status"] for one in (a, b, c)] == ["FAIL"] * 3
+        assert [engine.record("one", request_id, wait=30)["status"] for request_id in (a, b, c)] == ["FAIL"] * 3
         cancelled = engine.accepted("one", X_Functiond_Delay="600")
         engine.cancel("one", cancelled)
         path = f"{FGS}/functions/{urn_of('one')}/async-invocations/redrive"
 
         first = engine.ask("POST", path, {"failed": True, "limit": 2}).json
-        sent = {one["request_id"]: one["new_request_id"] for one in first["redriven"]}
+        sent = {entry["request_id"]: entry["new_request_id"] for entry in first["redriven"]}
         engine.record("one", sent[c], wait=30)  # the redriven one has failed again
         rest = engine.ask("POST", path, {"failed": True, "marker": first["next_marker"]}).json
-        sent |= {one["request_id"]: one["new_request_id"] for one in rest["redriven"]}
-        assert [engine.record("one", sent[one], wait=30)["status"] for one in (b, a)] == ["FAIL"] * 2
+        sent |= {entry["request_id"]: entry["new_request_id"] for entry in rest["redriven"]}
+        assert [engine.record("one", sent[request_id], wait=30)["status"] for request_id in (b, a)] == ["FAIL"] * 2
         (tmp_path / "mark").touch()
         limited = run(engine, "redrive", "--failed", "--function", "one", "--limit", "1")
         redriven = run(engine, "redrive", "--failed", "--function", "one")
-        again = {one["request_id"]: one["new_request_id"] for one in redriven}
+        again = {invocation["request_id"]: invocation["new_request_id"] for invocation in redriven}
 
         assert (first["count"], first["refused"], first["next_marker"], list(sent)) == (4, [], c, [c, b, a])
         assert (rest["count"], rest["next_marker"]) == (2, "")
-        assert (list(again), {one: again[one] for one in sent}) == ([sent[a], sent[b], sent[c], c, b, a], sent)
+        assert (list(again), {request_id: again[request_id] for request_id in sent}) == (
+            [sent[a], sent[b], sent[c], c, b, a],
+            sent,
+        )
         assert limited == [{"request_id": sent[a], "new_request_id": again[sent[a]]}]
-        assert {engine.record("one", again[sent[one]], wait=30)["status"] for one in sent} == {"SUCCESS"}
+        assert {engine.record("one", again[sent[request_id]], wait=30)["status"] for request_id in sent} == {"SUCCESS"}
         assert len(rows(engine.data, "SELECT key FROM invocation")) == 10
 
 

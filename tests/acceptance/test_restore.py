@@ -61,9 +61,9 @@ def change(folder: Path, *statements: str) -> None:
 
 def problems(folder: Path) -> list[Any]:
     run = functiond_here("verify", folder, "--json")
-    found: list[Any] = json.loads(run.stdout)["problems"]
-    assert (run.returncode, run.stderr) == (1 if found else 0, "")
-    return found
+    entries: list[Any] = json.loads(run.stdout)["problems"]
+    assert (run.returncode, run.stderr) == (1 if entries else 0, "")
+    return entries
 
 
 def test_a_restored_directory_finds_all_request_ids_and_goes_on(
@@ -77,13 +77,16 @@ def test_a_restored_directory_finds_all_request_ids_and_goes_on(
     assert "Two copies must not both accept work" in done.stdout
     assert problems(tmp_path / "data") == []
     with engine_on(tmp_path / "data") as engine:
-        states = {one: engine.record(name, one)["status"] for one, name in zip(ids, ("echo", "zipped"), strict=True)}
+        states = {
+            request_id: engine.record(name, request_id)["status"]
+            for request_id, name in zip(ids, ("echo", "zipped"), strict=True)
+        }
         assert states == ids
         new = engine.accepted("zipped", {"n": 2})
         assert engine.record("zipped", new, wait=30)["result"] == '{"n": 2}'
         assert new[-12:] == next(iter(ids))[-12:]  # the same journal
         triggers = engine.ask("GET", f"/v2/{PROJECT}/fgs/triggers/echo").json
-        assert [one["event_data"]["name"] for one in triggers] == ["tick"]
+        assert [trigger["event_data"]["name"] for trigger in triggers] == ["tick"]
         in_use = functiond_here("verify", tmp_path / "data")
         assert (in_use.returncode, f"in use by process {engine.pid}" in in_use.stderr) == (2, True)
 
@@ -166,7 +169,7 @@ def test_a_restore_goes_to_an_empty_directory_only(backup: tuple[Path, dict[str,
     absent = functiond_here("restore", tmp_path / "none", "--data-dir", tmp_path / "other")
     no_backup = functiond_here("restore", data, "--data-dir", tmp_path / "other")
 
-    assert [one.returncode for one in (refused, inside, absent, no_backup)] == [1] * 4
+    assert [run.returncode for run in (refused, inside, absent, no_backup)] == [1] * 4
     assert "name an empty data directory" in refused.stderr
     assert "must be outside the backup" in inside.stderr
     assert "name a backup that `functiond backup` has made" in absent.stderr
@@ -194,7 +197,7 @@ def test_a_backup_that_is_not_whole_is_not_restored(part: str, copy: Path, tmp_p
     assert not (tmp_path / "data").exists()
     if part == "package":
         forced = functiond_here("restore", copy, "--data-dir", tmp_path / "data", "--force")
-        assert (forced.returncode, {one["part"] for one in problems(tmp_path / "data")}) == (0, {"code"})
+        assert (forced.returncode, {problem["part"] for problem in problems(tmp_path / "data")}) == (0, {"code"})
 
 
 @pytest.mark.parametrize("part", ["backup.json", "journal.db", "code", "code/*.package", "code/*/index.py", "keys"])
@@ -206,11 +209,11 @@ def test_nothing_is_restored_through_a_link_and_verify_names_it(part: str, copy:
     link.rename(tmp_path / "elsewhere")
     link.symlink_to(tmp_path / "elsewhere")
 
-    [found] = verify(copy)
+    [problem] = verify(copy)
     for force in (False, True):
         with pytest.raises(BackupUnusable, match=f"{link} is neither file nor folder"):
             restore(copy, tmp_path / "data", force=force)
-    assert (found.part, f"{link} is neither file nor folder" in found.problem) == ("backup", True)
+    assert (problem.part, f"{link} is neither file nor folder" in problem.problem) == ("backup", True)
     assert not (tmp_path / "data").exists()
 
 
@@ -221,7 +224,7 @@ def test_a_backup_whose_packages_are_paths_creates_nothing_elsewhere(name: str, 
     (copy / "code" / f"{name}.package").touch()
     before = sorted(tmp_path.rglob("*"))
 
-    assert [one for one in verify(copy) if "which is no SHA-256" in one.problem]
+    assert [problem for problem in verify(copy) if "which is no SHA-256" in problem.problem]
     with pytest.raises(DataDirectoryUnusable):
         restore(copy, tmp_path / "data", force=True)
     assert sorted(tmp_path.rglob("*")) == before
@@ -257,19 +260,19 @@ def test_verify_finds_each_kind_of_problem_and_names_the_next_step(copy: Path) -
     (zip_in(copy)).unlink()
     [source] = [file for file in (copy / "code").glob("*/index.py") if not (file.parent / "inner.py").exists()]
     source.write_text("raise SystemExit")
-    found = {(one["part"], one["problem"].split(":")[0][:30]) for one in problems(copy)}
+    pairs = {(problem["part"], problem["problem"].split(":")[0][:30]) for problem in problems(copy)}
     told = functiond_here("verify", copy)
 
     parts = ["backup", "backup", "backup", "code", "code", "cursor", "invocation", "payload", "tally"]
-    assert sorted(part for part, _ in found) == parts
+    assert sorted(part for part, _ in pairs) == parts
     assert told.returncode == 1
     assert f"payload: the payload of the unfinished invocation {key} is missing" in told.stdout
     assert "index.py differs from the source received" in told.stdout
     assert f"backup: {source.relative_to(copy)} differs from its SHA-256 in backup.json" in told.stdout
     assert "backup: journal.db differs from its SHA-256 in backup.json" in told.stdout
     assert "the counter of ended invocations says 8 rows" in told.stdout
-    assert told.stdout.count("\n  ") == len(found)
-    assert told.stdout.count("functiond restore") + told.stdout.count("use another backup") == len(found)
+    assert told.stdout.count("\n  ") == len(pairs)
+    assert told.stdout.count("functiond restore") + told.stdout.count("use another backup") == len(pairs)
 
 
 def test_verify_finds_bytes_that_changed_in_payloads_and_results(copy: Path) -> None:
@@ -280,7 +283,7 @@ def test_verify_finds_bytes_that_changed_in_payloads_and_results(copy: Path) -> 
         f"UPDATE result SET body = x'7b226e223a20397d' WHERE key = {key}",
     )
 
-    assert [(one["part"], one["problem"]) for one in problems(copy)] == [
+    assert [(problem["part"], problem["problem"]) for problem in problems(copy)] == [
         ("backup", "journal.db differs from its SHA-256 in backup.json"),
         ("payload", f"the payload of the invocation {key} differs from its checksum"),
         ("result", f"the result or log of the invocation {key} differs from its checksum"),
@@ -289,16 +292,16 @@ def test_verify_finds_bytes_that_changed_in_payloads_and_results(copy: Path) -> 
 
 def test_verify_survives_damaged_pages_and_files_of_other_programs(copy: Path, tmp_path: Path) -> None:
     overwrite(copy / "journal.db")
-    assert {one["part"] for one in problems(copy)} & {"journal", "catalog"}
+    assert {problem["part"] for problem in problems(copy)} & {"journal", "catalog"}
     (copy / "journal.db").write_text("no database")
-    assert "journal" in {one["part"] for one in problems(copy)}
+    assert "journal" in {problem["part"] for problem in problems(copy)}
     other = functiond_here("verify", tmp_path)
     assert (other.returncode, "has no journal.db" in other.stderr) == (2, True)
 
 
 def zip_in(folder: Path) -> Path:
-    [found] = [file for file in (folder / "code").glob("*.package") if file.read_bytes().startswith(b"PK")]
-    return found
+    [package] = [file for file in (folder / "code").glob("*.package") if file.read_bytes().startswith(b"PK")]
+    return package
 
 
 def overwrite(file: Path) -> None:

@@ -240,7 +240,7 @@ def test_a_cancelled_invocation_fails_with_4208_and_owes_nothing_in_each_state(t
             engine.create(name, source, timeout=900)
             engine.configure(name, max_async_retry_attempts=2, destination_config=both)
         retrying = engine.accepted("fail")
-        until(lambda: (found := engine.record("fail", retrying))["status"] == "WAIT" and found["attempts"])
+        until(lambda: (record := engine.record("fail", retrying))["status"] == "WAIT" and record["attempts"])
         running = engine.accepted("sleep")
         until(lambda: engine.record("sleep", running)["status"] == "RUNNING")
         waiting, delayed = engine.accepted("sleep"), engine.accepted("sleep", X_Functiond_Delay="600")

@@ -169,7 +169,7 @@ def test_a_secret_key_signs_in_to_the_console_behind_https(site: Site) -> None:
 
 
 def test_nginx_waits_longer_than_synchronous_calls_take() -> None:
-    found = re.search(r"proxy_read_timeout (\d+)s;", block(DOCS / "security.md", "nginx", "proxy_pass"))
+    match = re.search(r"proxy_read_timeout (\d+)s;", block(DOCS / "security.md", "nginx", "proxy_pass"))
 
-    assert found
-    assert int(found[1]) > Settings().http.sync_timeout
+    assert match
+    assert int(match[1]) > Settings().http.sync_timeout

@@ -22,9 +22,9 @@ SOURCE = "def handler(event, context):\n    print('x' * 9000)\n    return 1\n"
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
     program("gcc")
-    found = Recorder(tmp_path, tmp_path / "data", record=False)
-    yield found
-    found.close()
+    made = Recorder(tmp_path, tmp_path / "data", record=False)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_file_system_that_turns_read_only_loses_no_promise(tmp_path: Path) -> 
         disk.unmount()
         disk.mount()
         engine.start()
-        states = [engine.record("one", one, wait=30)["status"] for one in accepted[:-1]]
+        states = [engine.record("one", request_id, wait=30)["status"] for request_id in accepted[:-1]]
         assert states == ["SUCCESS"] * 3
         assert engine.record("one", accepted[-1])["status"] == "WAIT"
         assert engine.record("one", engine.accepted("one"), wait=30)["status"] == "SUCCESS"

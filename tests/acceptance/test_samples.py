@@ -20,7 +20,7 @@ STORED = "SELECT count(*) FROM plugin_row WHERE plugin = 'functiond.samples'"
 
 def run(engine: EngineProcess, count: int) -> None:
     ids = [engine.accepted("hello") for _ in range(count)]
-    assert [engine.record("hello", one, wait=30)["status"] for one in ids] == ["SUCCESS"] * count
+    assert [engine.record("hello", request_id, wait=30)["status"] for request_id in ids] == ["SUCCESS"] * count
 
 
 @pytest.fixture

@@ -32,7 +32,9 @@ BOUNDS = settings(
     suppress_health_check=list(HealthCheck),
 )
 #: Operations with parameters; health and metrics have none. Backups copy the storage at length.
-NAMES = [one.name for one in OPERATIONS if one.path.startswith("/v2/") and one.name != "CreateBackup"]
+NAMES = [
+    operation.name for operation in OPERATIONS if operation.path.startswith("/v2/") and operation.name != "CreateBackup"
+]
 TOKEN = "a-token-of-this-project"
 
 
@@ -71,7 +73,7 @@ def test_whatever_is_asked_the_answer_is_as_promised(name: str, mode: Generation
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [one.name for one in OPERATIONS if "{function_urn}" in one.path])
+@pytest.mark.parametrize("name", [operation.name for operation in OPERATIONS if "{function_urn}" in operation.path])
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_what_is_asked_of_a_function_is_answered_as_promised(
     name: str, mode: GenerationMode, document: Any, port: int
@@ -125,7 +127,9 @@ def test_what_plugins_serve_is_answered_as_promised_too(service: str, mode: Gene
 
 
 def operation_ids(document: Any) -> list[str]:
-    return [one["operationId"] for methods in document.raw_schema["paths"].values() for one in methods.values()]
+    return [
+        operation["operationId"] for methods in document.raw_schema["paths"].values() for operation in methods.values()
+    ]
 
 
 def promises_of(name: str) -> list[Any]:

@@ -52,12 +52,12 @@ def texts(client: Any, name: str, part: str = "shardId-0000000000", **cursor: st
     """Return the data of all records from the cursor on, read in pages of 1024 bytes."""
     asked = cursor or {"cursor_type": "TRIM_HORIZON"}
     place = ask(client, "ShowCursor", stream_name=name, partition_id=part, **asked).partition_cursor
-    found = list[str]()
+    records = list[str]()
     while True:
         page = ask(client, "ConsumeRecords", partition_cursor=place, max_fetch_bytes=1024)
         if not page.records:
-            return found
-        found += [base64.b64decode(record.data).decode() for record in page.records]
+            return records
+        records += [base64.b64decode(record.data).decode() for record in page.records]
         place = page.next_partition_cursor
 
 

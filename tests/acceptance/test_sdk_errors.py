@@ -64,11 +64,15 @@ BODIES: dict[str, object] = {
     "UpdateTrigger": {"trigger_status": "ACTIVE"},
     "UpdateVersionAlias": {"version": "latest"},
 }
-NAMES = [one.name for one in OPERATIONS if not one.own]
-OF_FUNCTIONS = [one.name for one in OPERATIONS if not one.own and "{function_urn}" in one.path]
+NAMES = [operation.name for operation in OPERATIONS if not operation.own]
+OF_FUNCTIONS = [operation.name for operation in OPERATIONS if not operation.own and "{function_urn}" in operation.path]
 #: Invocations accept any body; a change of an alias first looks up the alias.
 ANY_BODY = ("InvokeFunction", "AsyncInvokeFunction", "UpdateVersionAlias")
-WITH_BODY = [one.name for one in OPERATIONS if not one.own and one.body is not None and one.name not in ANY_BODY]
+WITH_BODY = [
+    operation.name
+    for operation in OPERATIONS
+    if not operation.own and operation.body is not None and operation.name not in ANY_BODY
+]
 
 pytestmark = SDK_WARNINGS
 
@@ -86,7 +90,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     settings |= {"FUNCTIOND_AUTH__FAILURES": "10000"}
     with sdk_home(folder), engine_on(folder / "data", **settings) as engine, ExitStack() as stack:
         keys = (("AK1", SECRET), ("AK1", "wrong" + SECRET), ("AK2", SECRET))
-        client, stranger, neighbour = (sdk_client(engine.port, stack, *one, project=PROJECT) for one in keys)
+        client, stranger, neighbour = (sdk_client(engine.port, stack, *key, project=PROJECT) for key in keys)
         here = Platform(client=client, stranger=stranger, neighbour=neighbour)
         ask(here.client, "CreateFunction", body=HELLO)
         yield here

@@ -50,9 +50,9 @@ def listen(service: Guarded, name: str, group: str, stream: str) -> None:
 def heard(service: Guarded, name: str) -> list[str]:
     """Return the LTS events with which a function has run to its end, oldest first."""
     path = f"fgs/functions/{urn_of(name)}/async-invocations"
-    found = ask(service, "GET", f"{path}?status=SUCCESS").json["invocations"]
-    whole = [ask(service, "GET", f"{path}/{one['request_id']}").json for one in reversed(found)]
-    return messages([json.loads(one["payload"]) for one in whole if one["source"] == "LTS"])
+    invocations = ask(service, "GET", f"{path}?status=SUCCESS").json["invocations"]
+    whole = [ask(service, "GET", f"{path}/{invocation['request_id']}").json for invocation in reversed(invocations)]
+    return messages([json.loads(record["payload"]) for record in whole if record["source"] == "LTS"])
 
 
 call = partial(send, models=lts)
@@ -77,9 +77,9 @@ def test_the_sdk_makes_lists_changes_and_deletes_groups_and_streams(service: Gua
     call(client, "DeleteLogGroup", log_group_id=group)
 
     assert changed.ttl_in_days == 9
-    assert group in [one.log_group_id for one in groups]
-    assert [(one.log_stream_id, one.log_stream_name, one.ttl_in_days) for one in streams] == [(stream, "web", 9)]
-    assert [(one.log_group_id, one.log_stream_id) for one in found] == [(group, stream)]
+    assert group in [item.log_group_id for item in groups]
+    assert [(item.log_stream_id, item.log_stream_name, item.ttl_in_days) for item in streams] == [(stream, "web", 9)]
+    assert [(item.log_group_id, item.log_stream_id) for item in found] == [(group, stream)]
     with refused(400, "LTS.0201"):
         call(client, "ListLogStream", log_group_id=group)
 

@@ -60,8 +60,8 @@ def test_a_dependency_has_versions_that_are_listed_and_shown(platform: Platform)
 
     assert (first.version, second.version, second.dep_id) == (1, 2, first.dep_id)
     assert (second.etag, second.size) == (hashlib.md5(package).hexdigest(), len(package))
-    assert [(one.name, one.version) for one in listed.dependencies] == [("layered", 2)]
-    assert ([one.version for one in versions.dependencies], versions.count, versions.next_marker) == ([2], 2, 1)
+    assert [(dependency.name, dependency.version) for dependency in listed.dependencies] == [("layered", 2)]
+    assert ([version.version for version in versions.dependencies], versions.count, versions.next_marker) == ([2], 2, 1)
     assert (shown.id, shown.description, shown.owner) == (first.id, "one", PROJECT)
     assert ask(platform, "ListDependencies", ispublic="true").count == 0
 
@@ -127,7 +127,7 @@ def test_functions_are_found_by_their_tags(platform: Platform) -> None:
     named = find("filter", matches=items({"resource_name": "red"}), limit="1", offset="1")
 
     assert {item.key: item.values for item in project.tags}["colour"] == ["blue", "red"]
-    assert ([one.resource_name for one in named.resources], named.total_count) == (["red2"], 2)
+    assert ([resource.resource_name for resource in named.resources], named.total_count) == (["red2"], 2)
     assert named.resources[0].resource_detail.detail_id == urn_of("red2")
     assert find("count", without_any_tag=True).resources == []
 
@@ -183,7 +183,7 @@ def test_reserved_instances_are_listed_with_their_tactics(platform: Platform) ->
     (config,) = ask(platform, "ListReservedInstanceConfigs", "held").reserved_instances
     reserve(platform, "held", 0)
 
-    assert [(one.func_urn, one.count) for one in listed.reservedinstances] == [(urn_of("held"), 1)]
+    assert [(reserved.func_urn, reserved.count) for reserved in listed.reservedinstances] == [(urn_of("held"), 1)]
     assert (listed.count, listed.page_info.current_count, listed.page_info.next_marker) == (1, 1, 1)
     assert (config.qualifier_type, config.qualifier_name, config.min_count) == ("version", "latest", 1)
     assert (config.idle_mode, config.tactics_config.cron_configs[0].cron) == (True, "0 0 12 * * ?")
@@ -205,7 +205,7 @@ def test_what_a_function_did_is_counted(platform: Platform) -> None:
     assert sum(point.value for point in series.function_error_count if point.value > 0) == 1
     assert (len(series.duration), series.count[0].value, series.system_error_count[0].value) == (5, -1, -1)
     assert sum(point.value for point in report.fail_count if point.value > 0) == 1
-    assert {one.key: one.value for one in worst.values}[urn_of("counted", "")] == 1
+    assert {entry.key: entry.value for entry in worst.values}[urn_of("counted", "")] == 1
     assert (long_ago.values, long_ago.count) == ([], 0)
     assert len(instances.instance_num) == len(instances.reserved_instance_num) == 60
 

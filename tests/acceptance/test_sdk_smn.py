@@ -68,7 +68,7 @@ def test_what_the_sdk_published_runs_once_after_the_engine_was_killed(service: G
     publish(service.client(), urn, "the next")
 
     assert told["subscription_status"] == "Confirmed"
-    assert len({one.message_id for one in published} | {one.request_id for one in published}) == 40
+    assert len({reply.message_id for reply in published} | {reply.request_id for reply in published}) == 40
     assert sorted(noted) == sorted(f"message {number}" for number in range(20))
     assert lines(path, 21)[-1] == "the next"
 
@@ -80,14 +80,14 @@ def test_the_sdk_lists_shows_renames_and_deletes_topics(service: Guarded) -> Non
     ask(client, "UpdateTopic", topic_urn=urns[0], display_name="renamed")
     shown = ask(client, "ListTopicDetails", topic_urn=urns[0])
     page = ask(client, "ListTopics", offset=1, limit=1)
-    found = ask(client, "ListTopics", fuzzy_display_name="name")
+    topics = ask(client, "ListTopics", fuzzy_display_name="name")
     ask(client, "DeleteTopic", topic_urn=urns[1])
     subscriptions = ask(client, "ListSubscriptionsByTopic", topic_urn=urns[0])
 
     assert urns == [f"urn:smn:{REGION}:{PROJECT}:{name}" for name in ("a", "b", "c")]
     assert (again, shown.name, shown.display_name, shown.topic_urn) == (urns[0], "a", "renamed", urns[0])
     assert (page.topic_count, [topic.name for topic in page.topics]) == (3, ["b"])
-    assert ([topic.name for topic in found.topics], subscriptions.subscription_count) == (["a"], 0)
+    assert ([topic.name for topic in topics.topics], subscriptions.subscription_count) == (["a"], 0)
     with refused(404, "SMN.0006"):
         publish(client, urns[1], "x")
     with refused(400, "SMN.0011"):

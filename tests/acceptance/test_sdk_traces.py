@@ -25,8 +25,8 @@ def runs(platform: Platform, name: str, trigger: Any) -> None:
 
 def first_record(platform: Platform, name: str) -> Any:
     """Wait for the end of the function's first invocation and return its record."""
-    found = until(lambda: ask(platform, "ListAsyncInvocations", name).invocations)
-    return ended(platform, name, found[0].request_id)
+    invocations = until(lambda: ask(platform, "ListAsyncInvocations", name).invocations)
+    return ended(platform, name, invocations[0].request_id)
 
 
 def test_what_the_sdk_does_calls_a_function_that_audits(platform: Platform) -> None:

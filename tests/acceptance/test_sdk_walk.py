@@ -41,7 +41,11 @@ def test_every_operation_is_answered_with_its_documented_status(platform: Platfo
     count(do)
     unmake(do)
 
-    assert done == {one.name: one.status for one in OPERATIONS if not one.own and one.name not in NEVER}
+    assert done == {
+        operation.name: operation.status
+        for operation in OPERATIONS
+        if not operation.own and operation.name not in NEVER
+    }
 
 
 def delayed(platform: Platform) -> str:

@@ -63,9 +63,9 @@ class Manager:
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    found = Manager(tmp_path)
-    yield found
-    found.socket.close()
+    made = Manager(tmp_path)
+    yield made
+    made.socket.close()
 
 
 def engine_under(manager: Manager, folder: Path, **settings: str) -> EngineProcess:
@@ -136,13 +136,13 @@ def test_a_held_loop_gives_no_sign_of_life(manager: Manager, tmp_path: Path) -> 
 
 
 async def test_stalled_work_gives_no_sign_of_life_and_is_told(manager: Manager) -> None:
-    found: dict[str, str] = {}
-    async with signs_of_life(ServiceManager(str(manager.path), 0.02), lambda: found):
+    stalls: dict[str, str] = {}
+    async with signs_of_life(ServiceManager(str(manager.path), 0.02), lambda: stalls):
         alive = await to_thread.run_sync(manager.next)
-        found["journal"] = "a commit has taken 31.0 s so far"
+        stalls["journal"] = "a commit has taken 31.0 s so far"
         stalled = await to_thread.run_sync(manager.until, "STATUS")
         silent = await to_thread.run_sync(manager.silent, 0.2)
-        found.clear()
+        stalls.clear()
         again = await to_thread.run_sync(manager.next)
 
     assert (alive, stalled, silent) == (
@@ -165,9 +165,9 @@ async def test_stalled_work_gives_no_sign_of_life_and_is_told(manager: Manager) 
     ],
 )
 def test_the_environment_names_the_manager(environ: dict[str, str], watchdog: float | None) -> None:
-    found = service_manager(environ)
+    named = service_manager(environ)
 
-    assert (found and found.watchdog) == watchdog
+    assert (named and named.watchdog) == watchdog
 
 
 def test_an_engine_serves_without_its_manager(tmp_path: Path) -> None:

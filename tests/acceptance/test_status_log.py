@@ -50,10 +50,10 @@ def logged(engine: EngineProcess, target: dict[str, str]) -> list[dict[str, Any]
 
 def states(engine: EngineProcess, target: dict[str, str]) -> dict[str, list[int]]:
     """Return the logged states of each invocation in their order."""
-    found: dict[str, list[int]] = {}
+    by_request: dict[str, list[int]] = {}
     for line in logged(engine, target):
-        found.setdefault(line["request_id"], []).append(line["seq_status"])
-    return found
+        by_request.setdefault(line["request_id"], []).append(line["seq_status"])
+    return by_request
 
 
 def create(engine: EngineProcess, name: str, source: str = ECHO, **settings: object) -> None:
@@ -69,7 +69,7 @@ def test_each_state_is_a_line_as_the_platform_writes_it(engine: EngineProcess) -
     request_id = engine.accepted("hello")
     engine.record("quiet", engine.accepted("quiet"), wait=30)
 
-    lines = until(lambda: (found := logged(engine, target)) and len(found) >= 3 and found)
+    lines = until(lambda: (so_far := logged(engine, target)) and len(so_far) >= 3 and so_far)
 
     order = ["function_urn", "request_id", "seq_status", "operation_timestamp", "error_code", "error_message"]
     assert [list(line) for line in lines] == [order] * 3
@@ -100,14 +100,14 @@ def test_states_are_in_the_stream_once_although_the_engine_is_killed(tmp_path: P
         assert engine.record("held", held_one, wait=30)["status"] == "SUCCESS"
         until(lambda: rows(engine.data, "SELECT count(*) FROM status_log") == [(0,)])
 
-        found = states(engine, target)
+        by_request = states(engine, target)
 
-        assert {*found} == {*sent, held_one}
-        for request_id, seen in found.items():
+        assert {*by_request} == {*sent, held_one}
+        for request_id, seen in by_request.items():
             attempts, end = seen[:-1], seen[-1]
             assert attempts == [WAIT, RUNNING] * (len(attempts) // 2), (request_id, seen)
             assert end == SUCCESS
-        assert len(found[held_one]) > 3  # returned to WAIT by a crash
+        assert len(by_request[held_one]) > 3  # returned to WAIT by a crash
 
 
 def test_a_deleted_stream_is_created_again_at_the_next_line(engine: EngineProcess) -> None:
@@ -157,7 +157,7 @@ def test_lines_are_found_by_text_and_time_a_page_at_a_time(engine: EngineProcess
     newest = search(engine, target, is_desc=True)
     last_four = search(engine, target, is_desc=True, limit=4)
     rest = search(engine, target, is_desc=True, line_num=last_four["next_line_num"])
-    one = search(engine, target, keywords=sent[2])
+    single = search(engine, target, keywords=sent[2])
     none = search(engine, target, end_time=1000)
 
     assert paged == everything
@@ -165,7 +165,7 @@ def test_lines_are_found_by_text_and_time_a_page_at_a_time(engine: EngineProcess
     assert [line["content"] for line in newest["logs"]] == everything[::-1]
     assert not last_four["isQueryComplete"]
     assert [line["content"] for line in last_four["logs"] + rest["logs"]] == everything[::-1]
-    assert [json.loads(line["content"])["seq_status"] for line in one["logs"]] == [WAIT, RUNNING, SUCCESS]
+    assert [json.loads(line["content"])["seq_status"] for line in single["logs"]] == [WAIT, RUNNING, SUCCESS]
     assert none["logs"] == []
 
 

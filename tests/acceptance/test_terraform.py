@@ -155,8 +155,8 @@ def test_tags_are_shown_sorted_by_key_whatever_their_order(engine: EngineProcess
     listed = engine.ask("GET", f"/v2/{PROJECT}/functions/{urn}/tags").json["tags"]
     filtered = found(engine, tags=[{"key": "alpha", "values": ["2"]}])["resources"]
 
-    assert [tuple(one.values()) for one in listed] == [("alpha", "2"), ("foo", "bar"), ("key", "value"), ("zone", "1")]
-    assert [one["tags"] for one in filtered] == [listed]
+    assert [tuple(tag.values()) for tag in listed] == [("alpha", "2"), ("foo", "bar"), ("key", "value"), ("zone", "1")]
+    assert [resource["tags"] for resource in filtered] == [listed]
 
 
 def test_the_filter_returns_the_urn_by_which_the_provider_knows_a_function(engine: EngineProcess) -> None:
@@ -190,8 +190,8 @@ def test_a_test_event_has_no_time_of_change_until_it_is_changed(engine: EnginePr
 
     assert (made.status, listed["count"], changed.status, deleted.status) == (200, 1, 200, 204)
     assert after[0]["content"] == encoded("[]")
-    assert ["last_modified" in one for one in before] == [False, False]
-    assert [one["last_modified"] > 1e9 for one in after] == [True, True]
+    assert ["last_modified" in entry for entry in before] == [False, False]
+    assert [entry["last_modified"] > 1e9 for entry in after] == [True, True]
     assert engine.ask("GET", event).status == 404
 
 
@@ -201,25 +201,27 @@ def test_a_test_event_has_no_time_of_change_until_it_is_changed(engine: EnginePr
 def test_runtimes_are_listed_and_each_of_them_can_be_used(engine: EngineProcess) -> None:
     listed = engine.ask("GET", f"/v2/{PROJECT}/fgs/runtimetypes")
 
-    names = [one["type"] for one in listed.json]
+    names = [runtime["type"] for runtime in listed.json]
     assert listed.status == 200
-    assert all(one.keys() == {"type", "display_name"} and one["display_name"] for one in listed.json)
+    assert all(runtime.keys() == {"type", "display_name"} and runtime["display_name"] for runtime in listed.json)
     assert {"Python2.7", "Python3.10", "Custom", "http"} <= set(names)
     assert ("Node.js18.15" in names) == (shutil.which("node") is not None)
     made = [create(engine, f"of-{number}", runtime=name) for number, name in enumerate(names)]
-    assert [one["runtime"] for one in made] == names
+    assert [created["runtime"] for created in made] == names
 
 
 def test_interpreters_are_listed_with_what_packages_must_fit(engine: EngineProcess) -> None:
     everything = engine.ask("GET", f"/v2/{PROJECT}/fgs/interpreters").json
-    one = engine.ask("GET", f"/v2/{PROJECT}/fgs/interpreters?runtime=Python2.7").json
+    interpreter = engine.ask("GET", f"/v2/{PROJECT}/fgs/interpreters?runtime=Python2.7").json
     unknown = engine.ask("GET", f"/v2/{PROJECT}/fgs/interpreters?runtime=Cobol")
 
-    own = [found for found in everything if found["runtime"] == "Python{}.{}".format(*sys.version_info)]
-    assert [found["version"] for found in own] == [platform.python_version()]
+    own = [
+        interpreter for interpreter in everything if interpreter["runtime"] == "Python{}.{}".format(*sys.version_info)
+    ]
+    assert [interpreter["version"] for interpreter in own] == [platform.python_version()]
     assert own[0]["machine"] == platform.machine()
-    assert [(found["runtime"], found["language"]) for found in one] == [("Python2.7", "python")]
-    assert one[0]["version"] in {found["version"] for found in everything}
+    assert [(found["runtime"], found["language"]) for found in interpreter] == [("Python2.7", "python")]
+    assert interpreter[0]["version"] in {found["version"] for found in everything}
     assert engine.ask("GET", f"/v2/{PROJECT}/fgs/interpreters?runtime=http").json == [{**own[0], "runtime": "http"}]
     assert (unknown.status, unknown.json["error_code"]) == (400, "FSS.1005")
 
@@ -245,13 +247,13 @@ def test_quotas_are_of_the_own_project(engine: EngineProcess) -> None:
     shown = [
         engine.ask("GET", f"/v2/{project}/fgs/quotas").json["quotas"]["resources"] for project in (PROJECT, "other")
     ]
-    own, others = ({one["type"]: one for one in resources} for resources in shown)
+    own, others = ({resource["type"]: resource for resource in resources} for resources in shown)
 
     assert own["fgs_on_demand_instance_limit"]["used"] >= 1
     assert own["fgs_func_num"]["used"] >= 1
     assert (own["fgs_func_num"]["quota"], own["fgs_func_code_size"]["unit"]) == (400, "MB")
     assert own["fgs_func_code_size"]["used"] >= 1
-    assert {one["used"] for one in others.values()} == {0}
+    assert {other["used"] for other in others.values()} == {0}
 
 
 def test_what_is_deleted_is_answered_by_204_without_a_body(engine: EngineProcess) -> None:
@@ -274,8 +276,8 @@ def test_what_is_deleted_is_answered_by_204_without_a_body(engine: EngineProcess
         engine.ask("DELETE", f"{BASE}/{urn.removesuffix(':latest')}"),
     ]
 
-    assert [(one.status, one.body) for one in deleted] == [(204, b"")] * len(deleted)
-    assert [one.headers.get("content-length") for one in deleted] == [None] * len(deleted)
+    assert [(reply.status, reply.body) for reply in deleted] == [(204, b"")] * len(deleted)
+    assert [reply.headers.get("content-length") for reply in deleted] == [None] * len(deleted)
 
 
 # --- triggers ---
@@ -319,7 +321,7 @@ def test_the_life_of_a_trigger_in_the_older_resource(engine: EngineProcess, trig
     deleted = engine.ask("DELETE", f"{TRIGGERS}/TIMER/{created.json['trigger_id']}")
 
     assert (created.status, deleted.status, engine.ask("GET", TRIGGERS).json) == (201, 204, [])
-    assert [(one["trigger_status"], one["event_data"]) for one in (*first, *second)] == [
+    assert [(item["trigger_status"], item["event_data"]) for item in (*first, *second)] == [
         ("ACTIVE", data),
         ("DISABLED", data),
     ]
@@ -328,7 +330,7 @@ def test_the_life_of_a_trigger_in_the_older_resource(engine: EngineProcess, trig
 def test_the_data_in_the_example_of_the_documents_is_accepted_and_shown_unchanged(
     engine: EngineProcess, triggers: None
 ) -> None:
-    text = "\n".join(one.text for one in blocks(DOCS / "terraform.md", "hcl"))
+    text = "\n".join(block.text for block in blocks(DOCS / "terraform.md", "hcl"))
     resources = re.findall(r'type +?= "(\w+)"\n +event_data = jsonencode\((\{.*?\n  \})\)', text, re.DOTALL)
     params = re.findall(r'destination = "(\w+)"\n +param +?= jsonencode\((\{.*?\})\)', text)
     created = [trigger(engine, kind, json.loads(data)) for kind, data in resources]
@@ -339,5 +341,5 @@ def test_the_data_in_the_example_of_the_documents_is_accepted_and_shown_unchange
     put = engine.ask("PUT", f"{BASE}/{urn_of('hello')}/async-invoke-config", {"destination_config": settings})
 
     assert [kind for kind, _ in resources] == ["TIMER", "APIG"]
-    assert [one.json["event_data"] for one in created] == [json.loads(data) for _, data in resources]
+    assert [reply.json["event_data"] for reply in created] == [json.loads(data) for _, data in resources]
     assert (put.status, put.json["destination_config"]) == (200, settings)

@@ -97,6 +97,6 @@ def test_more_dependencies_and_versions_than_a_page_holds(provider: Provider) ->
     versions = provider.pages(f"{ROOT}/{ids[0]}/version")
 
     assert [len(page) for page in pages] == [2, 1]
-    assert [one["id"] for page in pages for one in page] == ids
-    assert [[one["version"] for one in page] for page in versions] == [[3, 2], [1]]
+    assert [dependency["id"] for page in pages for dependency in page] == ids
+    assert [[version["version"] for version in page] for page in versions] == [[3, 2], [1]]
     assert (last["dep_id"], last["version"]) == (ids[0], 3)

@@ -154,7 +154,7 @@ def test_bad_attributes_and_tags_of_a_topic_change_nothing(engine: EngineProcess
 
 def groups(engine: EngineProcess) -> dict[str, Any]:
     """Return the log groups by id, from the list in which the provider finds one."""
-    return {one["log_group_id"]: one for one in engine.ask("GET", GROUPS).json["log_groups"]}
+    return {log_group["log_group_id"]: log_group for log_group in engine.ask("GET", GROUPS).json["log_groups"]}
 
 
 def change_log_tags(engine: EngineProcess, kind: str, resource: str, action: str, **tags: str) -> Reply:
@@ -185,7 +185,10 @@ def test_the_life_of_a_log_group_and_a_stream(engine: EngineProcess) -> None:
     assert [reply.status for reply in replies] == [200, 200, 200, 200, 200, 200, 204, 204]
     assert first["tag"] == {"_sys_enterprise_project_id": "ep-1", "foo": "bar", "key": "value"}
     assert second == {**first, "ttl_in_days": 9, "tag": {"_sys_enterprise_project_id": "ep-1", "foo": "changed"}}
-    assert [(one["tag"], one["ttl_in_days"]) for one in (tagged, untagged)] == [({"side": "front"}, 3), ({}, 9)]
+    assert [(log_group["tag"], log_group["ttl_in_days"]) for log_group in (tagged, untagged)] == [
+        ({"side": "front"}, 3),
+        ({}, 9),
+    ]
     assert group not in groups(engine)
 
 
@@ -215,8 +218,8 @@ def test_tags_of_a_group_may_apply_to_its_streams_too(engine: EngineProcess) -> 
     engine.ask("POST", f"/v1/{PROJECT}/groups/{group}/tags/action", {"action": "create", "tags": tags})
 
     [stream] = engine.ask("GET", f"{GROUPS}/{group}/streams").json["log_streams"]
-    found = groups(engine)[group]
-    assert (found["tag"], stream["tag"]) == ({"a": "1", "b": "2"}, {"a": "1"})
+    shown = groups(engine)[group]
+    assert (shown["tag"], stream["tag"]) == ({"a": "1", "b": "2"}, {"a": "1"})
 
 
 def test_bad_tags_and_transfers_of_unknown_groups_change_nothing(engine: EngineProcess) -> None:
@@ -236,8 +239,8 @@ def test_bad_tags_and_transfers_of_unknown_groups_change_nothing(engine: EngineP
     codes = ["LTS.0009", "LTS.0009", "LTS.0201", "LTS.0208", "LTS.0009", "LTS.0009", "LTS.0201", "LTS.0009"]
     assert [reply.json["error_code"] for reply in refused] == codes
     assert [reply.status for reply in refused] == [400] * 7 + [404]
-    found = groups(engine)[group]
-    assert found["tag"] == {}
+    shown = groups(engine)[group]
+    assert shown["tag"] == {}
 
 
 # --- status log ---------------------------------------------------------------------------------------------
@@ -264,7 +267,7 @@ def test_the_life_of_the_status_log(engine: EngineProcess) -> None:
     assert (enabled.status, transfers.status, transfers.json) == (200, 200, {"log_transfers": []})
     assert (stream["log_stream_id"], stream["log_stream_name"]) == (target["stream_id"], target["stream_name"])
     assert (deleted.status, again.json) == (204, target)
-    assert [(one.status, one.json["error_code"]) for one in (gone, still_gone)] == [(400, "LTS.0201")] * 2
+    assert [(reply.status, reply.json["error_code"]) for reply in (gone, still_gone)] == [(400, "LTS.0201")] * 2
     assert created_again["log_stream_id"] == stream["log_stream_id"]
 
 
@@ -282,5 +285,5 @@ def test_the_status_log_exists_once_it_is_asked_for_or_a_function_enables_it(tmp
         assert [group["log_group_name"] for group in before] == ["functiond"]
         assert asked["log_group_name"] == target["group_name"] == "functiond-async-status"
         assert put.status == 200
-        found = engine.ask("GET", f"{GROUPS}/{target['group_id']}/streams").json["log_streams"]
-        assert [one["log_stream_id"] for one in found] == [target["stream_id"]]
+        streams = engine.ask("GET", f"{GROUPS}/{target['group_id']}/streams").json["log_streams"]
+        assert [stream["log_stream_id"] for stream in streams] == [target["stream_id"]]

@@ -19,7 +19,7 @@ EVERY_SECOND = {"name": "t", "schedule_type": "Cron", "schedule": "@every 1s"}
 def fired(engine: EngineProcess, amount: int) -> list[float]:
     """Wait for ``amount`` requests and return the due times of all."""
     payloads = until(
-        lambda: len(found := rows(engine.data, "SELECT body FROM payload ORDER BY key")) >= amount and found
+        lambda: len(bodies := rows(engine.data, "SELECT body FROM payload ORDER BY key")) >= amount and bodies
     )
     return [datetime.fromisoformat(json.loads(body)["time"]).timestamp() for [body] in payloads]
 
@@ -49,10 +49,10 @@ def test_a_timer_of_a_paused_function_goes_on_and_its_requests_run_after_the_pau
         due = fired(engine, 2)[:2]
         listed = engine.ask("GET", f"{function}/async-invocations").json["invocations"]
         assert engine.ask("POST", f"{function}/resume").status == 200
-        ended = [engine.record("hello", one["request_id"], wait=60) for one in listed]
+        ended = [engine.record("hello", invocation["request_id"], wait=60) for invocation in listed]
 
     assert len(listed) >= 2
-    assert {(one["status"], one.get("paused")) for one in listed} == {("WAIT", True)}
-    assert {(one["source"], one["status"]) for one in ended} == {("TIMER", "SUCCESS")}
-    results = sorted(datetime.fromisoformat(json.loads(one["result"])["time"]).timestamp() for one in ended)
+    assert {(invocation["status"], invocation.get("paused")) for invocation in listed} == {("WAIT", True)}
+    assert {(record["source"], record["status"]) for record in ended} == {("TIMER", "SUCCESS")}
+    results = sorted(datetime.fromisoformat(json.loads(record["result"])["time"]).timestamp() for record in ended)
     assert results[:2] == due

@@ -76,5 +76,5 @@ def test_the_trace_context_survives_a_kill_and_goes_out_with_the_outcome(tmp_pat
         assert result_of(engine, "seeing", request_id) == [TRACE, TRACE]
         tries = until(lambda: len(hook.requests) == 2 and hook.requests)
 
-    assert [one.headers[b"traceparent"].decode() for one in tries] == [TRACE, TRACE]
+    assert [request.headers[b"traceparent"].decode() for request in tries] == [TRACE, TRACE]
     assert json.loads(json.loads(tries[0].body)["response_payload"]) == [TRACE, TRACE]

@@ -51,7 +51,9 @@ class Upgraded(EngineProcess):
         if self.manifest.engine in OLDEST:
             return []
         call(self, "POST", f"{function('ordered')}/resume")
-        return [self.record("ordered", one["request_id"], wait=30) for one in invocations(self, "ordered")]
+        return [
+            self.record("ordered", invocation["request_id"], wait=30) for invocation in invocations(self, "ordered")
+        ]
 
     def read(self) -> None:
         """Read everything that the manifest has, before tests change it."""
@@ -70,15 +72,15 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_all_that_was_readable_is_unchanged(engine: Upgraded) -> None:
     earlier = engine.manifest
-    due_later = {one["delivery_id"] for one in earlier.deliveries}  # others arrive meanwhile
-    deliveries = [one for one in engine.deliveries if one["delivery_id"] in due_later]
+    due_later = {delivery["delivery_id"] for delivery in earlier.deliveries}  # others arrive meanwhile
+    deliveries = [delivery for delivery in engine.deliveries if delivery["delivery_id"] in due_later]
     states = {reply.get("status") for reply in earlier.replies.values() if isinstance(reply, dict)}
 
     change_as_the_api(earlier.replies)
     assert list(lost(earlier.replies, engine.replies)) == []
     assert list(lost(earlier.records, engine.records)) == []
-    for one in (delivery for delivery in earlier.deliveries if delivery["next_try"]):
-        del one["next_try"], one["tries"]  # the present engine may have tried it again
+    for entry in (delivery for delivery in earlier.deliveries if delivery["next_try"]):
+        del entry["next_try"], entry["tries"]  # the present engine may have tried it again
     assert list(lost(earlier.deliveries, deliveries)) == []
     assert states >= {"SUCCESS", "FAIL", "DISCARD", "WAIT"}
     assert (len(earlier.records), len(earlier.deliveries)) == (5, 2)
@@ -103,26 +105,26 @@ def move_added_fields(reply: Any) -> None:
             reply["path"] = data.pop("path")
         if "subscription_status" in data:
             reply["subscription_status"] = data.pop("subscription_status")
-    for one in [*reply.values()] if isinstance(reply, dict) else reply if isinstance(reply, list) else ():
-        move_added_fields(one)
+    for item in [*reply.values()] if isinstance(reply, dict) else reply if isinstance(reply, list) else ():
+        move_added_fields(item)
 
 
 def test_running_waiting_and_delayed_invocations_end(engine: Upgraded) -> None:
     limit(engine, "held", 1)
-    for request_id, one in engine.manifest.unended.items():
-        found = engine.record(one.function, request_id, wait=30)
-        earlier = {name: one.record[name] for name in work.FIXED}
+    for request_id, entry in engine.manifest.unended.items():
+        record = engine.record(entry.function, request_id, wait=30)
+        earlier = {name: entry.record[name] for name in work.FIXED}
 
-        assert list(lost({**earlier, **one.end}, found)) == []
-        for attempt, before in zip(found["attempts"], one.record["attempts"], strict=False):
+        assert list(lost({**earlier, **entry.end}, record)) == []
+        for attempt, before in zip(record["attempts"], entry.record["attempts"], strict=False):
             assert {**attempt, **before} == attempt  # later versions have further fields
-        assert len(found["attempts"]) >= len(one.record["attempts"])
-        assert one.function != "echo" or json.loads(found["result"])["memory"] == 512  # chosen by the caller
+        assert len(record["attempts"]) >= len(entry.record["attempts"])
+        assert entry.function != "echo" or json.loads(record["result"])["memory"] == 512  # chosen by the caller
 
 
 def test_invocations_of_a_function_run_by_their_earlier_rank(engine: Upgraded) -> None:
     limit(engine, "held", 1)
-    held = [request_id for request_id, one in engine.manifest.unended.items() if one.function == "held"]
+    held = [request_id for request_id, entry in engine.manifest.unended.items() if entry.function == "held"]
     ends = [engine.record("held", request_id, wait=30) for request_id in held]
 
     assert [end["priority"] for end in sorted(ends, key=lambda end: end["start_time"])] == [2, 1, 0]
@@ -130,42 +132,47 @@ def test_invocations_of_a_function_run_by_their_earlier_rank(engine: Upgraded) -
 
 @pytest.mark.parametrize("engine", sorted({*archive.names()} - OLDEST), indirect=True)
 def test_a_paused_function_goes_on_in_the_order_of_its_key(engine: Upgraded) -> None:
-    before = [one for path, one in engine.manifest.replies.items() if "ordered:latest/async-invocations/" in path]
+    before = [reply for path, reply in engine.manifest.replies.items() if "ordered:latest/async-invocations/" in path]
     ends = engine.run_ordered()
 
-    assert [one["held"] for one in before if isinstance(one, dict)] == [False, True, True]
-    assert [one["status"] for one in ends] == ["SUCCESS"] * 3
-    assert all(one["end_time"] <= next_["start_time"] for one, next_ in pairwise(ends))
+    assert [reply["held"] for reply in before if isinstance(reply, dict)] == [False, True, True]
+    assert [end["status"] for end in ends] == ["SUCCESS"] * 3
+    assert all(earlier["end_time"] <= next_["start_time"] for earlier, next_ in pairwise(ends))
 
 
 def test_the_backlog_is_counted_on(engine: Upgraded) -> None:
     limit(engine, "held", 1)
     engine.run_ordered()
-    left = [one for name in ("hopeless", "crashes") for one in invocations(engine, name) if one["status"] == "WAIT"]
+    left = [
+        invocation
+        for name in ("hopeless", "crashes")
+        for invocation in invocations(engine, name)
+        if invocation["status"] == "WAIT"
+    ]
 
     until(lambda: engine.metric("functiond_backlog_invocations") == len(left))
-    until(lambda: engine.metric("functiond_backlog_bytes") == sum(len(one["payload"]) for one in left))
+    until(lambda: engine.metric("functiond_backlog_bytes") == sum(len(invocation["payload"]) for invocation in left))
     assert left != []
 
 
 def test_outcomes_arrive_once_their_destinations_are_there(engine: Upgraded) -> None:
     call(engine, "POST", f"{ROOT}/streams", {"stream_name": "late", "partition_count": 1})
     engine.create("missing", functions.PLAIN)
-    pending = {one["delivery_id"]: one["request_id"] for one in engine.manifest.deliveries}
+    pending = {delivery["delivery_id"]: delivery["request_id"] for delivery in engine.manifest.deliveries}
     redriven = call(engine, "POST", f"{FGS}/deliveries/redrive", {"delivery_ids": list(pending)})["redriven"]
     until(lambda: work.deliveries(engine) == [])
 
-    arrived = [json.loads(b64decode(one["data"])) for one in stream_records(engine, "late", sources.SHARD)]
-    arrived += [json.loads(one["payload"]) for one in invocations(engine, "missing")]
+    arrived = [json.loads(b64decode(record["data"])) for record in stream_records(engine, "late", sources.SHARD)]
+    arrived += [json.loads(invocation["payload"]) for invocation in invocations(engine, "missing")]
     [stored] = engine.objects.glob("outcomes/of/stored/*.json")
-    [expected] = [one["request_id"] for one in invocations(engine, "stored")]
+    [expected] = [invocation["request_id"] for invocation in invocations(engine, "stored")]
     assert sorted(redriven) == sorted(pending)
-    assert sorted(one["request_context"]["request_id"] for one in arrived) == sorted(pending.values())
+    assert sorted(outcome["request_context"]["request_id"] for outcome in arrived) == sorted(pending.values())
     assert json.loads(stored.read_bytes())["request_context"]["request_id"] == expected
 
 
 def test_a_retry_that_fails_is_delivered_with_its_history(engine: Upgraded) -> None:
-    [failed] = [request_id for request_id, one in engine.manifest.unended.items() if one.function == "fails"]
+    [failed] = [request_id for request_id, entry in engine.manifest.unended.items() if entry.function == "fails"]
     engine.record("fails", failed, wait=30)
     until(lambda: len(_outcomes(engine)) == 2)
 
@@ -175,8 +182,8 @@ def test_a_retry_that_fails_is_delivered_with_its_history(engine: Upgraded) -> N
 
 def _outcomes(engine: Upgraded) -> list[Any]:
     """Return the outcomes of ``fails`` that its destination received."""
-    received = [one for one in invocations(engine, "served") if one["source"] == "FunctionGraph"]
-    return [json.loads(one["payload"]) for one in received]
+    received = [invocation for invocation in invocations(engine, "served") if invocation["source"] == "FunctionGraph"]
+    return [json.loads(invocation["payload"]) for invocation in received]
 
 
 def test_idempotency_keys_return_the_earlier_ids(engine: Upgraded) -> None:
@@ -188,16 +195,16 @@ def test_idempotency_keys_return_the_earlier_ids(engine: Upgraded) -> None:
 
 
 def test_messages_received_before_call_nothing(engine: Upgraded) -> None:
-    before = [one["request_id"] for one in invocations(engine, "pushed")]
+    before = [invocation["request_id"] for invocation in invocations(engine, "pushed")]
     message_id = sources.push(engine, engine.manifest.ids)
     # Messages of GitHub are now known by their bodies: to the oldest archives, one is new.
-    repeated = [one["request_id"] for one in invocations(engine, "pushed")]
+    repeated = [invocation["request_id"] for invocation in invocations(engine, "pushed")]
     sources.push(engine, engine.manifest.ids)
 
     assert message_id == engine.manifest.ids["message"]
     assert set(before) <= set(repeated)
     assert len(repeated) == len(before) + (engine.manifest.engine in OLDEST)
-    assert [one["request_id"] for one in invocations(engine, "pushed")] == repeated
+    assert [invocation["request_id"] for invocation in invocations(engine, "pushed")] == repeated
     assert len(before) == sources.MESSAGES
 
 
@@ -206,7 +213,7 @@ def test_new_request_ids_sort_after_all_earlier_ones(engine: Upgraded) -> None:
     new = [work.send(engine, "aged", {}) for _ in range(3)]
 
     assert sorted(new) == new
-    assert min(new) > max(*engine.manifest.unended, *(one for one in earlier if one != "logs"))
+    assert min(new) > max(*engine.manifest.unended, *(key for key in earlier if key != "logs"))
 
 
 def test_triggers_continue_at_their_cursors(engine: Upgraded) -> None:
@@ -246,14 +253,14 @@ def test_a_new_function_does_not_inherit_from_a_deleted_one_of_its_name(engine: 
 
 
 def test_an_invocation_that_three_crashes_met_before_fails_at_the_next(engine: Upgraded) -> None:
-    [one] = invocations(engine, "crashes")
+    [crashed] = invocations(engine, "crashes")
     limit(engine, "crashes", 1)
     until(lambda: (1,) in rows(engine.data, "SELECT begun FROM invocation WHERE state = 2 AND deaths = 3"))
     engine.kill(children=True)
     engine.start()
-    end = engine.record("crashes", one["request_id"], wait=30)
+    end = engine.record("crashes", crashed["request_id"], wait=30)
 
-    assert (one["status"], end["status"], end["error_code"]) == ("WAIT", "FAIL", 150500)
+    assert (crashed["status"], end["status"], end["error_code"]) == ("WAIT", "FAIL", 150500)
 
 
 @pytest.mark.long

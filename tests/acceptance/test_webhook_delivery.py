@@ -24,7 +24,10 @@ def test_an_outcome_is_posted_until_it_is_taken(tmp_path: Path) -> None:
         request_id = engine.accepted("one", {"n": 1})
         tries = until(lambda: len(hook.requests) == 3 and hook.requests)
 
-    ids = {check_standard(KEY, one.headers, one.body, int(one.headers[b"webhook-timestamp"])) for one in tries}
+    ids = {
+        check_standard(KEY, request.headers, request.body, int(request.headers[b"webhook-timestamp"]))
+        for request in tries
+    }
     assert len(ids) == 1
     record = json.loads(tries[-1].body)
     assert (record["request_context"]["request_id"], record["response_payload"]) == (request_id, "2")

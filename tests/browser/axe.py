@@ -20,16 +20,16 @@ _AXE = Axe()
 def violations(page: Page) -> list[str]:
     """Return each violation of a rule of axe, tried where its result may differ, and how much too wide it is."""
     page.wait_for_load_state()  # its scripts change its layout
-    found = list(_run(page, WIDTHS[0], "light", _RULES))
-    found += _run(page, WIDTHS[0], "dark", _COLORS)
+    problems = list(_run(page, WIDTHS[0], "light", _RULES))
+    problems += _run(page, WIDTHS[0], "dark", _COLORS)
     for width in WIDTHS[1:]:
-        found += _run(page, width, "light", _LAYOUT)
+        problems += _run(page, width, "light", _LAYOUT)
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         if wider:
-            found.append(f"{page.url} at {width}: {wider} pixels wider than its window")
-    return found
+            problems.append(f"{page.url} at {width}: {wider} pixels wider than its window")
+    return problems
 
 
 def _run(page: Page, width: int, scheme: Literal["light", "dark"], options: dict[str, object]) -> Iterator[str]:
@@ -37,6 +37,6 @@ def _run(page: Page, width: int, scheme: Literal["light", "dark"], options: dict
     page.emulate_media(color_scheme=scheme)
     if not page.evaluate("'axe' in window"):
         page.evaluate(_AXE.axe_script)
-    for found in page.evaluate("options => axe.run(options)", options)["violations"]:
-        nodes = [node["html"][:200] for node in found["nodes"]]
-        yield f"{page.url} at {width} {scheme}: {found['id']}: {found['help']}: {nodes}"
+    for violation in page.evaluate("options => axe.run(options)", options)["violations"]:
+        nodes = [node["html"][:200] for node in violation["nodes"]]
+        yield f"{page.url} at {width} {scheme}: {violation['id']}: {violation['help']}: {nodes}"

@@ -101,13 +101,13 @@ def everything(engine: EngineProcess, name: str) -> list[Any]:
 
 
 def config(engine: EngineProcess, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = engine.ask("GET", of(name, "/config")).json
-    return found
+    shown: dict[str, Any] = engine.ask("GET", of(name, "/config")).json
+    return shown
 
 
 def controls(engine: EngineProcess, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = engine.ask("GET", of(name, "/controls")).json
-    return found
+    shown: dict[str, Any] = engine.ask("GET", of(name, "/controls")).json
+    return shown
 
 
 def save(page: Page, button: str = "Save") -> None:

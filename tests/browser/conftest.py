@@ -61,7 +61,7 @@ def page(context: BrowserContext) -> Iterator[Page]:
     """Open a page. After the test, fail if the page reported an error on its console, also one of the CSP."""
     page = context.new_page()
     problems: list[str] = []
-    page.on("console", lambda one: problems.append(one.text) if one.type in ("error", "warning") else None)
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     yield page
-    assert not [one for one in problems if "status of 4" not in one], problems
+    assert not [problem for problem in problems if "status of 4" not in problem], problems

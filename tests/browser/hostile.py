@@ -59,11 +59,11 @@ def fill(engine: EngineProcess) -> Mapping[str, str]:
 def _configure(engine: EngineProcess) -> None:
     nowhere = to("WEBHOOK", url=f"http://127.0.0.1:9/{'u' * 300}")
     engine.configure(NAME, max_async_retry_attempts=1, destination_config={"on_failure": nowhere})
-    one = f"{BASE}/{urn_of(NAME)}"
-    engine.ask("POST", f"{one}/versions", {"version": "v1", "description": EVIL})
-    engine.ask("POST", f"{one}/aliases", {"name": ALIAS, "version": "v1", "description": EVIL + RTL})
-    engine.ask("PUT", f"{one}/reservedinstances", {"count": 1})
-    engine.ask("POST", f"{one}/events", {"name": "e" * 25, "content": json.dumps({"said": EVIL})})
+    path = f"{BASE}/{urn_of(NAME)}"
+    engine.ask("POST", f"{path}/versions", {"version": "v1", "description": EVIL})
+    engine.ask("POST", f"{path}/aliases", {"name": ALIAS, "version": "v1", "description": EVIL + RTL})
+    engine.ask("PUT", f"{path}/reservedinstances", {"count": 1})
+    engine.ask("POST", f"{path}/events", {"name": "e" * 25, "content": json.dumps({"said": EVIL})})
     engine.ask(
         "POST", f"/v2/{PROJECT}/functions/{urn_of(NAME)}/tags/create", {"tags": [{"key": "k" * 36, "value": RTL}]}
     )

@@ -43,8 +43,8 @@ def of(name: str) -> str:
 
 
 def settings(engine: EngineProcess, name: str, version: str = "latest") -> dict[str, Any]:
-    found: dict[str, Any] = engine.ask("GET", f"{of(name)}:{version}/async-invoke-config").json
-    return found
+    shown: dict[str, Any] = engine.ask("GET", f"{of(name)}:{version}/async-invoke-config").json
+    return shown
 
 
 def save(page: Page) -> None:

@@ -43,7 +43,7 @@ def test_many_are_cancelled_then_redriven_function_by_function(
     assert violations(page) == []
     page.get_by_role("button", name="Cancel them").click()
     expect(page.get_by_role("status")).to_have_text("8 invocations cancelled.")
-    assert {engine.record(name, one)["error_code"] for name, ids in waiting.items() for one in ids} == {4208}
+    assert {engine.record(name, sent)["error_code"] for name, ids in waiting.items() for sent in ids} == {4208}
 
     page.goto(f"{HERE}/invocations?code=4208")
     page.get_by_role("link", name="Run failed again").click()

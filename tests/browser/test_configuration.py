@@ -98,9 +98,9 @@ def test_variables_are_added_renamed_and_removed(engine: EngineProcess, page: Pa
     save(page)
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
-    found = config(engine, "plain")
-    assert json.loads(found["user_data"]) == {"PEM": f"{HOSTILE}\n two "}
-    assert json.loads(found["encrypted_user_data"]) == {"SECRET": "hunter2"}
+    shown = config(engine, "plain")
+    assert json.loads(shown["user_data"]) == {"PEM": f"{HOSTILE}\n two "}
+    assert json.loads(shown["encrypted_user_data"]) == {"SECRET": "hunter2"}
     assert "hunter2" not in page.content()
 
     page.get_by_label("Name, row 1").nth(1).fill("RENAMED")
@@ -110,9 +110,9 @@ def test_variables_are_added_renamed_and_removed(engine: EngineProcess, page: Pa
     save(page)
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
-    found = config(engine, "plain")
-    assert json.loads(found["user_data"]) == {"SHOP": ""}
-    assert json.loads(found["encrypted_user_data"]) == {"RENAMED": "hunter2"}
+    shown = config(engine, "plain")
+    assert json.loads(shown["user_data"]) == {"SHOP": ""}
+    assert json.loads(shown["encrypted_user_data"]) == {"RENAMED": "hunter2"}
 
 
 def test_a_variable_that_is_typed_before_the_scripts_have_arrived_is_kept(page: Page) -> None:
@@ -158,9 +158,9 @@ def test_concurrency_and_controls_are_saved(engine: EngineProcess, page: Page) -
     page.get_by_role("button", name="Save", exact=True).first.click()
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
-    found = config(engine, "plain")
-    assert found["strategy_config"] == {"concurrency": 7, "concurrent_num": 2}
-    assert found["functiond"] == {"weight": 0.5}
+    shown = config(engine, "plain")
+    assert shown["strategy_config"] == {"concurrency": 7, "concurrent_num": 2}
+    assert shown["functiond"] == {"weight": 0.5}
 
     page.get_by_label("Instances", exact=True).select_option("unlimited")
     expect(page.get_by_label("Most instances")).to_be_hidden()
@@ -178,8 +178,8 @@ def test_concurrency_and_controls_are_saved(engine: EngineProcess, page: Page) -
     page.get_by_role("button", name="Save", exact=True).nth(1).click()
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
-    found = controls(engine, "plain")
-    assert (found["rate"], found["recycle_memory"], found["burst"]) == (2.5, 90, 1)
+    shown = controls(engine, "plain")
+    assert (shown["rate"], shown["recycle_memory"], shown["burst"]) == (2.5, 90, 1)
 
 
 def test_a_pause_has_a_reason_that_can_be_changed(engine: EngineProcess, page: Page) -> None:
@@ -208,8 +208,8 @@ def test_tags_are_replaced(engine: EngineProcess, page: Page) -> None:
     save(page)
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
-    found = engine.ask("GET", tags("plain")).json
-    assert found["tags"] == [{"key": "kept", "value": ""}, {"key": "new", "value": "1"}]
+    shown = engine.ask("GET", tags("plain")).json
+    assert shown["tags"] == [{"key": "kept", "value": ""}, {"key": "new", "value": "1"}]
 
 
 def test_forms_work_without_scripts(engine: EngineProcess, plain_page: Page) -> None:

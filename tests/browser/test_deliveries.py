@@ -67,8 +67,14 @@ def lose(engine: EngineProcess, name: str, hook: WebhookReceiver) -> None:
 
 def given_up(engine: EngineProcess, name: str = "") -> int:
     """Return the number of given-up deliveries, of one function if it is named."""
-    found = engine.ask("GET", f"{FGS}/deliveries").json["deliveries"]
-    return len([one for one in found if not name or one["func_urn"] == urn_of(name).removesuffix(":latest")])
+    deliveries = engine.ask("GET", f"{FGS}/deliveries").json["deliveries"]
+    return len(
+        [
+            delivery
+            for delivery in deliveries
+            if not name or delivery["func_urn"] == urn_of(name).removesuffix(":latest")
+        ]
+    )
 
 
 def accepted(hook: WebhookReceiver) -> int:

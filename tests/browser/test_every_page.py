@@ -41,13 +41,13 @@ def examples(engine: EngineProcess) -> Mapping[str, str]:
 
 def addresses(examples: Mapping[str, str]) -> list[str]:
     """Return the address of each page. Fails for a parameter of a path that has no example."""
-    found = []
-    for one in PAGES:
-        if one.name not in STREAMS | LEADING and not one.path.startswith(STATIC):
-            names = re.findall(r"\{([^}]+)\}", one.path)
-            assert set(names) <= set(examples), f"{one.path} needs an example in tests/browser/hostile.py"
-            found.append(re.sub(r"\{([^}]+)\}", lambda name: quote(examples[name[1]]), one.path))
-    return [*found, *VARIANTS]
+    paths = []
+    for page in PAGES:
+        if page.name not in STREAMS | LEADING and not page.path.startswith(STATIC):
+            names = re.findall(r"\{([^}]+)\}", page.path)
+            assert set(names) <= set(examples), f"{page.path} needs an example in tests/browser/hostile.py"
+            paths.append(re.sub(r"\{([^}]+)\}", lambda name: quote(examples[name[1]]), page.path))
+    return [*paths, *VARIANTS]
 
 
 @pytest.mark.parametrize("part", range(PARTS))

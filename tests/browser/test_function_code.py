@@ -75,9 +75,9 @@ def test_a_file_of_a_package_is_edited(engine: EngineProcess, page: Page) -> Non
     expect(page.get_by_role("status")).to_contain_text("Saved lib/<script>")
     expect(page.locator("#f-code")).to_have_value("one\ntwo\n")
     with zipfile.ZipFile(io.BytesIO(code_of(engine, "edited"))) as archive:
-        found = {name: archive.read(name) for name in archive.namelist()}
-    name = next(one for one in FILES if HOSTILE.replace("/", "-") in one)
-    assert found == {**FILES, name: b"one\r\ntwo\r\n"}
+        files = {name: archive.read(name) for name in archive.namelist()}
+    name = next(file for file in FILES if HOSTILE.replace("/", "-") in file)
+    assert files == {**FILES, name: b"one\r\ntwo\r\n"}
 
 
 def test_dependencies_are_chosen(engine: EngineProcess, page: Page) -> None:
@@ -90,9 +90,9 @@ def test_dependencies_are_chosen(engine: EngineProcess, page: Page) -> None:
 
     expect(page.get_by_role("status")).to_contain_text("Dependencies saved")
     expect(page.get_by_label("library")).to_be_checked()
-    assert [one["id"] for one in engine.ask("GET", f"{BASE}/{urn_of('hello')}/config").json["dependencies"]] == [
-        made["id"]
-    ]
+    assert [
+        dependency["id"] for dependency in engine.ask("GET", f"{BASE}/{urn_of('hello')}/config").json["dependencies"]
+    ] == [made["id"]]
 
 
 def test_a_package_is_uploaded_and_downloaded(engine: EngineProcess, page: Page, tmp_path: Path) -> None:

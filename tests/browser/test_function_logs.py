@@ -113,11 +113,11 @@ def test_a_hidden_log_has_no_stream_and_continues_where_it_was(
     page.get_by_role("button", name="Clear").click()
     say(engine, "seen", lines=2)
     expect(lines(page)).to_have_text(["seen 0", "seen 1"])
-    with page.expect_event("requestfailed", lambda one: "/logs/stream" in one.url):
+    with page.expect_event("requestfailed", lambda request: "/logs/stream" in request.url):
         show(page, hidden=True)
     engine.ask("POST", f"{BASE}/{urn_of('noisy')}/invocations", {"said": "meanwhile", "lines": 3})  # stored nowhere
     expect(lines(page)).to_have_count(2)
-    with page.expect_response(lambda one: "/logs/stream" in one.url):
+    with page.expect_response(lambda response: "/logs/stream" in response.url):
         show(page, hidden=False)
     say(engine, "after")
 
@@ -129,9 +129,9 @@ def test_a_log_in_a_background_tab_begins_when_it_is_shown(context: BrowserConte
     page = context.new_page()
     page.add_init_script("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
     asked: list[str] = []
-    page.on("request", lambda one: asked.append(one.url))
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(LOGS, wait_until="networkidle")
-    assert not [one for one in asked if "/logs/stream" in one]
+    assert not [url for url in asked if "/logs/stream" in url]
     show(page, hidden=False)
     expect(page.get_by_role("status")).to_have_text("Live")
 

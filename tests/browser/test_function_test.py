@@ -48,7 +48,7 @@ def run(page: Page, event: object) -> None:
 
 def events(engine: EngineProcess) -> dict[str, str]:
     reply = engine.ask("GET", f"{BASE}/{urn_of('hello')}/events").json
-    return {one["name"]: one["id"] for one in reply["events"]}
+    return {event["name"]: event["id"] for event in reply["events"]}
 
 
 def test_a_synchronous_run_shows_result_log_and_duration(page: Page) -> None:

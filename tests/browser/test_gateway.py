@@ -115,12 +115,14 @@ def test_the_steps_lose_nothing_and_work_without_scripts(engine: EngineProcess, 
 
 def test_a_change_by_someone_else_is_not_overwritten(engine: EngineProcess, page: Page) -> None:
     created = create(engine, "APIG", name="shared", path="/shared")
-    one = f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}/APIG/{created['trigger_id']}"
+    path = f"/v2/{PROJECT}/fgs/triggers/{urn_of('hello')}/APIG/{created['trigger_id']}"
     page.goto(f"/console/projects/{PROJECT}/gateways/{created['trigger_id']}/edit")
     page.get_by_role("button", name="Next").click()
     body = {"event_data": [{"path": "/elsewhere"}]}
-    assert engine.ask("PUT", one, json.dumps(body).encode(), headers={"Content-Type": "application/json"}).status == 200
+    assert (
+        engine.ask("PUT", path, json.dumps(body).encode(), headers={"Content-Type": "application/json"}).status == 200
+    )
     page.get_by_role("button", name="Next").click()
 
     expect(page.get_by_role("alert")).to_contain_text("was changed")
-    assert engine.ask("GET", one).json["event_data"]["path"] == "/elsewhere"
+    assert engine.ask("GET", path).json["event_data"]["path"] == "/elsewhere"

@@ -90,7 +90,7 @@ def test_one_invocation_shows_what_happened_and_runs_again(engine: EngineProcess
     page.goto(f"{HERE}/invocations/{failed}")
     expect(page.locator(".timeline > li")).to_have_count(2)
     expect(page.locator("#attempt-1")).to_contain_text("Retry in")
-    [instance, *_] = [one["instance"] for one in engine.record("bad", failed)["attempts"]]
+    [instance, *_] = [attempt["instance"] for attempt in engine.record("bad", failed)["attempts"]]
     expect(page.locator("#attempt-1")).to_contain_text(f"Instance {instance}")
     expect(page.locator("#attempt-2 .log")).to_contain_text("<script>alert(1)</script>")
     expect(page.locator(".traceback")).to_contain_text("OSError: disk 7 is full")
@@ -201,6 +201,6 @@ def test_a_running_invocation_shows_progress_and_is_not_green(engine: EngineProc
     page.goto(f"{HERE}/invocations/{second}")
     expect(page.locator(".why")).to_contain_text("raise max_instances")
 
-    for one in (first, second):
-        engine.cancel("slow", one)
+    for request_id in (first, second):
+        engine.cancel("slow", request_id)
     expect(page.locator("h1 .state")).to_have_text("FAIL")

@@ -42,16 +42,16 @@ def test_a_change_is_shown_in_two_windows_without_a_reload(
     engine: EngineProcess, context: BrowserContext, page: Page, paths: list[str]
 ) -> None:
     other = context.new_page()
-    for one in (page, other):
-        with one.expect_request("**/console/events"):
-            one.goto(LIST)
+    for window in (page, other):
+        with window.expect_request("**/console/events"):
+            window.goto(LIST)
     page.get_by_label("Function").fill("typed")
     page.evaluate("window.kept = document.querySelector('h1')")
 
     done = engine.accepted("hello")
 
-    for one in (page, other):
-        expect(one.get_by_role("link", name=done)).to_be_visible()
+    for window in (page, other):
+        expect(window.get_by_role("link", name=done)).to_be_visible()
     expect(page.locator("tr", has_text=done)).to_contain_text("SUCCESS")
     assert page.get_by_label("Function").input_value() == "typed"
     assert page.evaluate("window.kept.isConnected")
@@ -140,13 +140,13 @@ def test_a_page_follows_the_engine_over_a_restart(engine: EngineProcess, browser
 @pytest.mark.parametrize("path", [LIST, f"{HERE}/functions/hello/logs"])
 def test_the_seventh_window_works(engine: EngineProcess, context: BrowserContext, path: str) -> None:
     pages = [context.new_page() for _ in range(7)]
-    for one in pages:
-        one.goto(path)
-        one.wait_for_timeout(150)  # its stream is open
+    for window in pages:
+        window.goto(path)
+        window.wait_for_timeout(150)  # its stream is open
     done = engine.accepted("hello", {"said": "hi"})
 
-    for one in (pages[0], pages[-1]):
-        expect(one.get_by_role("link", name=done[:13]).first).to_be_visible()
+    for window in (pages[0], pages[-1]):
+        expect(window.get_by_role("link", name=done[:13]).first).to_be_visible()
 
 
 def test_a_deleted_thing_is_called_deleted(engine: EngineProcess, page: Page, paths: list[str]) -> None:

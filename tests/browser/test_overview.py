@@ -24,7 +24,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
         assert engine.ask("POST", f"{BASE}/{urn_of('paused')}/pause", {"reason": HOSTILE}).status == 200
         engine.accepted("paused")
         ids = [(name, engine.accepted(name)) for name in ("good", "good", "bad")]
-        assert [engine.record(*one, wait=30)["status"] for one in ids] == ["SUCCESS", "SUCCESS", "FAIL"]
+        assert [engine.record(*pair, wait=30)["status"] for pair in ids] == ["SUCCESS", "SUCCESS", "FAIL"]
         assert engine.ask("POST", f"{BASE}/{urn_of('bad')}/invocations", {}).status == 200
         yield engine
 
@@ -68,7 +68,7 @@ def test_charts_show_the_last_minutes_and_follow(engine: EngineProcess, page: Pa
     expect(accepted).to_contain_text("5 asynchronous requests")
     expect(page.get_by_role("region", name="Figures of the charts")).to_be_visible()
     titles = accepted.locator(".slot title").all_text_contents()
-    assert sum(int(one.split(": ")[1].split()[0]) for one in titles if "asynchronous" in one) == 5
+    assert sum(int(title.split(": ")[1].split()[0]) for title in titles if "asynchronous" in title) == 5
     expect(page.locator("#chart-ended")).to_contain_text("1 failed")
 
     page.get_by_role("link", name="24 hours").click()

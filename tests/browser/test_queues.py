@@ -83,7 +83,7 @@ def test_what_waits_is_purged_after_a_count_and_a_sample(engine: EngineProcess, 
 
     expect(page.get_by_role("status")).to_contain_text("11 invocations cancelled")
     states = engine.ask("GET", f"{BASE}/{urn_of('purged')}/async-invocations?limit=50").json["invocations"]
-    assert sorted(one["status"] for one in states) == ["FAIL"] * 11 + ["RUNNING"]
+    assert sorted(state["status"] for state in states) == ["FAIL"] * 11 + ["RUNNING"]
     engine.cancel("purged", running)
     assert engine.record("purged", running, wait=30)["status"] == "FAIL"
 

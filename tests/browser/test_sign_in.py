@@ -31,7 +31,7 @@ class Engine(ClockedEngine):
 
     def write(self, *tokens: str) -> dict[str, str]:
         """Write the credentials file, with these tokens. Return the setting that names it."""
-        tables = (token(one, PROJECT, role=one.split("-")[-1]) for one in tokens)
+        tables = (token(secret, PROJECT, role=secret.split("-")[-1]) for secret in tokens)
         return credentials_file(self.folder, *tables, key(TEMPORARY, SECRET, PROJECT, token=SECURITY))
 
     def reload(self) -> None:

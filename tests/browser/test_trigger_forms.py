@@ -50,8 +50,8 @@ def fill(page: Page, data: dict[str, Any], prefix: str = "event_data.") -> None:
 
 
 def stored(engine: EngineProcess, kind: str) -> dict[str, Any]:
-    [found] = [one for one in engine.ask("GET", API).json if one["trigger_type_code"] == kind]
-    trigger: dict[str, Any] = found
+    [shown] = [trigger for trigger in engine.ask("GET", API).json if trigger["trigger_type_code"] == kind]
+    trigger: dict[str, Any] = shown
     return trigger
 
 
@@ -156,7 +156,7 @@ def test_a_timer_is_changed_disabled_enabled_and_deleted(engine: EngineProcess, 
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("status")).to_contain_text("deleted")
-    assert [one for one in engine.ask("GET", API).json if one["trigger_type_code"] == "TIMER"] == []
+    assert [trigger for trigger in engine.ask("GET", API).json if trigger["trigger_type_code"] == "TIMER"] == []
 
 
 def test_a_secret_is_kept_unless_another_is_typed(engine: EngineProcess, page: Page) -> None:

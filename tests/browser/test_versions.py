@@ -67,10 +67,10 @@ def test_an_alias_is_created_changed_and_deleted(engine: EngineProcess, page: Pa
     save(page)
 
     expect(page.get_by_role("status")).to_contain_text("Saved alias prod")
-    found = engine.ask("GET", of("aliased", "/aliases/prod")).json
+    alias = engine.ask("GET", of("aliased", "/aliases/prod")).json
     rule = {"rule_type": "header", "param": "X-Tenant", "op": "=", "value": HOSTILE}
-    assert (found["version"], found["additional_version_weights"]) == ("v1", {"v2": 20})
-    assert found["additional_version_strategy"] == {"v2": {"combine_type": "and", "rules": [rule]}}
+    assert (alias["version"], alias["additional_version_weights"]) == ("v1", {"v2": 20})
+    assert alias["additional_version_strategy"] == {"v2": {"combine_type": "and", "rules": [rule]}}
 
     save(page, "Delete alias prod")
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
@@ -99,10 +99,10 @@ def test_instances_are_reserved_and_released(engine: EngineProcess, page: Page) 
 
     expect(page.get_by_role("status")).to_contain_text("Saved")
     target = f"/v2/{PROJECT}/fgs/functions/reservedinstanceconfigs?function_urn={urn_of('plain')}"
-    (found,) = engine.ask("GET", target).json["reserved_instances"]
+    (reserved,) = engine.ask("GET", target).json["reserved_instances"]
     cron = {"cron": "0 0 8 * * *", "name": "", "count": 1, "start_time": 4102444801, "expired_time": 0}
-    assert found["min_count"] == 0
-    assert found["tactics_config"]["cron_configs"] == [cron]
+    assert reserved["min_count"] == 0
+    assert reserved["tactics_config"]["cron_configs"] == [cron]
 
     save(page, "Remove the reservation of latest")
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()

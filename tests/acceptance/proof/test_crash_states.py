@@ -23,7 +23,7 @@ def test_every_promise_is_kept_in_every_crash_state(recording: Recording) -> Non
     states, starts = choose(recording, STATES, STARTS)
 
     checked = [*check_all(recording, states), *start_all(recording, starts)]
-    violations = [str(one) for found in checked for one in found]
+    violations = [str(violation) for broken in checked for violation in broken]
 
     assert len(checked) == STATES + STARTS
     assert violations == [], f"kept in {keep(recording)}"
@@ -31,7 +31,7 @@ def test_every_promise_is_kept_in_every_crash_state(recording: Recording) -> Non
 
 def test_the_states_are_of_all_kinds_and_follow_all_promises(recording: Recording) -> None:
     states, _ = choose(recording, STATES)
-    kinds = {type(one) for point in states for one in p.due(recording.promises, point.position)}
+    kinds = {type(promise) for point in states for promise in p.due(recording.promises, point.position)}
 
     assert {point.kind for point in states} == set(Kind)
     assert kinds == {p.Accepted, p.Put, p.Line, p.Published, p.Uploaded, p.Deleted}
@@ -71,11 +71,11 @@ def recovered(recording: Recording, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def remove_package(data: Path) -> None:
-    next(one for one in (data / "code").iterdir() if one.suffix == ".package").unlink()
+    next(path for path in (data / "code").iterdir() if path.suffix == ".package").unlink()
 
 
 def remove_folder(data: Path) -> None:
-    shutil.rmtree(next(one for one in (data / "code").iterdir() if one.is_dir()))
+    shutil.rmtree(next(path for path in (data / "code").iterdir() if path.is_dir()))
 
 
 def change_code(data: Path) -> None:
@@ -131,7 +131,7 @@ def test_the_checker_finds(what: str, recovered: Path, recording: Recording, tmp
     data = Path(shutil.copytree(recovered, tmp_path / "data"))
     damage, expected = DAMAGE[what]
     promises = p.due(recording.promises, p.NEVER - 1)
-    deleted = next(one.function for one in promises if isinstance(one, p.Deleted))
+    deleted = next(promise.function for promise in promises if isinstance(promise, p.Deleted))
     if isinstance(damage, str):
         with closing(sqlite3.connect(data / "journal.db")) as database, database:
             assert database.execute(damage.replace("{deleted}", deleted)).rowcount > 0
@@ -140,7 +140,7 @@ def test_the_checker_finds(what: str, recovered: Path, recording: Recording, tmp
 
     violations = check(data, promises)
 
-    assert [one for one in violations if expected.replace("{deleted}", deleted) in one] != []
+    assert [violation for violation in violations if expected.replace("{deleted}", deleted) in violation] != []
 
 
 @pytest.mark.parametrize("name", ["journal.db", "journal.db-wal"])
@@ -170,7 +170,7 @@ def test_a_state_can_be_checked_alone(recording: Recording, tmp_path: Path, caps
     copy = load(keep(recording).rename(tmp_path / "copy"))
     promises = [p.Accepted(request_id="01a218f8-d546-7000-849c-85c91ec0d579", function="plain", payload="")]
     p.save(promises, copy.folder / "promises.json")
-    point = Point(position=max(one.position for one in copy.operations()), kind=Kind.ORDERED, seed=1)
+    point = Point(position=max(operation.position for operation in copy.operations()), kind=Kind.ORDERED, seed=1)
     [[violation]] = check_all(copy, [point])
 
     code = main(str(copy.folder), *str(point).split())

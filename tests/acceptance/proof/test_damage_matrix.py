@@ -16,10 +16,10 @@ def sources(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> S
 
 
 def test_each_damaged_directory_ends_as_its_case_says(sources: Sources) -> None:
-    found = list(run_cases(sources, start=False))
+    results = list(run_cases(sources, start=False))
 
-    assert len(found) == len([case for case in CASES if not case.read])
-    assert [str(one) for violations in found for one in violations] == []
+    assert len(results) == len([case for case in CASES if not case.read])
+    assert [str(violation) for violations in results for violation in violations] == []
 
 
 def test_another_end_than_the_expected_one_is_found(sources: Sources) -> None:

@@ -19,8 +19,8 @@ def operation(position: int, type_: str, path: str = "", **fields: object) -> Op
 
 def after(operations: Iterable[Operation], kind: Kind, seed: int = 0) -> Image:
     disk = Disk()
-    for one in operations:
-        disk.apply(one)
+    for step in operations:
+        disk.apply(step)
     return {
         path: content if content is None else bytes(content) for path, content in disk.image(kind, Random(seed)).items()
     }

@@ -14,22 +14,22 @@ from bench.proof.states import Recording
 SEED, KILLS, FAULTS = 7, 2, 8
 
 
-def problems(found: Iterable[list[Violation]]) -> list[str]:
-    return [str(one) for violations in found for one in violations]
+def problems(groups: Iterable[list[Violation]]) -> list[str]:
+    return [str(violation) for violations in groups for violation in violations]
 
 
 def test_every_promise_is_kept_whenever_the_engine_is_killed(tmp_path: Path) -> None:
-    found = list(kill_again(tmp_path, SEED, KILLS))
+    violations = list(kill_again(tmp_path, SEED, KILLS))
 
-    assert len(found) == KILLS
-    assert problems(found) == []
+    assert len(violations) == KILLS
+    assert problems(violations) == []
 
 
 def test_every_promise_is_kept_whichever_call_fails_under_load(tmp_path: Path) -> None:
-    found = list(fail_under_load(tmp_path, SEED, FAULTS))
+    violations = list(fail_under_load(tmp_path, SEED, FAULTS))
 
-    assert len(found) == FAULTS
-    assert problems(found) == []
+    assert len(violations) == FAULTS
+    assert problems(violations) == []
 
 
 def test_every_promise_is_kept_whichever_call_fails_at_the_start(recording: Recording, tmp_path: Path) -> None:
@@ -39,11 +39,11 @@ def test_every_promise_is_kept_whichever_call_fails_at_the_start(recording: Reco
     kinds = {(fault.origin.name, fault.kind) for fault in faults}
     chosen = sample(faults, len(kinds), SEED)
 
-    found = list(fail_starts(tmp_path, chosen))
+    violations = list(fail_starts(tmp_path, chosen))
 
     assert {kind for name, kind in kinds if name == killed.name} == set(ERRORS)
-    assert len(found) == len(kinds) == len({(fault.origin.name, fault.kind) for fault in chosen})
-    assert problems(found) == []
+    assert len(violations) == len(kinds) == len({(fault.origin.name, fault.kind) for fault in chosen})
+    assert problems(violations) == []
 
 
 def test_the_chosen_calls_fail(tmp_path: Path) -> None:
@@ -54,5 +54,5 @@ def test_the_chosen_calls_fail(tmp_path: Path) -> None:
             assert until(lambda: engine.recorder.failed is not None)
             failed.append(engine.recorder.failed)
 
-    assert [one.call for one in failed if one] in (["write", "open", "fsync"], ["write", "mkdir", "fsync"])
-    assert all(one.path.startswith("/") for one in failed if one)
+    assert [failure.call for failure in failed if failure] in (["write", "open", "fsync"], ["write", "mkdir", "fsync"])
+    assert all(failure.path.startswith("/") for failure in failed if failure)

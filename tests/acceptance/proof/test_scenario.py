@@ -19,7 +19,7 @@ ONLY_STATES = ("--states=20", "--deaths=0", "--faults=0", "--pages=0", "--hours=
 
 
 def figures(file: Path) -> dict[str, Any]:
-    return {one["name"]: one["median"] for one in json.loads(file.read_text())["scenarios"]["proof"]}
+    return {figure["name"]: figure["median"] for figure in json.loads(file.read_text())["scenarios"]["proof"]}
 
 
 def test_the_command_counts_its_checks(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_long_simulation_is_divided_into_parts_with_seeds_of_their_own(
 
     seen, alone = figures(tmp_path / "proof.json"), [simulate(seed, 5 / 3) for seed in (3, 4, 5)]
     assert seen["simulations"] == seen["stored simulations"] == 3
-    assert seen["simulated invocations"] == sum(one.invocations for one in alone)
+    assert seen["simulated invocations"] == sum(report.invocations for report in alone)
     assert "simulated 5 hours" in capsys.readouterr().err
     assert code == 0
 

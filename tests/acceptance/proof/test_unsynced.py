@@ -61,4 +61,4 @@ def test_a_repeated_request_is_durable_although_the_first_was_not_synced(repeate
     [promise] = repeated.promises
     points = [Point(position=promise.position, kind=kind, seed=1) for kind in Kind]
 
-    assert [str(one) for found in check_all(repeated, points) for one in found] == []
+    assert [str(violation) for violations in check_all(repeated, points) for violation in violations] == []

@@ -71,7 +71,11 @@ def write(folder: Path, commit: str) -> archive.Manifest:
     with engine_on(data, **{**SETTINGS, "FUNCTIOND_RETRY__BASE": "20"}) as engine:
         unended = work.leave_unended(engine, folder)
         until(lambda: sources.due_times(engine))
-        replies = {path: read(engine, path) for path in paths(engine, ids) if not any(one in path for one in unended)}
+        replies = {
+            path: read(engine, path)
+            for path in paths(engine, ids)
+            if not any(request_id in path for request_id in unended)
+        }
         replies[log] = "".join(lines_before(began, read(engine, log)))
         records = stream_records(engine, "clicks", sources.SHARD)
         engine.kill(children=True)
@@ -88,7 +92,7 @@ def write(folder: Path, commit: str) -> archive.Manifest:
 
 def paths(engine: EngineProcess, ids: Mapping[str, str]) -> Iterator[str]:
     """Yield the paths of all that can be read, except what changes by itself after a start."""
-    names = [one["func_name"] for one in call(engine, "GET", f"{FGS}/functions?maxitems=400")["functions"]]
+    names = [item["func_name"] for item in call(engine, "GET", f"{FGS}/functions?maxitems=400")["functions"]]
     yield from (f"{ROOT.replace(PROJECT, OTHER)}{path}" for path in ("/fgs/functions", _MONTH))
     yield from (f"{FGS}/{path}" for path in ("functions?maxitems=400", "functions/reservedinstanceconfigs"))
     yield from (f"{FGS}/dependencies", f"{FGS}/dependencies/{ids['dependency']}/version")
@@ -98,8 +102,8 @@ def paths(engine: EngineProcess, ids: Mapping[str, str]) -> Iterator[str]:
     yield f"{function('echo')}/events/{ids['event']}"
     yield from chain.from_iterable(map(_paths_of, names))
     for name in sorted(set(names) - {"ticks", "crashes"}):  # the next engine adds to the one, and ends the other
-        for one in invocations(engine, name):
-            path = f"{function(name)}/async-invocations/{one['request_id']}"
+        for invocation in invocations(engine, name):
+            path = f"{function(name)}/async-invocations/{invocation['request_id']}"
             yield from (path, f"{path}/logs")
 
 

@@ -25,10 +25,10 @@ def call(engine: EngineProcess, method: str, path: str, body: object = None, **h
 
 def read(engine: EngineProcess, path: str) -> Any:
     """Return the reply to a GET, also an error, without the id of this request that replies about topics have."""
-    found = _content(engine.ask("GET", path))
-    if "/notifications/" in path and isinstance(found, dict):
-        found.pop("request_id", None)
-    return found
+    content = _content(engine.ask("GET", path))
+    if "/notifications/" in path and isinstance(content, dict):
+        content.pop("request_id", None)
+    return content
 
 
 def _content(reply: Reply) -> Any:
@@ -64,20 +64,20 @@ def limit(engine: EngineProcess, name: str, instances: int) -> None:
     call(engine, "PUT", f"{function(name)}/config-max-instance", {"max_instance_num": instances})
 
 
-def lost(expected: Any, found: Any, place: str = "") -> Iterator[str]:
+def lost(expected: Any, later: Any, place: str = "") -> Iterator[str]:
     """Yield each place of an earlier reply whose value a later one does not have.
 
     The later reply may have more fields, but not more entries in a list. A log may have further lines at its end:
     instances of the later engine write to it.
     """
-    if isinstance(expected, dict) and isinstance(found, dict):
+    if isinstance(expected, dict) and isinstance(later, dict):
         for name in expected.keys() - _OF_THE_PROCESS:
-            yield from lost(expected[name], found.get(name), f"{place}.{name}")
-    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        for index, pair in enumerate(zip(expected, found, strict=True)):
+            yield from lost(expected[name], later.get(name), f"{place}.{name}")
+    elif isinstance(expected, list) and isinstance(later, list) and len(expected) == len(later):
+        for index, pair in enumerate(zip(expected, later, strict=True)):
             yield from lost(*pair, f"{place}[{index}]")
-    elif place.endswith("/logs") and isinstance(expected, str) and isinstance(found, str):
-        if not found.startswith(expected):
-            yield f"{place}: {expected!r:.300} is no longer the beginning of {found!r:.300}"
-    elif expected != found:
-        yield f"{place}: {expected!r:.300} became {found!r:.300}"
+    elif place.endswith("/logs") and isinstance(expected, str) and isinstance(later, str):
+        if not later.startswith(expected):
+            yield f"{place}: {expected!r:.300} is no longer the beginning of {later!r:.300}"
+    elif expected != later:
+        yield f"{place}: {expected!r:.300} became {later!r:.300}"

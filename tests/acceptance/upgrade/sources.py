@@ -128,13 +128,16 @@ def send_lines(engine: EngineProcess, ids: Mapping[str, str], *texts: str) -> No
 
 def records_read(engine: EngineProcess) -> list[str]:
     """Return the data of all records for which ``clicks`` was called, in the order of acceptance."""
-    events = [json.loads(one["payload"]) for one in invocations(engine, "clicks")]
+    events = [json.loads(invocation["payload"]) for invocation in invocations(engine, "clicks")]
     return [b64decode(record["data"]).decode() for event in events for record in event["Message"]["records"]]
 
 
 def lines_read(engine: EngineProcess) -> list[str]:
     """Return all log lines for which ``lines`` was called, in the order of acceptance."""
-    events = [json.loads(b64decode(json.loads(one["payload"])["lts"]["data"])) for one in invocations(engine, "lines")]
+    events = [
+        json.loads(b64decode(json.loads(invocation["payload"])["lts"]["data"]))
+        for invocation in invocations(engine, "lines")
+    ]
     return [line["message"] for event in events for line in json.loads(event["logs"])]
 
 
@@ -145,8 +148,8 @@ def _read_partly(engine: EngineProcess, ids: Mapping[str, str]) -> None:
     until(lambda: "three" in records_read(engine))
     until(lambda: "line two" in lines_read(engine))
     for name in ("clicks", "lines"):
-        for one in invocations(engine, name):
-            engine.record(name, one["request_id"], wait=30)
+        for invocation in invocations(engine, name):
+            engine.record(name, invocation["request_id"], wait=30)
         limit(engine, name, 0)
     put_records(engine, "four", "fünf")
     send_lines(engine, ids, "line three", "line vier ✓")
@@ -161,4 +164,4 @@ def _create_app(engine: EngineProcess) -> None:
 
 def due_times(engine: EngineProcess) -> list[str]:
     """Return the due times for which the timer has called ``ticks``."""
-    return [json.loads(one["payload"])["time"] for one in invocations(engine, "ticks")]
+    return [json.loads(invocation["payload"])["time"] for invocation in invocations(engine, "ticks")]

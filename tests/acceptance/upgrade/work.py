@@ -55,8 +55,8 @@ def leave_for_long(engine: EngineProcess) -> None:
     """Leave a retry and deliveries that are due later. Destinations of "reports" and "strays" are missing."""
     for name in ("hopeless", "reports", "strays"):
         send(engine, name, {"n": 2})
-    until(lambda: len([one for one in deliveries(engine) if one["next_try"] and one["tries"]]) == 2)
-    until(lambda: [one for one in invocations(engine, "hopeless") if one["attempts"]])
+    until(lambda: len([delivery for delivery in deliveries(engine) if delivery["next_try"] and delivery["tries"]]) == 2)
+    until(lambda: [invocation for invocation in invocations(engine, "hopeless") if invocation["attempts"]])
 
 
 def leave_ordered(engine: EngineProcess) -> None:
@@ -93,11 +93,13 @@ def leave_unended(engine: EngineProcess, folder: Path) -> dict[str, Unended]:
     too_old = send(engine, "aged", {"n": 2}, X_Functiond_Delay="30")
     held = [send(engine, "held", {"n": n}, X_Functiond_Delay="1", X_Functiond_Priority=str(n)) for n in range(3)]
     limit(engine, "held", 0)
-    until(lambda: [one["status"] for one in invocations(engine, "crashes")] == ["RUNNING"])
+    until(lambda: [invocation["status"] for invocation in invocations(engine, "crashes")] == ["RUNNING"])
     limit(engine, "crashes", 0)  # keeps the next engine from running it at once
     until(lambda: engine.record("fails", retried)["attempts"])
     until(lambda: engine.record("sleeps", running)["status"] == "RUNNING")
-    until(lambda: [one for one in deliveries(engine) if one["request_id"] == stored and one["tries"]])
+    until(
+        lambda: [delivery for delivery in deliveries(engine) if delivery["request_id"] == stored and delivery["tries"]]
+    )
     sleep(1)  # until those of "held" are due
     ends: dict[str, tuple[str, dict[str, Any]]] = {
         retried: ("fails", {"status": "FAIL", "error_code": 4002, "attempt": 2}),

@@ -102,7 +102,7 @@ async def test_functions_are_listed_page_by_page(api: Api) -> None:
 
     first = await api.send("GET", "?maxitems=2")
     second = await api.send("GET", f"?maxitems=2&marker={first.json['next_marker']}")
-    named, packaged = [await api.send("GET", f"?{one}") for one in ("func_name=pine", "package_name=a&maxitems=0")]
+    named, packaged = [await api.send("GET", f"?{query}") for query in ("func_name=pine", "package_name=a&maxitems=0")]
 
     names = [[f["func_name"] for f in page.json["functions"]] for page in (first, second, named, packaged)]
     assert names == [["apple", "berry"], ["pineapple"], ["pineapple"], ["apple", "berry"]]
