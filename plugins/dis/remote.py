@@ -61,7 +61,8 @@ class RemoteStreams:
         self._endpoint, self._url = Endpoint(settings, http, clock), settings.endpoint
 
     async def layout(self, project: str, stream: str) -> Layout:
-        parts, after, more, stream_id = list[Part](), "", True, ""
+        parts, more = list[Part](), True
+        after = stream_id = ""
         while more:
             query = {"limit_partitions": "1000", **({"start_partitionId": after} if after else {})}
             page = await self._request("GET", project, f"streams/{quote(stream)}", _Description, query=query)

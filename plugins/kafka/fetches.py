@@ -99,9 +99,10 @@ class Fetches:
 
         Return None if the records prove that the topic was deleted and created again.
         """
-        position, due, first, last = self._positions[partition], self._next[partition], records[0], records[-1]
-        again = due < position.offset
-        repeated = again and first.offset == due
+        position, next_offset = self._positions[partition], self._next[partition]
+        first, last = records[0], records[-1]
+        again = next_offset < position.offset
+        repeated = again and first.offset == next_offset
         if repeated and position.timestamp not in (None, first.timestamp):
             return None
         if again and not repeated and position.timestamp is not None:

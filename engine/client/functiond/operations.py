@@ -101,7 +101,9 @@ class Operations:
             raise BadArgument(f"events is a {type(events).__name__}: give a list of events")
         keyed = [(event if isinstance(event, Event) else Event(event=event)).with_key() for event in events]
         waiting: Sequence[Item] = [Item(position, event.item()) for position, event in enumerate(keyed)]
-        outcome, limits, accepted, tries, began = Sent({}, {}), self._limits, 0, 0, time.monotonic()
+        outcome, limits = Sent({}, {}), self._limits
+        accepted = tries = 0
+        began = time.monotonic()
         while True:
             asked = yield from self._send(function, waiting, outcome)
             delay = max(RETRY_DELAY, asked) * random.uniform(1, 1.5)

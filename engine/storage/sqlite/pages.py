@@ -152,7 +152,8 @@ class Pages:
                     raise _Unreadable
                 content = self._content(page)
                 parts.append(content[4 : 4 + left])
-                parent, kind, next_page, left = page, _MORE_OVERFLOW, content[:4], left - (PAGE - 4)
+                parent, kind, next_page = page, _MORE_OVERFLOW, content[:4]
+                left -= PAGE - 4
             row = _decoded(b"".join(parts), size)
         if kinds is _TABLE and row[0] is None:
             row[0] = key

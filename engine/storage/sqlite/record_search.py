@@ -106,7 +106,8 @@ class Search:
 
     def records(self, start: Place | None, limit: int, back: bool, identity: Identity) -> Found:
         """Return the records that match, as ``Records.search`` does."""
-        rows, first, last, read, more = list[Any](), None, None, 0, False
+        rows, read, more = list[Any](), 0, False
+        first, last = None, None
         for chunk in self._chunks(start, back, limit + 1):
             room = limit - len(rows)
             sql = f"SELECT {chunk.by}, {LISTED} {chunk.rows} LIMIT ?"
@@ -123,7 +124,8 @@ class Search:
 
     def page(self, identity: Identity) -> tuple[list[Record], int]:
         """Return records and their whole number, as ``Records.list`` does, without a limit of time."""
-        records, total, skip, selection = list[Record](), 0, self._selection.offset, self._selection
+        selection, records, total = self._selection, list[Record](), 0
+        skip = selection.offset
         for number in sorted(self._parts):
             part = self._statement(number, None, False)
             rows, values = f"FROM invocation {part.rows}{part.conditions}", (*part.values, *part.filters)

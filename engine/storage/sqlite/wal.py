@@ -180,11 +180,13 @@ class LogPages:
         return self.frames.content(frame) if frame else b""
 
     def _read(self, log: Frames, first: int) -> None:
-        written, lost, last_commit, damaged_behind, most = dict[int, int | None](), 0, first - 1, 0, 0
+        written, last_commit = dict[int, int | None](), first - 1
+        lost = damaged_behind = most = 0
         before = log.sum_before(first)
         for number in range(first, log.count + 1):
             frame, after = log.frame(number), log.next_sum(before, number)
-            before, page, size, usable = frame.sum, frame.page, frame.size, True
+            before, page, size = frame.sum, frame.page, frame.size
+            usable = True
             trusted = number == 1 and log.guessed  # the checksum before it is in the damaged header
             if frame.salts != log.salts or (after != frame.sum and not trusted):
                 if damaged_behind <= last_commit:

@@ -66,7 +66,8 @@ class InvocationLists(PageFamily):
         self, call: Call, typed: InvocationFilter, functions: Mapping[int, Function], name: str = ""
     ) -> dict[str, Any]:
         """Return the data of a page, with ``live`` and ``http_status``. ``name`` is the function of the path."""
-        page, count, errors, status = _NOTHING, Count(rows=0), dict[str, str](), 200
+        page, count = _NOTHING, Count(rows=0)
+        errors, status = dict[str, str](), 200
         function_id = next(iter(functions)) if name else 0
         chosen = replace(typed, function=name) if name else typed
         back, start = _start(call)
