@@ -25,7 +25,7 @@ PARAM = "param"  #: of a destination: the text of a JSON object
 #: limited, so that the time of a search is proportional to the text.
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]{0,20}://)(?:[^\s/?#\\\"']*@)?([^\s/?#@\\\"']*)([/?#\\]\S*)?", re.IGNORECASE)
 #: Host of a URL, or several, with punctuation of a sentence after it. Anything else may be a part of a password.
-_HOST = re.compile(r"(?:[\w.-]*|\[[0-9a-f:.]+\])(?::\d+)?(?:,[\w.-]+(?::\d+)?)*[).,:;!]*", re.IGNORECASE)
+_HOST = re.compile(r"(?:[\w.-]*+|\[[0-9a-f:.]+\])(?::\d++)?(?:,[\w.-]++(?::\d++)?)*[).,:;!]*", re.IGNORECASE)
 
 
 def is_secret(name: str) -> bool:

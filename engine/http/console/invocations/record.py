@@ -49,7 +49,7 @@ class InvocationPage(PageFamily):
         try:
             await self._send(call, "POST", record, "/cancel", body)
         except FunctiondError as error:
-            return await self._refused(call, record, error)
+            return await self._refused(call, error)
         return see_other(self._path(call, record.request_id), "Cancelled.")
 
     @post("ConsoleRedriveInvocation", f"{INVOCATION}/redrive")
@@ -59,7 +59,7 @@ class InvocationPage(PageFamily):
         try:
             reply = await self._send(call, "POST", record, "/async-invocations/redrive", body)
         except FunctiondError as error:
-            return await self._refused(call, record, error)
+            return await self._refused(call, error)
         [sent] = reply.read(RedrivenInvocations).redriven
         text = "Redriven." if sent.repeated is UNSET else "Nothing was sent, as it was redriven before."
         return see_other(self._path(call, sent.new_request_id), f"{text} This invocation repeats {sent.request_id}.")
@@ -72,7 +72,7 @@ class InvocationPage(PageFamily):
             number = whole_number("delivery", form.text("delivery"), 0)
             await self._frame.api.send(call, "POST", target, {"delivery_ids": [number]})
         except FunctiondError as error:
-            return await self._refused(call, record, error)
+            return await self._refused(call, error)
         return see_other(self._path(call, record.request_id), "The delivery is tried again.")
 
     @get("ConsoleRunAgain", f"{INVOCATION}/again", ADMIN)
@@ -95,7 +95,7 @@ class InvocationPage(PageFamily):
         except FunctiondError as error:
             if "event" in form:
                 return await self._editor(call, record, typed, errors_of(error))
-            return await self._refused(call, record, error)
+            return await self._refused(call, error)
         new = reply.read(RunAgainReply).request_id
         return see_other(self._path(call, new), f"Accepted. This invocation repeats {record.request_id}.")
 
@@ -132,7 +132,7 @@ class InvocationPage(PageFamily):
             **self._common(call, record),
         )
 
-    async def _refused(self, call: Call, record: Record, error: FunctiondError) -> Reply:
+    async def _refused(self, call: Call, error: FunctiondError) -> Reply:
         """Show the page of an invocation with the error of an action. Its record may have changed meanwhile."""
         if isinstance(error, AccessDenied | NotFound):
             raise error
