@@ -72,6 +72,19 @@ def test_a_page_that_is_paused_asks_for_nothing(engine: EngineProcess, page: Pag
     expect(page.get_by_role("link", name=done)).to_be_visible()
 
 
+def test_a_page_that_is_paused_while_it_is_fetched_stays_paused(engine: EngineProcess, page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/invocations", lambda route: held.append(route) if fetched(route.request) else route.continue_())
+    with page.expect_request(fetched):
+        page.goto(LIST)
+    page.get_by_role("button", name="live").click()
+    with page.expect_event("requestfinished", lambda request: fetched(request)):
+        held[0].continue_()
+    page.wait_for_timeout(200)  # the page takes the reply
+
+    expect(page.get_by_role("button", name="paused")).to_be_visible()
+
+
 def test_changes_are_joined(engine: EngineProcess, page: Page, paths: list[str]) -> None:
     page.goto(LIST)
     page.wait_for_timeout(300)

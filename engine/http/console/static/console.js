@@ -48,10 +48,10 @@ async function refresh() {
       localize(next);
       morph(main, next);
     }
-    show("on");
+    if (enabled) show("on"); // the user may have paused meanwhile
     return true;
   } catch {
-    show(gone ? "gone" : "lost");
+    if (enabled) show(gone ? "gone" : "lost");
     return false;
   }
 }
