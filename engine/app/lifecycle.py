@@ -18,8 +18,10 @@ from typing import Any
 import anyio
 import structlog
 from msgspec import convert
+from msgspec.structs import replace
 
 from engine import __version__
+from engine.app.function_network import Choice, choose_network, tell_network
 from engine.app.parts import EngineParts, memory_budget
 from engine.app.signals import connect
 from engine.asgi.tls import ServerTls
@@ -77,7 +79,11 @@ async def run_engine(
         async with (
             open_storage(_storage_options(settings, durable), packages_of=await codes.mark()) as storage,
             open_pool(
-                _pool_options(settings, marker_of(data_dir, storage.identity.name)),
+                _pool_options(
+                    settings,
+                    marker_of(data_dir, storage.identity.name),
+                    await choose_network(executor.network, storage),
+                ),
                 code_path=codes.folder,
                 check_code=codes.check,
                 board=board,
@@ -86,6 +92,7 @@ async def run_engine(
             ) as pool,
         ):
             codes.belong_to(storage.identity.name)
+            await tell_network(pool.walls, storage)
             engine = EngineParts(
                 settings=settings,
                 clock=clock,
@@ -122,7 +129,7 @@ def _storage_options(settings: Settings, durable: bool) -> StorageOptions:
     )
 
 
-def _pool_options(settings: Settings, marker: str) -> PoolOptions:
+def _pool_options(settings: Settings, marker: str, network: Choice) -> PoolOptions:
     data_dir, executor = settings.storage.path, settings.executor
     return PoolOptions(
         tmp=data_dir / "tmp",
@@ -135,7 +142,7 @@ def _pool_options(settings: Settings, marker: str) -> PoolOptions:
         term_grace=executor.term_grace,
         log_size=executor.log_size,
         log_space=settings.storage.logs_size,
-        sandbox=convert(executor, IsolationOptions, from_attributes=True),
+        sandbox=replace(convert(executor, IsolationOptions, from_attributes=True), network=network),
     )
 
 

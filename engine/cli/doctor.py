@@ -16,7 +16,8 @@ from typing import Any
 
 import anyio
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, convert
+from msgspec.structs import replace
 
 from engine import __version__
 from engine.cli.options import ConfigFile
@@ -25,6 +26,7 @@ from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
 from engine.deploy.client import ApiError, Client, NoReply, NotRunning, NotTrusted
 from engine.errors import DataDirectoryLocked, FunctiondError, SettingsError
+from engine.executors.local.spawners import IsolationOptions, open_tenants, user_range
 from engine.isolation.bubblewrap import find_bubblewrap
 from engine.isolation.machine import free_space
 from engine.metrics.prometheus import configure_logging
@@ -44,7 +46,8 @@ _ADVICE = {
     "clock": "correct the clock, or run: functiond clock accept",
     "plugins": "look at the engine's log",
 }
-_STATUSES = frozenset({"status", "isolation", "http_network"})  #: fields of health and readiness that are no problems
+#: Fields of health and readiness that are no problems.
+_STATUSES = frozenset({"status", "isolation", "http_network", "network", "users"})
 #: Module that each plugin with an extra of the same name needs.
 _EXTRAS = {
     "kafka": "aiokafka",
@@ -303,16 +306,25 @@ def _interpreters(settings: Settings) -> Iterator[Finding]:
 
 
 def _sandbox(settings: Settings) -> Iterator[Finding]:
-    executor = settings.executor
-    if executor.isolation == "process":
+    options = convert(settings.executor, IsolationOptions, from_attributes=True)
+    if options.isolation == "process":
         return
     with tempfile.TemporaryDirectory() as folder:
-        fence = {"tmp": executor.tmp_size, "network": not executor.network}
-        bubblewrap = find_bubblewrap(Path(folder) / "tmp", fence)
-    if isinstance(bubblewrap, str):
-        advice = "install bubblewrap, or accept that functions run as plain processes (executor.isolation = process)"
-        needed = executor.isolation == "bubblewrap" or not executor.network
-        yield Finding(where="sandbox", problem=bubblewrap, advice=advice, serious=needed)
+        fence = {"tmp": options.tmp_size, "network": options.network == "none"}
+        bubblewrap = find_bubblewrap(Path(folder) / "tmp", fence, user_range(options))
+        if isinstance(bubblewrap, str):
+            advice = (
+                "install bubblewrap, or accept that functions run as plain processes (executor.isolation = process)"
+            )
+            needed = options.isolation == "bubblewrap" or options.network in ("project", "none")
+            yield Finding(where="sandbox", problem=bubblewrap, advice=advice, serious=needed)
+            return
+        auto = replace(options, network="auto" if options.network == "project" else options.network)
+        problem = anyio.run(open_tenants, bubblewrap, auto, "doctor").problem
+    if problem:
+        advice = "or accept that functions of all projects share the host's network (executor.network = host)"
+        serious = options.network == "project"
+        yield Finding(where="network of functions", problem=problem, advice=advice, serious=serious)
 
 
 def _extras(settings: Settings) -> Iterator[Finding]:

@@ -117,8 +117,10 @@ def _kind(kind: inspect.Type) -> str:
             return f"number{_range(kind.ge, kind.le)}"
         case inspect.LiteralType():
             return " or ".join(map(str, kind.values)) if len(kind.values) < 3 else ", ".join(map(str, kind.values))
-        case inspect.VarTupleType():
+        case inspect.VarTupleType() | inspect.TupleType():
             return "comma-separated list"
+        case inspect.UnionType():
+            return "comma-separated list, or a table of lists"
         case _:
             return "text"
 

@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -26,6 +26,7 @@ from engine.errors import SettingsError
 from engine.model.limits import LONGEST_RETRY
 
 Positive = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(ge=0)]
 SharedName = Annotated[
     str,
@@ -126,6 +127,11 @@ class QueueSettings(Section, frozen=True, kw_only=True):
 
 
 class ExecutorSettings(Section, frozen=True, kw_only=True):
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "http_network": 'leave executor.network out, and each project has a network of its own, or set it to "none"',
+    }
+    RENAMED: ClassVar[Mapping[str, Mapping[str, str]]] = {"network": {"false": "none", "true": "host"}}
+
     slots: Positive = default_slots()  #: concurrent invocations
     sync_slots: Annotated[int, Meta(ge=0)] = 2  #: slots reserved for synchronous callers
     memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: 3/4 of the usable memory
@@ -140,8 +146,13 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     processes: Positive = 1024  #: maximum processes of an instance, if the kernel can limit them
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"  #: auto: a bubblewrap sandbox if it works here
     tmp_size: Positive = 512  #: MB of the temporary folder of an instance, in a sandbox
-    network: bool = True  #: functions have network access; if false, only an own loopback interface
-    http_network: Literal["host", "own"] = "host"  #: network of HTTP functions; own: no access to other hosts
+    #: project: a network for each project, with a way out but without the host's loopback; none: a loopback for each
+    #: instance; auto: project if this machine can have it, but host in a data directory of an earlier version
+    network: Literal["auto", "project", "host", "none"] = "auto"
+    #: ports of the host's loopback that functions reach in the network of their project; also as a table by project
+    host_ports: tuple[Port, ...] | dict[str, tuple[Port, ...]] = ()
+    #: first user id and number of user ids of functions, one for each project, if the engine is root's
+    user_ids: tuple[Annotated[int, Meta(ge=1000)], Positive] = (1_900_000_000, 65_536)
     #: template of Python instances outside a sandbox; need: starts with the first instance; start: with the engine
     fork_server: Literal["off", "need", "start"] = "need"
 
@@ -312,7 +323,7 @@ def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
     kind: Any = Settings
     for part in path:
         kind = {f.name: f.type for f in msgspec.structs.fields(kind)}.get(part) if _is_section(kind) else None
-    if isinstance(value, str) and _origin(kind) is tuple:
+    if isinstance(value, str) and any(_origin(part) is tuple for part in (kind, *get_args(kind))):
         value = [part.strip() for part in value.split(",") if part.strip()]
     for part in path[:-1]:
         table = table.setdefault(part, {})
@@ -326,6 +337,8 @@ def _refuse_unknown(table: Mapping[str, Any], section: type[Struct], prefix: str
     for name, value in table.items():
         if advice := getattr(section, "REMOVED", {}).get(name):
             raise SettingsError(f"the setting {prefix}{name} has been removed: {advice}")
+        if new := getattr(section, "RENAMED", {}).get(name, {}).get(str(value).lower()):
+            raise SettingsError(f'the setting {prefix}{name} = {str(value).lower()} is now {prefix}{name} = "{new}"')
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1) or _in_sections(section, name)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(sorted(fields))}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from engine.executors.call import Call, Key
@@ -30,6 +30,11 @@ class Launcher(Protocol):
     @property
     def isolation(self) -> str:
         """Names of the mechanisms that separate and limit instances, such as ``bubblewrap, cgroup v2``."""
+        ...
+
+    @property
+    def walls(self) -> Mapping[str, str]:
+        """What keeps projects apart, as readiness tells it, such as ``{"network": "project"}``."""
         ...
 
     @property

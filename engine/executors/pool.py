@@ -103,7 +103,7 @@ async def open_pool(
         recorder=recorder,
     )
     if options.sandbox is not NO_ISOLATION:
-        log.info("isolation chosen", isolation=launcher.isolation, http_network=launcher.http_network)
+        log.info("isolation chosen", isolation=launcher.isolation, **launcher.walls)
     allocator = Allocator(launcher, memory=options.memory, idle=options.idle, clock=clock)
     pool = Pool(launcher, allocator, recorder, files, clock)
     try:
@@ -121,7 +121,7 @@ class Pool:
     ) -> None:
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files
         self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
-        self.isolation, self.http_network = launcher.isolation, launcher.http_network
+        self.isolation, self.walls, self.http_network = launcher.isolation, launcher.walls, launcher.http_network
         self.check_runtime, self.interpreters = launcher.check_runtime, launcher.interpreters
         self._launcher, self._recorder, self._clock = launcher, recorder, clock
         self._errors = RunErrors(recorder)

@@ -2,7 +2,7 @@
 
 A template (``workers/python_template.py``) runs inside the sandbox. The template puts each instance that it forks in a
 pid namespace with a temporary folder, optionally also in a network namespace. If the engine runs as root, instances run
-as another user of the host. Otherwise they run as the engine's own user, mapped to another user id.
+as another user of the host, by project. Otherwise they run as the engine's own user, mapped to another user id.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.isolation.limits import is_root
+from engine.isolation.network import loopback_resolver
 from engine.runtimes.interpreters import WORKERS, own_interpreter
 
 USER = 1003  #: user and group id of functions, as on FunctionGraph
@@ -47,37 +48,45 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
     program: str
     folder: Path  #: for generated files that sandboxes mount
     hidden: tuple[Path, ...] = ()  #: folders that functions must not see
-    privileged: bool  #: the engine runs as root
+    users: range | None  #: user ids to which the processes of instances switch; None if the engine is not root's
 
-    @property
-    def user(self) -> int | None:
-        """User id to which the processes of instances switch; None if they do not switch."""
-        return USER if self.privileged else None
-
-    def prepare(self) -> None:
-        """Create the folder and the files in it that are mounted in sandboxes. Blocks.
+    def name(self, user: int = USER) -> None:
+        """Create the files in ``folder`` that name a user id in sandboxes. Blocks.
 
         Raises OSError if they cannot be created.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nsnuser:x:{USER}:{USER}::{TMP}:/bin/sh\n")
-        (self.folder / "group").write_text(f"root:x:0:\nsnuser:x:{USER}:\n")
-        for name in ("passwd", "group"):
-            (self.folder / name).chmod(0o644)  # independent of the umask
+        folder = self.folder / str(user)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nsnuser:x:{user}:{user}::{TMP}:/bin/sh\n")
+        (folder / "group").write_text(f"root:x:0:\nsnuser:x:{user}:\n")
+        if servers := loopback_resolver():
+            (folder / "resolv.conf").write_text(servers)
+        for path in (self.folder, folder, *folder.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # independent of the umask
 
-    def command(self, python: str, code: Path, layers: Sequence[Path], programs: Iterable[str] = ()) -> list[str]:
+    def command(
+        self,
+        python: str,
+        code: Path,
+        layers: Sequence[Path],
+        programs: Iterable[str] = (),
+        *,
+        user: int | None = None,
+        own_network: bool = False,
+    ) -> list[str]:
         """Return the command that starts a template in a sandbox, without the template's arguments.
 
-        ``programs`` are further executables that the sandbox must contain.
+        ``programs`` are further executables that the sandbox must contain. ``user`` is the user id of its functions on
+        the host, which has been named; None stands for ``USER``.
         """
         # The template runs as pid 1, which bubblewrap waits for. Bubblewrap's own init would remain a host zombie.
         parts = [self.program, "--die-with-parent", "--as-pid-1", *(f"--unshare-{space}" for space in _SPACES)]
-        if not self.privileged:
+        if self.users is None:
             parts += ["--unshare-user", "--uid", str(USER), "--gid", str(USER)]
         parts += ["--cap-drop", "ALL"]
         for name in _CAPABILITIES:
             parts += ["--cap-add", "CAP_" + name]
-        mounts = [*_system(), *self._configuration(), *_devices()]
+        mounts = [*_system(), *self._configuration(str(user or USER), own_network), *_devices()]
         mounts += [("--ro-bind", str(path), str(path)) for path in sorted(_installations([python, *programs]))]
         mounts += [("--tmpfs", str(folder)) for folder in self._visible_hidden(mounts)]
         mounts += [("--ro-bind", str(WORKERS), str(RUNTIME)), ("--ro-bind", str(code), str(CODE))]
@@ -86,11 +95,15 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         arguments = [argument for mount in (*_parents(mounts), *mounts, ("--remount-ro", "/")) for argument in mount]
         return [*parts, *arguments, "--", python, "-I", str(_TEMPLATE)]
 
-    def _configuration(self) -> Iterator[tuple[str, ...]]:
+    def _configuration(self, user: str, own_network: bool) -> Iterator[tuple[str, ...]]:
+        files = ["passwd", "group"]
+        if own_network and (self.folder / user / "resolv.conf").exists():
+            files.append("resolv.conf")
         for name in _CONFIGURATION:
-            yield "--ro-bind-try", f"/etc/{name}", f"/etc/{name}"
-        for name in ("passwd", "group"):
-            yield "--ro-bind", str(self.folder / name), f"/etc/{name}"
+            if name not in files:
+                yield "--ro-bind-try", f"/etc/{name}", f"/etc/{name}"
+        for name in files:
+            yield "--ro-bind", str(self.folder / user / name), f"/etc/{name}"
 
     def _visible_hidden(self, mounts: Iterable[tuple[str, ...]]) -> Iterator[Path]:
         """Yield those folders to be hidden from functions that would be visible as part of a mounted folder."""
@@ -100,23 +113,27 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
                 yield folder
 
 
-def find_bubblewrap(tmp: Path, fence: dict[str, Any]) -> Bubblewrap | str:
+def find_bubblewrap(tmp: Path, fence: dict[str, Any], users: range) -> Bubblewrap | str:
     """Return a sandbox that was tried and works on this machine, or the reason why there is none.
 
-    The folder that contains ``tmp`` (the data directory) is hidden from functions. Blocks: call in a thread.
+    The folder that contains ``tmp`` (the data directory) is hidden from functions. If the engine is root's but has no
+    right to ``users``, as in some containers, all functions have ``USER``. Blocks: call in a thread.
     """
     program = shutil.which("bwrap")
     if program is None:
         return "bubblewrap is not installed"
-    tmp = tmp.absolute()
-    bubblewrap = Bubblewrap(program=program, folder=tmp / "sandbox", hidden=(tmp.parent,), privileged=is_root())
-    try:
-        bubblewrap.prepare()
-        command = bubblewrap.command(own_interpreter().path, WORKERS, ())
-    except OSError as error:
-        return f"bubblewrap cannot be started: {error}"
-    problem = probe(command, {**fence, "user": bubblewrap.user})
-    return f"bubblewrap {problem}" if problem else bubblewrap
+    tmp, problem = tmp.absolute(), ""
+    for usable in (users, range(USER, USER + 1)) if is_root() else (None,):
+        bubblewrap = Bubblewrap(program=program, folder=tmp / "sandbox", hidden=(tmp.parent,), users=usable)
+        try:
+            bubblewrap.name()
+            command = bubblewrap.command(own_interpreter().path, WORKERS, ())
+        except OSError as error:
+            return f"bubblewrap cannot be started: {error}"
+        problem = probe(command, {**fence, "user": usable and usable[-1]})
+        if not problem:
+            return bubblewrap
+    return f"bubblewrap {problem}"
 
 
 def probe(command: Sequence[str], fence: dict[str, Any]) -> str:

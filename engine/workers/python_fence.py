@@ -1,9 +1,8 @@
 """Namespaces of a forked instance: process ids, mounts with a temporary folder, and network.
 
-A fence is the set of namespaces of an instance: {"tmp": MiB or null, "network": bool, "user": id or null}. Without
-``tmp`` it has at most a network namespace. With ``tmp`` it is whole: it also has a pid and a mount namespace. A whole
-fence needs capabilities, which forked processes inherit from the template and drop before they run user code.
-Standard library only, Python 3.9 syntax.
+A fence is the set of namespaces of an instance: {"tmp": MiB, "network": bool, "user": id or null}. With ``network``,
+the instance has a loopback of its own and nothing else. A fence needs capabilities, which forked processes inherit from
+the template and drop before they run user code. Standard library only, Python 3.9 syntax.
 """
 
 import ctypes
@@ -16,11 +15,11 @@ import struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn, TypeGuard
+    from typing import NoReturn
 
-    from worker_types import Fence, WholeFence
+    from worker_types import Fence
 
-NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PIDS, NEW_NETWORK = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
+NEW_MOUNTS, NEW_IPC, NEW_PIDS, NEW_NETWORK = 0x00020000, 0x08000000, 0x20000000, 0x40000000
 NO_SUID, NO_DEVICES, NO_EXEC, PRIVATE, RECURSIVE = 2, 4, 8, 1 << 18, 1 << 14
 DUMPABLE, NO_NEW_PRIVILEGES, AMBIENT, AMBIENT_CLEAR_ALL = 4, 38, 47, 4  # of prctl
 CAPABILITY_VERSION = 0x20080522
@@ -35,17 +34,9 @@ def call(name: str, *args: "int | bytes | None") -> None:
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def is_whole(fence: "Fence | None") -> "TypeGuard[WholeFence]":
-    """Return whether the fence has a pid namespace.
-
-    Its first process is then an init, whose exit ends all others in it.
-    """
-    return fence is not None and fence["tmp"] is not None
-
-
 def fork(fence: "Fence | None") -> int:
-    """Fork like os.fork. With a whole fence the child is the first process of a new pid namespace."""
-    if not is_whole(fence):
+    """Fork like os.fork. With a fence the child is the first process of a new pid namespace."""
+    if fence is None:
         return os.fork()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     pid = -1
@@ -62,17 +53,17 @@ def fork(fence: "Fence | None") -> int:
 def enter(fence: "Fence | None", fds: "Sequence[int]", report: int) -> None:
     """Create the namespaces of the fence, if there is one, and enter the cgroups when the engine allows it.
 
-    Call in the forked process. Exit if the engine has closed the socket. With a whole fence the process forks once more
-    and becomes the init, which reports the exit of its child; the function then returns only in the child. Raises
+    Call in the forked process. Exit if the engine has closed the socket. With a fence the process forks once more and
+    becomes the init, which reports the exit of its child; the function then returns only in the child. Raises
     OSError if a namespace or cgroup cannot be created or entered.
     """
-    if is_whole(fence):
-        create_mounts(fence)
-    if fence is not None and fence["network"]:
-        create_network()
+    if fence is not None:
+        create_mounts(fence["tmp"])
+        if fence["network"]:
+            create_network()
     if not enter_cgroups(fds[0]):
         os._exit(0)
-    if is_whole(fence):
+    if fence is not None:
         # The init gets no handler: the signal then has no effect on it. With a handler, user code could end its init.
         handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
         first = os.fork()
@@ -108,28 +99,17 @@ def enter_cgroups(fd: int) -> bool:
     return bool(data)
 
 
-def create_mounts(fence: "WholeFence") -> None:
+def create_mounts(tmp: int) -> None:
     call("unshare", NEW_MOUNTS | NEW_IPC)
     call("mount", None, b"/", None, PRIVATE | RECURSIVE, None)
     call("mount", b"proc", b"/proc", b"proc", NO_SUID | NO_DEVICES | NO_EXEC, None)
     for folder in (b"/tmp", b"/dev/shm"):
-        call("mount", b"tmpfs", folder, b"tmpfs", NO_SUID | NO_DEVICES, b"size=%dm,mode=1777" % fence["tmp"])
+        call("mount", b"tmpfs", folder, b"tmpfs", NO_SUID | NO_DEVICES, b"size=%dm,mode=1777" % tmp)
 
 
 def create_network() -> None:
     """Move this process into a new network namespace, which has only a loopback interface, and enable the interface."""
-    user, group = os.geteuid(), os.getegid()
-    try:
-        call("unshare", NEW_NETWORK)
-    except PermissionError:  # then as the owner of a user namespace
-        call("unshare", NEW_USER | NEW_NETWORK)
-        for name, text in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{user} {user} 1"),
-            ("gid_map", f"{group} {group} 1"),
-        ):
-            with open("/proc/self/" + name, "w") as file:
-                file.write(text)
+    call("unshare", NEW_NETWORK)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         loopback = b"lo".ljust(16, b"\0")
         flags = struct.unpack_from("h", fcntl.ioctl(any_socket, GET_FLAGS, loopback + bytes(24)), 16)[0]
@@ -182,4 +162,4 @@ def probe(fence: "Fence") -> bool:
             os.write(2, f"{error}\n".encode())
         finally:
             os._exit(1)
-    return os.waitpid(pid, 0)[1] == 0 and (not is_whole(fence) or os.read(report_reader, 32) == b"0")
+    return os.waitpid(pid, 0)[1] == 0 and os.read(report_reader, 32) == b"0"

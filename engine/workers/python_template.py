@@ -15,7 +15,7 @@ SOCK_SEQPACKET socket; each packet is one JSON object.
 
 Without ``argv`` the instance is ``python_worker`` in the forked process itself, else that program with the socket's
 number as its last argument. ``paths`` are its working folder and those of its layers. A ``fence`` (python_fence.py)
-puts it in namespaces. With a whole fence the reported process is the init of the instance. The first byte on the
+puts it in namespaces. With a fence the reported process is the init of the instance. The first byte on the
 instance's own socket carries the descriptors by which it enters its cgroups; it continues only then.
 
 If the engine exits, the socket closes, and the template kills its instances. If only the template exits, its instances

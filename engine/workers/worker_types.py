@@ -44,21 +44,12 @@ class Setup(_OptionalSetup):
     guarded: bool  #: only descendants of the bridge may use the runtime API
 
 
-class _Namespaces(TypedDict):
-    network: bool
-    user: int | None
-
-
-class Fence(_Namespaces):
+class Fence(TypedDict):
     """Namespaces of a forked instance, as ``python_fence`` describes them."""
 
-    tmp: int | None  #: MiB
-
-
-class WholeFence(_Namespaces):
-    """Fence with a pid and a mount namespace."""
-
     tmp: int  #: MiB
+    network: bool
+    user: int | None
 
 
 class StartRequest(TypedDict):

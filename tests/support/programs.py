@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
+
+from engine.executors.local.spawn import PATH
+from engine.isolation.network import missing_program, open_network
 
 
 def needs(name: str) -> pytest.MarkDecorator:
     """Mark tests that run a program. They are skipped on a machine without it."""
     return pytest.mark.skipif(shutil.which(name) is None, reason=_absent(name))
+
+
+def has_networks() -> bool:
+    """Return whether this machine can give each project a network of its own."""
+    if shutil.which("bwrap") is None or missing_program(PATH):
+        return False
+    try:
+        network = open_network((), 65534 if os.geteuid() == 0 else None, {"PATH": PATH})
+    except OSError:
+        return False
+    network.close()
+    return network.process.wait() == 0
 
 
 def program(name: str) -> str:
@@ -22,3 +38,6 @@ def program(name: str) -> str:
 
 def _absent(name: str) -> str:
     return f"there is no {name} on this machine"
+
+
+needs_networks = pytest.mark.skipif(not has_networks(), reason="this machine gives no networks to projects")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -81,8 +81,17 @@ class LocalLauncher:
         return f"{self._spawner.name}, {self._isolation.name}"
 
     @property
+    def walls(self) -> Mapping[str, str]:
+        network, problem = self._spawner.network, self._spawner.network_problem
+        return {
+            "network": f"{network}: {problem}" if problem else network,
+            "users": "one for each project" if self._spawner.own_users else "one for all projects",
+            "http_network": self.http_network,
+        }
+
+    @property
     def http_network(self) -> str:
-        if self._spawner.own_network:
+        if self._spawner.network == "none":
             return "own"
         return "mapped" if self._maps_ports else "shared"
 
@@ -108,6 +117,7 @@ class LocalLauncher:
             for package in (function.code, *(dependency.code for dependency in function.dependencies)):
                 await self._check_code(package)
         command = await self._interpreters.worker_command(function.runtime, key[-1])
+        await self._spawner.prepare(function.project)
         if self._shares_port(function):
             await self._port.free()
         return LaunchPlan(key, function, command)
@@ -229,8 +239,8 @@ class LocalLauncher:
             code=self._code_path(function.code).absolute(),  # absolute: a child has another working folder
             tmp=self._options.tmp.absolute() / instance_id[:12],  # short: the path of a socket has at most 107 bytes
             memory=memory,
+            project=function.project,
             layers=tuple(self._code_path(dependency.code).absolute() for dependency in function.dependencies),
-            own_network=self.http_network == "own" and _serves_http(function),
             maps_port=self.http_network == "mapped" and _serves_http(function),
         )
 

@@ -36,9 +36,9 @@ class InstanceSpec(NamedTuple):
     code: Path
     tmp: Path  #: temporary folder, created by ``spawn``
     memory: int  #: MiB
+    project: str = ""
     layers: tuple[Path, ...] = ()  #: folders of its dependencies
     runtime: Path = WORKERS  #: folder of the worker programs
-    own_network: bool = False  #: network namespace of its own, with loopback only
     maps_port: bool = False  #: its server's port is mapped to a free one
 
 

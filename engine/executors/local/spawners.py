@@ -19,17 +19,21 @@ from msgspec import Struct
 from engine.errors import SettingsError
 from engine.executors.local.spawn import PATH, Channels, InstanceSpec, ProcessSpec, Spawned, spawn
 from engine.executors.local.template import ForkedChild, Template
-from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, Bubblewrap, find_bubblewrap, probe
+from engine.executors.local.tenants import Tenant, Tenants
+from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, USER, Bubblewrap, find_bubblewrap, probe
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
+from engine.isolation.network import missing_program
 from engine.runtimes.interpreters import WORKERS, own_interpreter
 
 log = structlog.get_logger("functiond")
 
+HostPorts = tuple[int, ...] | dict[str, tuple[int, ...]]  #: for all projects, or by project with ``ALL`` for all
 SandboxKey = tuple[int, str, int]  #: function_id, version, revision; their instances share a sandbox
 
 _WORKER = WORKERS / "python_worker.py"
 TEMPLATE = WORKERS / "python_template.py"
-_OWN_NETWORK: dict[str, Any] = {"tmp": None, "network": True, "user": None}  #: fence without a sandbox
+ALL = "*"
+_TRIAL = "*"  #: no project has this name
 _LINGER = 60.0  #: seconds that a sandbox stays after its last instance
 _PLACEHOLDER = "0" * 32  #: overwritten by the instance's id, which has the same length
 #: Variables read only when a program starts: a fork cannot apply them.
@@ -47,8 +51,18 @@ class Spawner(Protocol):
         ...
 
     @property
-    def own_network(self) -> bool:
-        """True if each instance of an HTTP function has a network of its own."""
+    def network(self) -> str:
+        """Network of functions: ``host``; ``project``, one for each project; or ``none``, a loopback per instance."""
+        ...
+
+    @property
+    def network_problem(self) -> str:
+        """Why ``network`` is ``host``, although the settings want one for each project; empty if they do not."""
+        ...
+
+    @property
+    def own_users(self) -> bool:
+        """True if the functions of each project run as a user of their own."""
         ...
 
     @property
@@ -58,6 +72,10 @@ class Spawner(Protocol):
 
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
         """Return a copy of ``spec`` with the paths as the function sees them, possibly inside a sandbox."""
+        ...
+
+    async def prepare(self, project: str) -> None:
+        """Make what the processes of a project share. Call shortly before ``start``. Raises OSError."""
         ...
 
     def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
@@ -84,11 +102,11 @@ class HostSpawner:
     of the interpreter, or earlier if a process can only be started through a template.
     """
 
-    name = "process"
+    name, network = "process", "host"
+    network_problem, own_users = "", False
     tmp = 0
 
-    def __init__(self, marker: str, *, forking: bool, own_network: bool = False) -> None:
-        self.own_network = own_network
+    def __init__(self, marker: str, *, forking: bool) -> None:
         self._marker, self._forking = marker, forking
         self._templates: dict[str, Template | None] = {}  #: by interpreter; None: the interpreter was used once
         self._closing: set[Template] = set()
@@ -96,7 +114,10 @@ class HostSpawner:
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
         return spec
 
-    def prepare(self, python: str) -> Template:
+    async def prepare(self, project: str) -> None:
+        """Do nothing: processes of all projects share the host."""
+
+    def template(self, python: str) -> Template:
         """Return the template of an interpreter. Start it unless it runs; raises OSError if it cannot be started."""
         template = self._templates.get(python)
         if template is None or not template.alive:
@@ -108,10 +129,9 @@ class HostSpawner:
 
     def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
         own = own_interpreter().path
-        fence = _OWN_NETWORK if spec.own_network else None
-        if fence is not None or any(name.startswith(_RUNS_CODE) for name in process.environment):
-            # The fork creates its namespaces, waits until the limits are in force, and then executes the program.
-            return spawn(process, spec.tmp, partial(fork, self.prepare(own), process.command, fence))
+        if any(name.startswith(_RUNS_CODE) for name in process.environment):
+            # The fork waits until the limits are in force, and then executes the program.
+            return spawn(process, spec.tmp, partial(fork, self.template(own), process.command, None))
         # Forks of a template get low descriptors. Node.js passes descriptors above 16 to the programs that it starts.
         python, argv = (process.command[0], None) if _is_python(process) else (own, process.command)
         if self._forking and (argv or _can_fork(process)):
@@ -124,7 +144,7 @@ class HostSpawner:
     def _second_use(self, python: str) -> Template | None:
         """Return the template of an interpreter, but None at the first use of the interpreter."""
         if python in self._templates:
-            return self.prepare(python)
+            return self.template(python)
         self._templates[python] = None
         return None
 
@@ -144,26 +164,37 @@ class SandboxSpawner:
     name = "bubblewrap"
 
     def __init__(
-        self,
-        bubblewrap: Bubblewrap,
-        marker: str,
-        *,
-        fence: dict[str, Any],
-        own_network: bool = False,
-        linger: float = _LINGER,
+        self, bubblewrap: Bubblewrap, marker: str, tenants: Tenants, *, fence: dict[str, Any], linger: float = _LINGER
     ) -> None:
-        self.own_network = own_network or fence["network"]
-        self._bubblewrap, self._marker, self._linger = bubblewrap, marker, linger
-        self._fence = {**fence, "user": bubblewrap.user}
+        self._bubblewrap, self._marker, self._tenants, self._linger = bubblewrap, marker, tenants, linger
+        self._fence = fence
         self.tmp: int = fence["tmp"]
         self._templates: dict[SandboxKey, Template] = {}
+        self._fences: dict[SandboxKey, dict[str, Any]] = {}
         self._counts: dict[SandboxKey, int] = {}
         self._timers: dict[SandboxKey, asyncio.TimerHandle] = {}
         self._closing: set[Template] = set()
 
+    @property
+    def network(self) -> str:
+        if self._fence["network"]:
+            return "none"
+        return "project" if self._tenants.own_networks else "host"
+
+    @property
+    def network_problem(self) -> str:
+        return self._tenants.problem
+
+    @property
+    def own_users(self) -> bool:
+        return self._tenants.own_users
+
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
         layers = tuple(LAYERS / str(number) for number in range(len(spec.layers)))
         return spec._replace(code=CODE, tmp=TMP, layers=layers, runtime=RUNTIME)
+
+    async def prepare(self, project: str) -> None:
+        await self._tenants.open(project)
 
     def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
         template = self._template(key, spec, process)
@@ -171,9 +202,8 @@ class SandboxSpawner:
             timer.cancel()
         self._counts[key] = self._counts.get(key, 0) + 1
         argv = None if _is_python(process) and _can_fork(process) else [_path_inside(part) for part in process.command]
-        fence = {**self._fence, "network": self._fence["network"] or spec.own_network}
         try:
-            return spawn(process, None, partial(fork, template, argv, fence))
+            return spawn(process, None, partial(fork, template, argv, self._fences[key]))
         except BaseException:
             self.ended(key)
             raise
@@ -188,20 +218,33 @@ class SandboxSpawner:
         for timer in self._timers.values():
             timer.cancel()
         await _close([*self._templates.values(), *self._closing])
+        await self._tenants.close()
 
     def _template(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Template:
         template = self._templates.get(key)
         if template is None or not template.alive:
             _keep_until_closed(template, self._closing)
-            program = process.command[0]
-            python = program if _is_python(process) else own_interpreter().path
-            command = self._bubblewrap.command(python, spec.code, spec.layers, [program])
-            environment = template_environment(self._marker)
-            template = self._templates[key] = Template([*command, "{fd}"], environment, self._closing.discard)
+            template = self._tenants.enter(spec.project, partial(self._open, key, spec, process))
+            self._templates[key] = template
         return template
 
+    def _open(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec, tenant: Tenant) -> Template:
+        program = process.command[0]
+        python = program if _is_python(process) else own_interpreter().path
+        self._fences[key] = {**self._fence, "user": tenant.user}
+        command = self._bubblewrap.command(
+            python, spec.code, spec.layers, [program], user=tenant.user, own_network=tenant.network is not None
+        )
+        enter = tenant.network.enter if tenant.network else []
+        environment = template_environment(self._marker)
+        return Template([*enter, *command, "{fd}"], environment, partial(self._on_closed, spec.project))
+
+    def _on_closed(self, project: str, template: Template) -> None:
+        self._closing.discard(template)
+        self._tenants.leave(project, template)
+
     def _close_one(self, key: SandboxKey) -> None:
-        del self._timers[key]
+        del self._timers[key], self._fences[key]
         template = self._templates.pop(key)
         _keep_until_closed(template, self._closing)
         template.close()
@@ -266,8 +309,9 @@ class IsolationOptions(Struct, frozen=True, kw_only=True):
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"
     fork_server: Literal["off", "need", "start"] = "need"  #: for Python instances outside a sandbox
     tmp_size: int = 512  #: MiB of the temporary folder inside a sandbox
-    network: bool = True  #: functions reach the host's network; false: only loopback
-    http_network: Literal["host", "own"] = "host"  #: network of HTTP functions; ``own`` has only loopback
+    network: Literal["auto", "project", "host", "none"] = "host"  #: auto: project if it works here, else host
+    host_ports: HostPorts = ()
+    user_ids: tuple[int, int] = (USER, 1)  #: the first, and how many
 
 
 #: Plain processes without templates; nothing is probed.
@@ -278,29 +322,65 @@ async def open_spawner(sandbox: IsolationOptions, marker: str, tmp: Path) -> Spa
     """Return the spawner of instances' processes that the settings choose; the caller closes it.
 
     The folder that contains ``tmp`` is hidden from functions in a sandbox. Raises SettingsError if the settings demand
-    a sandbox and this machine has no working bubblewrap, or if functions must have no network and no sandbox is used.
+    a sandbox or networks that this machine cannot make.
     """
     if sandbox is NO_ISOLATION:
         return HostSpawner(marker, forking=False)
     if sandbox.isolation != "process":
-        fence = {"tmp": sandbox.tmp_size, "network": not sandbox.network}
-        outcome = await to_thread.run_sync(find_bubblewrap, tmp, fence)
+        fence = {"tmp": sandbox.tmp_size, "network": sandbox.network == "none"}
+        outcome = await to_thread.run_sync(find_bubblewrap, tmp, fence, user_range(sandbox))
         if isinstance(outcome, Bubblewrap):
-            return SandboxSpawner(outcome, marker, fence=fence, own_network=sandbox.http_network == "own")
+            tenants = await open_tenants(outcome, sandbox, marker)
+            return SandboxSpawner(outcome, marker, tenants, fence=fence)
         if sandbox.isolation == "bubblewrap":
             raise SettingsError(f"executor.isolation is bubblewrap, but {outcome}; install it, or set auto or process")
         log.warning("functions run without a sandbox", reason=outcome)
-    if not sandbox.network:
+    if sandbox.network not in ("auto", "host"):
         raise SettingsError(
-            "executor.network = false needs the bubblewrap sandbox: install bubblewrap, or set executor.network = true"
+            f'executor.network = "{sandbox.network}" needs the bubblewrap sandbox: install bubblewrap, or set '
+            'executor.network = "host"'
         )
-    own, own_network = own_interpreter().path, sandbox.http_network == "own"
-    if own_network:
-        problem = await to_thread.run_sync(probe, [own, "-I", str(TEMPLATE)], _OWN_NETWORK)
-        if problem:
-            log.warning("HTTP functions use the host's network", reason="no network namespaces here")
-            own_network = False
-    spawner = HostSpawner(marker, forking=sandbox.fork_server != "off", own_network=own_network)
+    spawner = HostSpawner(marker, forking=sandbox.fork_server != "off")
     if sandbox.fork_server == "start":
-        spawner.prepare(own)
+        spawner.template(own_interpreter().path)
     return spawner
+
+
+def user_range(sandbox: IsolationOptions) -> range:
+    first, number = sandbox.user_ids
+    return range(first, first + number)
+
+
+async def open_tenants(bubblewrap: Bubblewrap, sandbox: IsolationOptions, marker: str) -> Tenants:
+    """Return tenants with networks of their own if the settings want them and a trial shows that they work.
+
+    Raises SettingsError if they are demanded and do not work.
+    """
+    environment = template_environment(marker)
+    shared = Tenants(bubblewrap, None, environment)
+    if sandbox.network not in ("auto", "project"):
+        return shared
+    tenants = Tenants(bubblewrap, partial(ports_of, sandbox.host_ports), environment)
+    if not (problem := missing_program(PATH)):
+        try:
+            trial = await tenants.open(_TRIAL)
+            command = bubblewrap.command(own_interpreter().path, WORKERS, (), user=trial.user, own_network=True)
+            enter = trial.network.enter if trial.network else []
+            fence = {"tmp": sandbox.tmp_size, "network": False, "user": trial.user}
+            problem = await to_thread.run_sync(probe, [*enter, *command], fence)
+        except OSError as error:
+            problem = str(error)
+        await tenants.close()
+    if not problem:
+        return tenants
+    if sandbox.network == "project":
+        raise SettingsError(f'executor.network is "project", but {problem}; mend it, or set executor.network = "host"')
+    log.warning("functions of all projects share the host's network", reason=problem)
+    shared.problem = problem
+    return shared
+
+
+def ports_of(host_ports: HostPorts, project: str) -> list[str]:
+    """Return the ports of the host's loopback that functions of a project reach."""
+    ports = {*host_ports.get(project, ()), *host_ports.get(ALL, ())} if isinstance(host_ports, dict) else host_ports
+    return [str(port) for port in sorted(ports)]

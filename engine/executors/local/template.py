@@ -104,6 +104,11 @@ class Template:
             # process as a zombie for the process that reaps orphans on this machine.
             self._kill_timer = self._loop.call_later(_EXIT_TIMEOUT, self._process.kill)
 
+    def kill(self) -> None:
+        """Kill the fork server, and in a sandbox all its forks."""
+        self._given_up = True
+        self._process.kill()
+
     @property
     def _connected(self) -> bool:
         return self._socket.fileno() >= 0

@@ -269,7 +269,7 @@ async def test_processes_and_descriptors_are_limited(tmp_path: Path) -> None:
 
 
 async def test_without_network_there_is_loopback_only(tmp_path: Path) -> None:
-    async with pool(tmp_path, SOURCE, sandbox=IsolationOptions(isolation="bubblewrap", network=False)) as opened:
+    async with pool(tmp_path, SOURCE, sandbox=IsolationOptions(isolation="bubblewrap", network="none")) as opened:
         assert (await result(opened, "look"))["interfaces"] == ["lo"]
         assert await result(opened, "listen") == "connected"
 
@@ -388,6 +388,7 @@ def spoil_fence(opened: Pool) -> None:
 async def test_a_sandbox_that_cannot_be_made_is_the_engine_s_fault_that_says_why(
     opened: Pool, spoil: Callable[[Pool], None], words: str
 ) -> None:
+    await opened.warm(function("pid", revision=9))  # another sandbox of the same project
     spoil(opened)
     outcome = await opened.execute(function("pid"), invocation())
 
@@ -462,8 +463,8 @@ def test_an_engine_that_is_not_root_s_needs_no_right(tmp_path: Path, python: str
         folder = Path(name)
         shutil.copytree(WORKERS, folder / "workers")
         folder.chmod(0o755)
-        bubblewrap = Bubblewrap(program=program("bwrap"), folder=folder, privileged=False)
-        bubblewrap.prepare()
+        bubblewrap = Bubblewrap(program=program("bwrap"), folder=folder, users=None)
+        bubblewrap.name()
         fence = json.dumps({"tmp": 16, "network": True, "user": None})
         command = [*bubblewrap.command(python, folder / "workers", ()), "--probe", fence]
         command = [str(folder / "workers") if part == str(WORKERS) else part for part in command]

@@ -21,7 +21,7 @@ from tests.contracts.dialect import Dialect
 from tests.contracts.dialect_bootstrap import CUSTOM, HTTP
 from tests.support.bridging import enter_network, needs_mapping, needs_network
 from tests.support.executing import exit_of, function, invocation, pool
-from tests.support.programs import needs
+from tests.support.programs import needs, needs_networks
 
 
 @pytest.fixture
@@ -90,24 +90,22 @@ def test_a_lambda_runtime_takes_one_request_at_a_time() -> None:
 # --- ports and networks of HTTP functions ---
 
 ROOT = Path(__file__).parents[3]
-OWN = IsolationOptions(isolation="process", fork_server="off", http_network="own")
-FORKED = IsolationOptions(isolation="process", http_network="own")
 SANDBOXED = IsolationOptions(isolation="bubblewrap")
-OWN_SANDBOXED = IsolationOptions(isolation="bubblewrap", http_network="own")
+CUT_OFF = IsolationOptions(isolation="bubblewrap", network="none")
+IN_PROJECT = IsolationOptions(isolation="bubblewrap", network="project")
 
 
 @pytest.fixture(
     params=[
-        pytest.param(OWN, marks=needs_network, id="own"),
-        pytest.param(FORKED, marks=needs_network, id="own and forked"),
-        pytest.param(OWN_SANDBOXED, marks=(needs_network, needs("bwrap")), id="own in a sandbox"),
+        pytest.param(CUT_OFF, marks=needs("bwrap"), id="a network for each instance"),
+        pytest.param(IN_PROJECT, marks=(needs_mapping, needs_networks), id="mapped in the network of the project"),
         pytest.param(NO_ISOLATION, marks=needs_mapping, id="mapped"),
         pytest.param(SANDBOXED, marks=(needs_mapping, needs("bwrap")), id="mapped in a sandbox"),
     ]
 )
 async def apart(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pool]:
     async with pool(tmp_path, "", sandbox=request.param) as opened:
-        assert opened.http_network == ("own" if request.param.http_network == "own" else "mapped")
+        assert opened.http_network == ("own" if request.param is CUT_OFF else "mapped")
         HTTP.write(tmp_path / "code")
         yield opened
 

@@ -99,6 +99,23 @@ def test_a_missing_file_and_one_that_is_no_text_are_refused(tmp_path: Path) -> N
         load_settings(file=file)
 
 
+@pytest.mark.parametrize(("value", "new"), [("false", "none"), ("true", "host")])
+def test_an_old_value_is_refused_with_the_new_one(tmp_path: Path, value: str, new: str) -> None:
+    said = f'the setting executor.network = {value} is now executor.network = "{new}"'
+
+    with pytest.raises(SettingsError, match=said):
+        load_settings(file=toml(tmp_path, f"[executor]\nnetwork = {value}\n"))
+    with pytest.raises(SettingsError, match=said):
+        load_settings(environ={"FUNCTIOND_EXECUTOR__NETWORK": value})
+
+
+def test_ports_of_the_host_are_a_list_or_a_table_by_project(tmp_path: Path) -> None:
+    listed = load_settings(environ={"FUNCTIOND_EXECUTOR__HOST_PORTS": "5432,6379"}).executor.host_ports
+    by_project = load_settings(file=toml(tmp_path, "[executor.host_ports]\nshop = [5432]\n")).executor.host_ports
+
+    assert (listed, by_project) == ((5432, 6379), {"shop": (5432,)})
+
+
 @pytest.mark.parametrize("value", ["true", "false"])
 def test_a_removed_setting_is_refused_with_what_to_do(tmp_path: Path, value: str) -> None:
     said = r"^the setting http\.update_resets has been removed: .*: delete the setting$"

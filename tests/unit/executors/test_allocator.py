@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 
 import pytest
 from hypothesis import given
@@ -52,6 +52,7 @@ class Loading:
     """Launcher whose instances become ready, or fail, when the test says so (protocol ``Launcher``)."""
 
     isolation = http_network = "none"
+    walls: Mapping[str, str] = {}
 
     def __init__(self) -> None:
         self.instances: list[Instance] = []
