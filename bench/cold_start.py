@@ -23,10 +23,11 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
         for sandbox in ("spawn", "fork"):
             progress(f"cold_start: {sandbox}")
             figures |= _both(sandbox, ask(options, sandbox, options.scaled(COUNT))["next"])
-        if shutil.which("bwrap"):
-            progress("cold_start: bubblewrap")
-            times = ask(options, "bubblewrap", options.scaled(_SANDBOXES))
-            figures |= _both("bubblewrap first", times["first"]) | _both("bubblewrap next", times["next"])
+        for sandbox, program in (("bubblewrap", "bwrap"), ("project", "pasta")):
+            if shutil.which(program):
+                progress(f"cold_start: {sandbox}")
+                times = ask(options, sandbox, options.scaled(_SANDBOXES))
+                figures |= _both(f"{sandbox} first", times["first"]) | _both(f"{sandbox} next", times["next"])
         yield figures
 
 
@@ -61,6 +62,10 @@ SCENARIO = Scenario(
         Figure(name="bubblewrap first p95", unit="ms"),
         Figure(name="bubblewrap next p50", unit="ms", at_most=8),
         Figure(name="bubblewrap next p95", unit="ms"),
+        Figure(name="project first p50", unit="ms", at_most=60),
+        Figure(name="project first p95", unit="ms"),
+        Figure(name="project next p50", unit="ms", at_most=8),
+        Figure(name="project next p95", unit="ms"),
     ),
     rounds=rounds,
     note="measured at the pool: no HTTP, no journal; with cgroup limits if the host supports them",

@@ -2,8 +2,8 @@
 
 Run in a separate process as ``python -m bench.instances DIRECTORY SANDBOX COUNT``. Writes a JSON object
 to the file ``RESULT`` in the directory. Its lists ``first`` (cold starts only) and ``next`` contain ``COUNT`` times in
-seconds each. ``SANDBOX`` selects the measurement: cold starts with ``spawn``, ``fork`` or ``bubblewrap``, round trips
-to a warm instance with ``dispatch``.
+seconds each. ``SANDBOX`` selects the measurement: cold starts with ``spawn``, ``fork``, ``bubblewrap`` or ``project``
+(a sandbox in the network of a project), round trips to a warm instance with ``dispatch``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SANDBOXES = {
     "spawn": NO_ISOLATION,
     "fork": IsolationOptions(isolation="process", fork_server="start"),
     "bubblewrap": IsolationOptions(isolation="bubblewrap"),
+    "project": IsolationOptions(isolation="bubblewrap", network="project", user_ids=(1_900_000_000, 100)),
     "dispatch": NO_ISOLATION,
 }
 RESULT = "seconds.json"

@@ -93,8 +93,7 @@ async def test_the_loopback_of_the_host_is_out_of_reach(opened: Pool, host_port:
 
 
 async def test_a_port_of_the_host_is_opened_to_a_project(tmp_path: Path, host_port: int) -> None:
-    ports = {"a": (host_port,)}
-    sandbox = IsolationOptions(isolation="bubblewrap", network="project", host_ports=ports)
+    sandbox = IsolationOptions(isolation="bubblewrap", network="project", host_ports={"a": (host_port,)})
     async with pool(tmp_path, SOURCE, sandbox=sandbox) as opened:
         event = {"host": "127.0.0.1", "port": host_port}
         assert await in_project(opened, "a", "connect", event) == "host"
