@@ -82,9 +82,8 @@ class LocalLauncher:
 
     @property
     def walls(self) -> Mapping[str, str]:
-        network, problem = self._spawner.network, self._spawner.network_problem
         return {
-            "network": f"{network}: {problem}" if problem else network,
+            "network": self._spawner.network,
             "users": "one for each project" if self._spawner.own_users else "one for all projects",
             "http_network": self.http_network,
         }

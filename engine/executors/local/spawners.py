@@ -52,12 +52,7 @@ class Spawner(Protocol):
 
     @property
     def network(self) -> str:
-        """Network of functions: ``host``; ``project``, one for each project; or ``none``, a loopback per instance."""
-        ...
-
-    @property
-    def network_problem(self) -> str:
-        """Why ``network`` is ``host``, although the settings want one for each project; empty if they do not."""
+        """Network of functions: ``project``, one for each; ``none``, a loopback per instance; or ``host`` and why."""
         ...
 
     @property
@@ -103,7 +98,7 @@ class HostSpawner:
     """
 
     name, network = "process", "host"
-    network_problem, own_users = "", False
+    own_users = False
     tmp = 0
 
     def __init__(self, marker: str, *, forking: bool) -> None:
@@ -179,11 +174,9 @@ class SandboxSpawner:
     def network(self) -> str:
         if self._fence["network"]:
             return "none"
-        return "project" if self._tenants.own_networks else "host"
-
-    @property
-    def network_problem(self) -> str:
-        return self._tenants.problem
+        if self._tenants.own_networks:
+            return "project"
+        return f"host: {self._tenants.problem}" if self._tenants.problem else "host"
 
     @property
     def own_users(self) -> bool:
