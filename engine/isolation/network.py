@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import select
 import shutil
 import signal
 import socket
@@ -23,7 +24,7 @@ from pathlib import Path
 
 _PROGRAMS = {"pasta": "passt", "nsenter": "util-linux", "ip": "iproute2"}  #: with the Debian package of each
 RESOLVER = "198.18.0.53"  #: nameserver in a namespace for one on the host's loopback; of a block for tests (RFC 2544)
-_TIMEOUT = 2.0  #: seconds; pasta can hang if the device may not be opened
+_TIMEOUT = 2.0  #: seconds until the namespace is there
 _CREDENTIALS = struct.Struct("iii")  #: pid, user and group of the process that sent a message
 _OPTIONS = ("--foreground", "--quiet", "--config-net", "--no-map-gw", "-t", "none", "-u", "none", "-U", "none")
 _TUN = (
@@ -73,7 +74,6 @@ def open_network(ports: Iterable[str], user: int | None, environment: Mapping[st
         keeper, theirs = socket.socketpair()
         undo.callback(keeper.close)
         keeper.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        keeper.settimeout(_TIMEOUT)
         with theirs:
             process = subprocess.Popen(
                 command,
@@ -85,16 +85,12 @@ def open_network(ports: Iterable[str], user: int | None, environment: Mapping[st
             )
         undo.callback(process.wait)
         undo.callback(_kill_group, process.pid)
-        try:
+        data = b""
+        if _is_readable(keeper, process):
             data, ancillary, _, _ = keeper.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
-        except TimeoutError:
-            raise OSError(
-                errno.EAGAIN, f"pasta makes no namespace within {_TIMEOUT:g} s; may it open /dev/net/tun?"
-            ) from None
         if not data:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_TIMEOUT)
-            raise OSError(errno.EAGAIN, f"pasta makes no namespace: {_tail(errors.fileno())}")
+            said = " ".join(os.pread(errors.fileno(), 500, 0).decode(errors="replace").split())
+            raise OSError(errno.EAGAIN, f"pasta makes no namespace: {said or f'no sign within {_TIMEOUT:g} s'}")
         pid, _, _ = _CREDENTIALS.unpack(ancillary[0][2])
         namespaces = dict[str, int]()
         for name in ("net",) if user is not None else ("user", "net"):
@@ -121,8 +117,16 @@ def loopback_resolver() -> str:
     return ""
 
 
-def _tail(fd: int) -> str:
-    return " ".join(os.pread(fd, 500, 0).decode(errors="replace").split()) or "without a message"
+def _is_readable(keeper: socket.socket, process: subprocess.Popen[bytes]) -> bool:
+    """Wait for a message, for the exit of pasta, whose child then waits for ever, or for ``_TIMEOUT``."""
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        waiting = select.poll()
+        waiting.register(keeper, select.POLLIN)
+        waiting.register(pidfd, select.POLLIN)
+        return (keeper.fileno(), select.POLLIN) in waiting.poll(_TIMEOUT * 1000)
+    finally:
+        os.close(pidfd)
 
 
 def _kill_group(pid: int) -> None:

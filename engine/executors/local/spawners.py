@@ -362,7 +362,7 @@ async def open_tenants(bubblewrap: Bubblewrap, sandbox: IsolationOptions, marker
             fence = {"tmp": sandbox.tmp_size, "network": False, "user": trial.user}
             problem = await to_thread.run_sync(probe, [*enter, *command], fence)
         except OSError as error:
-            problem = str(error)
+            problem = error.strerror or str(error)
         await tenants.close()
     if not problem:
         return tenants
