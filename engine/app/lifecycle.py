@@ -142,7 +142,9 @@ def _pool_options(settings: Settings, marker: str, network: Choice) -> PoolOptio
         term_grace=executor.term_grace,
         log_size=executor.log_size,
         log_space=settings.storage.logs_size,
-        sandbox=replace(convert(executor, IsolationOptions, from_attributes=True), network=network),
+        sandbox=replace(
+            convert(executor, IsolationOptions, from_attributes=True), network=network, projects=settings.auth.projects
+        ),
     )
 
 

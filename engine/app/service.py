@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 import anyio
@@ -21,6 +22,7 @@ from engine.app.parts import EngineParts
 from engine.app.service_manager import service_manager, signs_of_life
 from engine.asgi.listener import listen
 from engine.config.settings import AuthSettings, Settings
+from engine.executors.local.spawners import HostSpawner, several_projects
 from engine.http.reload import reloading
 from engine.protocols import Plugin
 
@@ -55,7 +57,7 @@ async def serve(
                 reloading(
                     engine.authenticator,
                     engine.sessions,
-                    read_auth,
+                    read_auth and partial(_read_credentials, engine, read_auth),
                     engine.tls,
                     report=manager.reloading if manager else None,
                 ),
@@ -86,6 +88,15 @@ async def listening(engine: EngineParts) -> AsyncIterator[str]:
     rules = engine.connections.api
     async with listen(build_app(engine), http.host, http.port, grace=PRE_STOP_GRACE, rules=rules, tls=tls) as port:
         yield f"{'https' if tls else 'http'}://{f'[{http.host}]' if ':' in http.host else http.host}:{port}"
+
+
+def _read_credentials(engine: EngineParts, read_auth: Callable[[], AuthSettings]) -> AuthSettings:
+    """Return the credentials of a reload. Raises SettingsError if a start with them would be refused."""
+    auth = read_auth()
+    unseparated = engine.pool.isolation.partition(",")[0] == HostSpawner.name
+    if auth.projects > 1 and unseparated and engine.settings.executor.isolation == "auto":
+        raise several_projects(auth.projects, "no sandbox works here")
+    return auth
 
 
 async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) -> None:

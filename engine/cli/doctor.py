@@ -26,7 +26,7 @@ from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
 from engine.deploy.client import ApiError, Client, NoReply, NotRunning, NotTrusted
 from engine.errors import DataDirectoryLocked, FunctiondError, SettingsError
-from engine.executors.local.spawners import IsolationOptions, open_tenants, user_range
+from engine.executors.local.spawners import IsolationOptions, open_tenants, several_projects, user_range
 from engine.isolation.bubblewrap import find_bubblewrap
 from engine.isolation.machine import free_space
 from engine.metrics.prometheus import configure_logging
@@ -313,10 +313,10 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
         fence = {"tmp": options.tmp_size, "network": options.network == "none"}
         bubblewrap = find_bubblewrap(Path(folder) / "tmp", fence, user_range(options))
         if isinstance(bubblewrap, str):
-            advice = (
-                "install bubblewrap, or accept that functions run as plain processes (executor.isolation = process)"
-            )
+            advice = "install bubblewrap, or let functions run as plain processes (executor.isolation = process)"
             needed = options.isolation == "bubblewrap" or options.network in ("project", "none")
+            if settings.auth.projects > 1:
+                needed, advice = True, f"no engine starts: {several_projects(settings.auth.projects, bubblewrap)}"
             yield Finding(where="sandbox", problem=bubblewrap, advice=advice, serious=needed)
             return
         auto = replace(options, network="auto" if options.network == "project" else options.network)

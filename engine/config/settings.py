@@ -107,6 +107,11 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     def required(self) -> bool:
         return bool(self.keys or self.tokens)
 
+    @property
+    def projects(self) -> int:
+        """Number of projects that the credentials name."""
+        return len({credential.project for credential in (*self.keys, *self.tokens)} - {""})
+
     def __post_init__(self) -> None:
         if twice := first_twice(key.access for key in self.keys):
             raise ValueError(f"the access key {twice} is configured twice")

@@ -18,7 +18,7 @@ import pytest
 
 from tests.acceptance.engine_process import ECHO, to, until
 from tests.support.cli import functiond_here
-from tests.support.credentials import credentials_file, key
+from tests.support.credentials import credentials_file, key, token
 from tests.support.engine_process import EngineProcess, engine_process
 from tests.support.ports import free_port
 from tests.support.webhooks import webhook_receiver
@@ -101,6 +101,14 @@ def test_without_an_engine_the_machine_is_checked(tmp_path: Path) -> None:
     assert "start one with" in shown["engine"]["problem"]
     assert "data" not in shown
     assert not (tmp_path / "none").exists()
+
+
+def test_two_projects_without_a_sandbox_are_named(tmp_path: Path) -> None:
+    environ = {**credentials_file(tmp_path, token("t" * 16, "p1"), token("u" * 16, "p2")), "PATH": str(tmp_path)}
+    run = functiond_here("doctor", "--json", "--data-dir", tmp_path / "none", url=nowhere(), environ=environ)
+
+    assert (findings(run)["sandbox"]["serious"], run.returncode) == (True, 1)
+    assert "no engine starts: the credentials are of 2 projects" in findings(run)["sandbox"]["advice"]
 
 
 def test_an_engine_elsewhere_is_found_by_its_lock(engine: EngineProcess, data: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.cli.output import USAGE
 from tests.acceptance.engine_process import BASE, EngineProcess, engine_on, until
 from tests.support.credentials import credentials_file, token
 
@@ -46,6 +47,25 @@ def test_new_credentials_hold_and_the_old_ones_end_without_a_restart(engine: Eng
 
     assert (line["event"], line["tokens"]) == ("credentials replaced", 1)
     assert (before, (admits(engine, OLD), admits(engine, NEW))) == ((True, False), (False, True))
+
+
+@pytest.mark.parametrize("other", ["p1", "p2"])
+def test_two_projects_without_a_sandbox_are_refused_at_the_start_and_by_a_reload(other: str, tmp_path: Path) -> None:
+    environment = {"FUNCTIOND_EXECUTOR__ISOLATION": "auto", "PATH": str(tmp_path)}  # without bwrap
+    both = (token(OLD, "p1"), token(NEW, other))
+    with engine_on(tmp_path / "data", **credentials_file(tmp_path, token(OLD, "p1")), **environment) as engine:
+        credentials_file(tmp_path, *both)
+        line = hang_up(engine)
+        assert (admits(engine, OLD), admits(engine, NEW)) == (True, other == "p1")
+        engine.stop()
+        if other == "p1":
+            assert line["event"] == "credentials replaced"
+            engine.start()
+        else:
+            assert "install bubblewrap" in line["problem"]
+            with pytest.raises(AssertionError, match=r"of 2 projects.*bubblewrap is not installed.*= ..process.."):
+                engine.start()
+            assert engine.wait() == USAGE
 
 
 def test_bad_credentials_change_nothing_and_are_told(engine: EngineProcess) -> None:

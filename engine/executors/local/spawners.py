@@ -305,17 +305,27 @@ class IsolationOptions(Struct, frozen=True, kw_only=True):
     network: Literal["auto", "project", "host", "none"] = "host"  #: auto: project if it works here, else host
     host_ports: HostPorts = ()
     user_ids: tuple[int, int] = (USER, 1)  #: the first, and how many
+    projects: int = 0  #: that credentials name; ``auto`` is refused for two or more if no sandbox works
 
 
 #: Plain processes without templates; nothing is probed.
 NO_ISOLATION = IsolationOptions(isolation="process", fork_server="off")
 
 
+def several_projects(number: int, reason: str) -> SettingsError:
+    """Return the error for credentials of several projects on a machine without a sandbox, for this ``reason``."""
+    return SettingsError(
+        f"the credentials are of {number} projects, whose functions would not be separated: {reason}; install "
+        'bubblewrap, set executor.isolation = "process" to run them without a sandbox all the same, or configure '
+        "credentials of one project only"
+    )
+
+
 async def open_spawner(sandbox: IsolationOptions, marker: str, tmp: Path) -> Spawner:
     """Return the spawner of instances' processes that the settings choose; the caller closes it.
 
     The folder that contains ``tmp`` is hidden from functions in a sandbox. Raises SettingsError if the settings demand
-    a sandbox or networks that this machine cannot make.
+    a sandbox or networks that this machine cannot make, or there are several projects and no sandbox works.
     """
     if sandbox is NO_ISOLATION:
         return HostSpawner(marker, forking=False)
@@ -327,6 +337,8 @@ async def open_spawner(sandbox: IsolationOptions, marker: str, tmp: Path) -> Spa
             return SandboxSpawner(outcome, marker, tenants, fence=fence)
         if sandbox.isolation == "bubblewrap":
             raise SettingsError(f"executor.isolation is bubblewrap, but {outcome}; install it, or set auto or process")
+        if sandbox.projects > 1:
+            raise several_projects(sandbox.projects, outcome)
         log.warning("functions run without a sandbox", reason=outcome)
     if sandbox.network not in ("auto", "host"):
         raise SettingsError(
