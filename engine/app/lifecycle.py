@@ -49,7 +49,7 @@ from engine.protocols import Cluster, Plugin
 from engine.runtimes.interpreters import Interpreters
 from engine.scheduling.pressure import watch_pressure
 from engine.storage import StorageOptions, damaged_page, open_storage
-from engine.storage.data_directory import locked, marker_of
+from engine.storage.data_directory import close_to_others, locked, marker_of
 
 log = structlog.get_logger("functiond")
 
@@ -75,6 +75,7 @@ async def run_engine(
     data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
     registry, board = Registry(plugins, settings.plugins), LogBoard()
     with locked(data_dir), _tracing(settings.telemetry) as tracer:
+        close_to_others(data_dir)
         codes = CodeStore(data_dir / "code", Limits(keep_free=storage_settings.free_space), registry.code_links)
         async with (
             open_storage(_storage_options(settings, durable), packages_of=await codes.mark()) as storage,

@@ -32,7 +32,7 @@ from engine.isolation.machine import free_space
 from engine.metrics.prometheus import configure_logging
 from engine.model.urn import short_name
 from engine.runtimes.interpreters import Interpreters
-from engine.storage.data_directory import locked
+from engine.storage.data_directory import locked, open_to_others
 
 WAIT = 5.0  #: seconds for which an engine may take to tell its health
 _CREDENTIALS = (
@@ -246,6 +246,8 @@ def _directory(folder: Path, needed: int) -> Iterator[Finding]:
         yield Finding(where=where, problem=problem, advice="free some space, or lower storage.free_space")
     if not folder.exists():
         return
+    if problem := open_to_others(folder):
+        yield Finding(where=where, problem=problem, advice="no engine starts on it before")
     try:
         with locked(folder, create=False):
             yield from _stored(folder, where)

@@ -103,6 +103,7 @@ def serve(
         "plugin": plugin or None,
     }
     load = partial(load_settings, file=config, environ=os.environ, overrides=given)
+    os.umask(0o077)
     try:
         settings = load()
         configure_logging(settings.log.format, settings.log.level)

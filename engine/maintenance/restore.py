@@ -21,7 +21,7 @@ from engine.maintenance.backup_folder import MARGIN, OTHER, Manifest, links_in, 
 from engine.maintenance.verification import verify
 from engine.model import CodePackage
 from engine.storage import is_copy, packages_in
-from engine.storage.data_directory import locked
+from engine.storage.data_directory import close_to_others, locked
 
 _EMPTY = frozenset({"lock", "lost+found"})  #: entries of an empty data directory
 _JOURNAL, _UNFINISHED = "journal.db", "journal.db.restoring"
@@ -73,6 +73,7 @@ def restore(
     try:
         with locked(data):
             _check_target(backup, data)
+            close_to_others(data)
             try:
                 return _restore(backup, data, manifest, on_progress)
             except BaseException:

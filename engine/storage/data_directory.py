@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from engine.errors import DataDirectoryLocked
+from engine.errors import DataDirectoryLocked, DataDirectoryUnusable
 from engine.errors.files import file_errors
 from engine.isolation.machine import free_space
 
@@ -29,6 +29,7 @@ log = structlog.get_logger("functiond.journal")
 _NOT_SYNCED = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS, errno.ENOTSUP})
 BACKUPS = "backups"  #: folder of backups, if the settings name no other
 _FOLDERS, _FILES = ("code", "logs", "tmp"), ("lock", "ballast")
+_OTHERS = 0o077  #: access of other users
 
 
 @contextmanager
@@ -119,6 +120,34 @@ def _create(directory: Path) -> None:
         except OSError as error:
             if error.errno not in _NOT_SYNCED:
                 raise
+
+
+def close_to_others(directory: Path) -> None:
+    """Take all access of other users from the directory and the engine's files in it. They reach no folder in it then.
+
+    Raises DataDirectoryUnusable if the directory belongs to another user and is open.
+    """
+    if problem := open_to_others(directory):
+        raise DataDirectoryUnusable(str(directory), problem)
+    for path in (directory, *(directory / name for name in _FILES), *directory.glob("journal.db*")):
+        with suppress(FileNotFoundError, PermissionError):  # what others own here, they cannot reach any more
+            mode = path.lstat().st_mode
+            if mode & _OTHERS and not stat.S_ISLNK(mode):
+                path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
+                if path == directory:
+                    log.warning("data directory was open to other users", mode=f"{stat.S_IMODE(mode):04o}", now="0700")
+
+
+def open_to_others(directory: Path) -> str:
+    """Return what to do about a directory that is open to others and that this user cannot close, or an empty text."""
+    status, user = directory.stat(), os.geteuid()
+    if not status.st_mode & _OTHERS or user in (0, status.st_uid):
+        return ""
+    return (
+        f"other users have access to it (mode {stat.S_IMODE(status.st_mode):04o}), and it belongs to user "
+        f"{status.st_uid}: run `chown {user} {directory} && chmod 700 {directory}` as root, or name a folder in it by "
+        "--data-dir"
+    )
 
 
 def fsync_folder(folder: Path) -> None:

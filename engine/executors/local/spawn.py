@@ -78,6 +78,13 @@ class Channels(NamedTuple):
     stderr: int
 
 
+def _umask() -> int:
+    [text] = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line[:6] == "Umask:")
+    return int(text, 8)
+
+
+UMASK = _umask()  #: of functions: the one of this process before `functiond serve` sets its own
+
 Launch = Callable[[ProcessSpec, Channels], ChildProcess]  #: raises OSError
 
 
@@ -92,6 +99,7 @@ def launch(process_spec: ProcessSpec, channels: Channels) -> OwnChild:
         cwd=process_spec.code,
         env=process_spec.environment,
         start_new_session=True,
+        umask=UMASK,
     )
     return OwnChild(process, asyncio.get_running_loop())
 

@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any
 
 from engine.executors.local.child import OwnChild
+from engine.executors.local.spawn import UMASK
 
 _LARGEST = 1 << 16  #: bytes of a packet
 _BATCH = 64  #: packets read at a time, so that the loop can do other work
@@ -122,6 +123,7 @@ class Template:
             pass_fds=(fd,),
             env=environment,
             start_new_session=True,
+            umask=UMASK,
         )
         return OwnChild(process, self._loop)
 

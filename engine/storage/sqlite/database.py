@@ -189,6 +189,8 @@ async def _open(
 ) -> tuple[aiosqlite.Connection, Checkpoints, tuple[int, int]]:
     """Return the writing connection, its checkpoints, and the numbers that ``_prepare`` returns."""
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
+    with file_errors(path):  # SQLite gives the log and its index the mode of the database
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     checkpoints = stack.enter_context(Checkpoints(path))  # closed after the connection
     try:
         factory = partial(WritingConnection, damaged=damage.met)

@@ -48,6 +48,7 @@ def copy_offline(directory: Path, folder: Path, on_progress: Callable[[int, int]
         raise DataDirectoryUnusable(str(directory), "has no journal.db: name the data directory of an engine")
     check_journal(source, None)
     try:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with read_only(directory) as database, closing(sqlite3.connect(target, isolation_level=None)) as copy:
             copy.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
             [[size]] = database.execute("PRAGMA page_size")
