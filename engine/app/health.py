@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.app.parts import EngineParts
+from engine.storage import NEXT
 from engine.triggers.supervisor import FAILING
 
 SLOW_DISK = "look for a slow or failing disk"
@@ -49,6 +50,9 @@ class EngineHealth:
             lost["durability"] = "fast mode for tests: nothing is synced to disk, and all data ends with the engine"
         if storage.damage:
             lost["storage"] = storage.damage
+        if storage.lost_secrets:
+            what = f"of {storage.lost_secrets} functions and triggers cannot be decrypted"
+            lost["secrets"] = f"{what}; the log of the start names them; {NEXT}"
         if storage.checkpoint_failure:
             lost["checkpoint"] = (
                 f"the write-ahead log has {storage.log_size >> 20} MiB and grows, because it cannot be copied to the "

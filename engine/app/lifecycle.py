@@ -40,12 +40,14 @@ from engine.errors import (
 )
 from engine.executors.local.spawners import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
+from engine.http.api.secrets import is_secret
 from engine.logs.feed import LogBoard
 from engine.metrics.otlp import OtlpExporter
 from engine.metrics.spans import Tracer
 from engine.model.clock import Clock, SystemClock
 from engine.model.urn import LATEST
 from engine.protocols import Cluster, Plugin
+from engine.resources.trigger_rules import marked
 from engine.runtimes.interpreters import Interpreters
 from engine.scheduling.pressure import watch_pressure
 from engine.storage import StorageOptions, damaged_page, open_storage
@@ -78,7 +80,7 @@ async def run_engine(
         close_to_others(data_dir)
         codes = CodeStore(data_dir / "code", Limits(keep_free=storage_settings.free_space), registry.code_links)
         async with (
-            open_storage(_storage_options(settings, durable), packages_of=await codes.mark()) as storage,
+            open_storage(_storage_options(settings, registry, durable), packages_of=await codes.mark()) as storage,
             open_pool(
                 _pool_options(
                     settings,
@@ -121,12 +123,16 @@ def _tracing(settings: TelemetrySettings) -> Iterator[Tracer | None]:
         yield Tracer(exporter, settings.sampling)
 
 
-def _storage_options(settings: Settings, durable: bool) -> StorageOptions:
+def _storage_options(settings: Settings, registry: Registry, durable: bool) -> StorageOptions:
+    plugins = filter(None, map(registry.trigger, registry.triggers))
+    declared = {name for plugin in plugins for name in marked(plugin, "secret")}
     return StorageOptions(
         directory=settings.storage.path,
         idempotency_retention=settings.queue.idempotency_retention,
         ballast=settings.storage.ballast,
         durable=durable,
+        key_file=Path(settings.storage.key_file) if settings.storage.key_file else None,
+        is_secret=lambda name: name in declared or is_secret(name),  # also of plugins that are missing
     )
 
 

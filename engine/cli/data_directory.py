@@ -13,7 +13,7 @@ import msgspec
 from engine.cli.options import ConfigFile, Flag
 from engine.cli.output import FAILED, Output, print_json, size_text, write
 from engine.code.package_files import counting
-from engine.config.settings import load_settings
+from engine.config.settings import Settings, load_settings
 from engine.deploy.progress import Show, progress_line
 from engine.errors import DataDirectoryLocked, UsageError
 from engine.maintenance.backup_folder import is_backup
@@ -21,8 +21,8 @@ from engine.maintenance.restore import RestoreProgress
 from engine.maintenance.restore import restore as restore_backup
 from engine.maintenance.verification import newest_whole_backup
 from engine.maintenance.verification import verify as find_problems
-from engine.storage import DamagedJournal, Loss, Problem, put_in_place
-from engine.storage.data_directory import BACKUPS, locked
+from engine.storage import NEXT, DamagedJournal, Loss, Problem, locked_names, put_in_place
+from engine.storage.data_directory import BACKUPS, KEY, locked
 
 
 @contextmanager
@@ -50,9 +50,10 @@ def verify(folder: Path | None = None, /, *, config: ConfigFile = None, json: Fl
     json
         Print JSON only.
     """
-    checked = (folder or load_settings(file=config, environ=os.environ).storage.path).absolute()
+    settings = load_settings(file=config, environ=os.environ) if config or not folder else Settings()
+    checked = (folder or settings.storage.path).absolute()
     with progress_line("verifying", quiet=json) as show:
-        problems = _check(checked, show)
+        problems = _check(checked, show, Path(settings.storage.key_file or checked / KEY))
     if json:
         print_json({"path": str(checked), "problems": msgspec.to_builtins(problems)})
         return FAILED if problems else 0
@@ -64,12 +65,16 @@ def verify(folder: Path | None = None, /, *, config: ConfigFile = None, json: Fl
     return FAILED if problems else 0
 
 
-def _check(folder: Path, show: Show) -> list[Problem]:
+def _check(folder: Path, show: Show, key_file: Path) -> list[Problem]:
     if not (folder / "journal.db").exists():
         raise UsageError(f"{folder} has no journal.db: name a backup, or the data directory of an engine")
     note = counting(lambda read: show({"state": folder.name, "copied": read, "total": 0}))
     with nullcontext() if is_backup(folder) else unused(folder, "stop that engine, or verify a backup of it"):
-        return list(find_problems(folder, note))
+        if (problems := list(find_problems(folder, note))) or is_backup(folder):
+            return problems
+        words = f"cannot be decrypted with {key_file}"
+        locked = locked_names(folder, key_file)
+        return [Problem(part="secrets", problem=f"those of {name} {words}", advice=NEXT) for name in locked]
 
 
 def restore(
@@ -117,6 +122,12 @@ def restore(
     )
     if done.missing:
         output.print(f"The backup lacks code packages; deploy their functions again: {', '.join(done.missing)}")
+    key_file = Path(settings.storage.key_file or Path(done.path, KEY))
+    if locked := locked_names(Path(done.path), key_file):
+        write(
+            f"Copy the key file of the original to {key_file} before you start an engine. Without it, these secrets "
+            f"are lost, and must be set again: {', '.join(locked)}"
+        )
     if done.keys:
         output.print(f"Name the restored files in the settings: {', '.join(f'keys/{name}' for name in done.keys)}")
 

@@ -32,7 +32,8 @@ from engine.isolation.machine import free_space
 from engine.metrics.prometheus import configure_logging
 from engine.model.urn import short_name
 from engine.runtimes.interpreters import Interpreters
-from engine.storage.data_directory import locked, open_to_others
+from engine.storage import NEXT, locked_names
+from engine.storage.data_directory import KEY, locked
 
 WAIT = 5.0  #: seconds for which an engine may take to tell its health
 _CREDENTIALS = (
@@ -54,7 +55,7 @@ _EXTRAS = {
     "rabbitmq": "aiormq",
     "dds": "pymongo",
     "obs": "aiobotocore",
-    "smn": "cryptography",
+    "smn": "httpx",
     "webhook": "httpx",
 }
 _NAMES = {"webhook": "http"}  #: extras that have other names than their plugins
@@ -225,7 +226,7 @@ def _deliveries(client: Client) -> Iterator[Finding]:
 def of_machine(settings: Settings) -> Iterator[Finding]:
     """Yield what would keep an engine with these settings from working on this machine. No data is changed."""
     folder = settings.storage.path.absolute()
-    yield from _directory(folder, settings.storage.free_space)
+    yield from _directory(folder, settings.storage.free_space, Path(settings.storage.key_file or folder / KEY))
     yield from _port(settings.http.host, settings.http.port)
     yield from _open_files()
     yield from _interpreters(settings)
@@ -233,7 +234,7 @@ def of_machine(settings: Settings) -> Iterator[Finding]:
     yield from _extras(settings)
 
 
-def _directory(folder: Path, needed: int) -> Iterator[Finding]:
+def _directory(folder: Path, needed: int, key_file: Path) -> Iterator[Finding]:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     where = f"data directory {folder}"
     if not existing.is_dir() or not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
@@ -246,11 +247,12 @@ def _directory(folder: Path, needed: int) -> Iterator[Finding]:
         yield Finding(where=where, problem=problem, advice="free some space, or lower storage.free_space")
     if not folder.exists():
         return
-    if problem := open_to_others(folder):
-        yield Finding(where=where, problem=problem, advice="no engine starts on it before")
     try:
         with locked(folder, create=False):
             yield from _stored(folder, where)
+            for name in locked_names(folder, key_file) if (folder / "journal.db").exists() else ():
+                problem = f"those of {name} cannot be decrypted with {key_file}"
+                yield Finding(where="secrets", problem=problem, advice=NEXT)
     except DataDirectoryLocked as error:
         owner = f"process {error.pid}" if error.pid else "another process"
         yield Finding(

@@ -173,6 +173,8 @@ class RetrySettings(Section, frozen=True, kw_only=True):
 
 class StorageSettings(Section, frozen=True, kw_only=True):
     data_dir: str = "data"
+    #: file with the key that encrypts secrets of functions and triggers; empty: ``key`` in the data directory
+    key_file: str = ""
     backup_dir: str = ""  #: folder in which the engine makes backups; empty: ``backups`` in the data directory
     retention: Seconds = 7 * 86_400.0  #: seconds that finished invocations are kept
     retention_rows: Positive = 5_000_000

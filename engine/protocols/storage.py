@@ -74,6 +74,7 @@ class StorageStatistics(Struct, frozen=True, kw_only=True):
     checkpoint_age: float = 0.0  #: seconds since the log was last copied to the database, or since the start
     checkpoint_failure: str = ""  #: error of the last such copy; empty if it succeeded
     durable: bool = True  #: False: commits are not synced to disk
+    lost_secrets: int = 0  #: functions and triggers whose secrets could not be decrypted, nor were set since the start
 
 
 class Cluster(Protocol):

@@ -7,10 +7,12 @@ from contextlib import AbstractAsyncContextManager
 from engine.protocols import Storage
 from engine.storage.sqlite.checks import Problem, find_problems
 from engine.storage.sqlite.database import StorageOptions, open_sqlite
+from engine.storage.sqlite.encryption import NEXT, locked_names
 from engine.storage.sqlite.offline import copy_offline, damaged_page, is_copy, journal_name, packages_in
 from engine.storage.sqlite.recovery import DamagedJournal, Loss, put_in_place
 
 __all__ = [
+    "NEXT",
     "DamagedJournal",
     "Loss",
     "Problem",
@@ -20,6 +22,7 @@ __all__ = [
     "find_problems",
     "is_copy",
     "journal_name",
+    "locked_names",
     "open_storage",
     "packages_in",
     "put_in_place",

@@ -28,7 +28,8 @@ log = structlog.get_logger("functiond.journal")
 #: Errors of syncing a folder that this user cannot read, or whose file system has no sync because it is read-only.
 _NOT_SYNCED = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS, errno.ENOTSUP})
 BACKUPS = "backups"  #: folder of backups, if the settings name no other
-_FOLDERS, _FILES = ("code", "logs", "tmp"), ("lock", "ballast")
+KEY = "key"  #: file with the key of secrets, if the settings name no other
+_FOLDERS, _FILES = ("code", "logs", "tmp"), ("lock", "ballast", KEY)
 _OTHERS = 0o077  #: access of other users
 
 
@@ -127,27 +128,20 @@ def close_to_others(directory: Path) -> None:
 
     Raises DataDirectoryUnusable if the directory belongs to another user and is open.
     """
-    if problem := open_to_others(directory):
-        raise DataDirectoryUnusable(str(directory), problem)
-    for path in (directory, *(directory / name for name in _FILES), *directory.glob("journal.db*")):
-        with suppress(FileNotFoundError, PermissionError):  # what others own here, they cannot reach any more
-            mode = path.lstat().st_mode
-            if mode & _OTHERS and not stat.S_ISLNK(mode):
-                path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
-                if path == directory:
-                    log.warning("data directory was open to other users", mode=f"{stat.S_IMODE(mode):04o}", now="0700")
-
-
-def open_to_others(directory: Path) -> str:
-    """Return what to do about a directory that is open to others and that this user cannot close, or an empty text."""
     status, user = directory.stat(), os.geteuid()
-    if not status.st_mode & _OTHERS or user in (0, status.st_uid):
-        return ""
-    return (
-        f"other users have access to it (mode {stat.S_IMODE(status.st_mode):04o}), and it belongs to user "
-        f"{status.st_uid}: run `chown {user} {directory} && chmod 700 {directory}` as root, or name a folder in it by "
-        "--data-dir"
-    )
+    if status.st_mode & _OTHERS:
+        shown = f"{stat.S_IMODE(status.st_mode):04o}"
+        if user not in (0, status.st_uid):
+            command = f"chown {user} {directory} && chmod 700 {directory}"
+            problem = f"other users have access to it (mode {shown}), and it belongs to user {status.st_uid}"
+            advice = f"run `{command}` as root, or name a folder in it by --data-dir"
+            raise DataDirectoryUnusable(str(directory), f"{problem}: {advice}")
+        directory.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)
+        log.warning("data directory was open to other users", mode=shown, now="0700")
+    for path in (*(directory / name for name in _FILES), *directory.glob("journal.db*")):
+        with suppress(FileNotFoundError, PermissionError):  # what others own here, they cannot reach any more
+            if (mode := path.lstat().st_mode) & _OTHERS and not path.is_symlink():
+                path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
 
 
 def fsync_folder(folder: Path) -> None:

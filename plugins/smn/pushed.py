@@ -201,10 +201,9 @@ class Verifier:
 
 
 def check_library() -> None:
-    """Raise SettingsError unless the libraries cryptography and httpx are installed."""
+    """Raise SettingsError unless the library httpx is installed."""
     try:
-        import cryptography  # noqa: F401  (tests the import)
-        import httpx  # noqa: F401
+        import httpx  # noqa: F401  (tests the import)
     except ImportError as error:
         hint = "verification of pushed messages needs the extra smn: pip install '.[smn]' in the clone"
         raise SettingsError(f"plugins.smn.hosts: {hint} ({error})") from None

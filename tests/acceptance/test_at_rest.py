@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sqlite3
 import subprocess
-import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from engine.cli.output import USAGE
 from engine.embedded import Engine
-from tests.acceptance.engine_process import BASE, EngineProcess, urn_of
-from tests.support.engine_process import ROOT
+from engine.http.api.secrets import is_secret
+from engine.storage.sqlite.checkpoints import Checkpoints
+from engine.storage.sqlite.encryption import Encryption
+from tests.acceptance.engine_process import BASE, EngineProcess, engine_on, urn_of
+from tests.support.cli import functiond_here
 from tests.support.programs import needs
 
 OTHER = 4242
@@ -79,26 +85,9 @@ def test_a_directory_of_another_user_that_is_open_is_refused_with_the_command(en
         engine.start()  # root closes it
         assert open_entries(engine.data) == []
         return
-    with pytest.raises(AssertionError, match=f"chown 65534 {engine.data} && chmod 700 {engine.data}"):
+    with pytest.raises(AssertionError, match=f"run `chown 65534 {engine.data} && chmod 700 {engine.data}` as root"):
         engine.start()
     assert engine.wait() == USAGE
-    assert f"chmod 700 {engine.data}" in doctor_of(engine.data)
-
-
-def doctor_of(data: Path) -> str:
-    command = [
-        *become(65534),
-        sys.executable,
-        "-m",
-        "engine",
-        "doctor",
-        "--data-dir",
-        data,
-        "--url",
-        "http://127.0.0.1:9",
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={"PATH": "/usr/bin:/bin"})
-    return run.stdout
 
 
 def test_an_engine_in_a_program_closes_its_data_and_leaves_the_umask(tmp_path: Path) -> None:
@@ -114,3 +103,126 @@ def test_an_engine_in_a_program_closes_its_data_and_leaves_the_umask(tmp_path: P
     assert during == 0o022
     assert set(modes.values()) == {0o600}
     assert tmp_path.joinpath("data").stat().st_mode & 0o777 == 0o700
+
+
+# --- secrets ------------------------------------------------------------------------------------------------
+
+PASSWORD, SIGNING = "correct-horse-battery", "whsec-of-the-sender-0123"
+TELLS = "import os\n\ndef handler(event, context):\n    return [os.environ.get('DB'), context.getUserData('DB')]\n"
+CODE = b64encode(TELLS.encode()).decode()
+
+
+def holding(folder: Path) -> list[str]:
+    """Return the names of the files in a folder that have a secret."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path.name for path in files if any(text.encode() in path.read_bytes() for text in (PASSWORD, SIGNING))]
+
+
+def with_secrets(engine: EngineProcess) -> EngineProcess:
+    engine.create("tells", TELLS, encrypted_user_data=json.dumps({"DB": PASSWORD}))
+    engine.trigger("tells", "WEBHOOK", {"name": "hook", "secret": SIGNING})
+    return engine
+
+
+def answer(engine: EngineProcess) -> object:
+    return engine.ask("POST", f"{BASE}/{urn_of('tells')}/invocations", {}).json
+
+
+def make_plain(data: Path) -> None:
+    """Store secrets as an earlier engine did: plain, also in free pages and in the write-ahead log."""
+    with closing(sqlite3.connect(data / "journal.db", isolation_level=None)) as db:
+        Encryption(data / "key", is_secret).start(data / "journal.db", Checkpoints(data / "journal.db"), db)
+        for table, where, key in (
+            ("function_version", "version = 'latest'", "'function', function_id, version"),
+            ("resource", "kind = 'trigger'", "kind, owner, id"),
+        ):
+            [[body]] = db.execute(f"SELECT decrypted({key}, body) FROM {table} WHERE {where}")
+            for filler in (b" " * 20_000, b""):
+                db.execute(f"UPDATE {table} SET body = ?, sum = NULL WHERE {where}", (body + filler,))
+        db.execute("PRAGMA user_version = 13")
+    (data / "key").unlink()
+
+
+def test_secrets_of_an_earlier_engine_are_nowhere_in_the_directory_after_a_start(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        with_secrets(engine).stop()
+        stored = holding(tmp_path)
+        make_plain(engine.data)
+        plain = holding(tmp_path)
+        engine.start()
+        after = holding(tmp_path)
+        assert engine.ask("POST", "/v2/project1/fgs/backups", {"path": "saved"}).status == 200
+        assert answer(engine) == [PASSWORD, PASSWORD]
+        shown = engine.ask("GET", f"{BASE}/{urn_of('tells')}/config").json
+        engine.ask("PUT", f"{BASE}/{urn_of('tells')}/config", {**shown, "memory_size": 256})
+        assert answer(engine) == [PASSWORD, PASSWORD]
+        engine.kill()
+        killed = holding(tmp_path)
+        assert engine.start().ask("GET", f"{BASE}/{urn_of('tells')}/config").json["memory_size"] == 256
+        assert answer(engine) == [PASSWORD, PASSWORD]
+        log = "".join(engine.log)
+
+    assert (stored, plain, after, killed) == ([], ["journal.db"], [], [])
+    assert not any(text in log for text in (PASSWORD, SIGNING))
+    assert ((engine.data / "key").stat().st_mode & 0o777, (tmp_path / "saved/key").exists()) == (0o600, False)
+
+
+def test_a_restore_without_the_key_says_what_is_lost_and_the_key_brings_it_back(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        with_secrets(engine)
+        assert engine.ask("POST", "/v2/project1/fgs/backups", {"path": "saved"}).status == 200
+    key, data = (tmp_path / "data/key").read_bytes(), tmp_path / "restored"
+    told = functiond_here("restore", tmp_path / "saved", "--data-dir", data).stdout
+    verified = functiond_here("verify", data)
+    with engine_on(data) as engine:
+        [line] = [json.loads(line) for line in engine.log if "secrets cannot be decrypted" in line]
+        degraded = engine.ask("GET", "/healthz").json
+        assert answer(engine) == [None, None]
+        engine.ask("PUT", f"{BASE}/{urn_of('tells')}/code", {"code_type": "inline", "func_code": {"file": CODE}})
+        [unread] = [json.loads(line) for line in engine.log if "trigger cannot be read" in line]
+        engine.stop()
+        (data / "key").write_bytes(key)
+        assert answer(engine.start()) == [PASSWORD, PASSWORD]
+        assert "secrets" not in engine.ask("GET", "/healthz").json
+        engine.stop()
+        (data / "key").write_bytes(b64encode(bytes(32)))
+        with pytest.raises(AssertionError, match=f"{data}/key: has another key than the secrets of function"):
+            engine.start()
+        engine.wait()
+
+    for text in (told, verified.stdout, line["of"]):
+        assert "function project1/tells:latest" in text
+        assert " of project1/tells" in text.replace("function project1/tells", "")
+    assert (verified.returncode, "event_data.secret" in unread["problem"]) == (1, True)
+    assert degraded["status"] == "degraded"
+    assert degraded["secrets"].startswith("of 2 functions and triggers")
+
+
+def test_a_key_file_elsewhere_is_made_and_must_be_closed_to_others(tmp_path: Path) -> None:
+    file = tmp_path / "keys" / "functiond"
+    file.parent.mkdir()
+    with engine_on(tmp_path / "data", FUNCTIOND_STORAGE__KEY_FILE=str(file)) as engine:
+        with_secrets(engine).stop()
+        file.chmod(0o644)
+        with pytest.raises(AssertionError, match=f"chmod 600 {file}"):
+            engine.start()
+        engine.wait()
+        file.chmod(0o600)
+        assert answer(engine.start()) == [PASSWORD, PASSWORD]
+    assert not (tmp_path / "data/key").exists()
+
+
+def test_the_text_of_another_row_is_not_decrypted(tmp_path: Path) -> None:
+    with engine_on(tmp_path / "data") as engine:
+        with_secrets(engine).create("other", TELLS, encrypted_user_data='{"DB": "another"}')
+        engine.stop()
+        with closing(sqlite3.connect(engine.data / "journal.db", isolation_level=None)) as db:
+            moved = (
+                "(SELECT json_extract(CAST(body AS TEXT), '$.encrypted') FROM function_version WHERE function_id = 1)"
+            )
+            body = f"CAST(json_set(CAST(body AS TEXT), '$.encrypted', {moved}) AS BLOB)"
+            db.execute(f"UPDATE function_version SET body = {body}, sum = NULL WHERE function_id = 2")
+        engine.start()
+        assert engine.ask("POST", f"{BASE}/{urn_of('other')}/invocations", {}).json == [None, None]
+        assert answer(engine) == [PASSWORD, PASSWORD]
+        assert engine.ask("GET", "/healthz").json["secrets"].startswith("of 1 functions")

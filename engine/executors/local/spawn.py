@@ -78,12 +78,8 @@ class Channels(NamedTuple):
     stderr: int
 
 
-def _umask() -> int:
-    [text] = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line[:6] == "Umask:")
-    return int(text, 8)
-
-
-UMASK = _umask()  #: of functions: the one of this process before `functiond serve` sets its own
+#: Umask of functions: the one of this process before `functiond serve` sets its own.
+UMASK = int(Path("/proc/self/status").read_text().partition("Umask:")[2].split()[0], 8)
 
 Launch = Callable[[ProcessSpec, Channels], ChildProcess]  #: raises OSError
 

@@ -96,6 +96,14 @@ class Checkpoints:
         database.execute(ROW, (0,))  # a new log has no salts before its first commit
         self._checkpoint(database, self._index)
 
+    def empty(self, database: sqlite3.Connection) -> None:
+        """Copy the whole log to the file, and truncate it. Raises sqlite3.OperationalError if that is not possible."""
+        if self._watching:
+            self.begin(database)  # the file does not need the log any more, before it is gone
+        busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("the write-ahead log is in use")
+
     def _checkpoint(self, database: sqlite3.Connection, index: mmap.mmap) -> bool:
         self._marked = True
         complete = checkpoint(database, index)

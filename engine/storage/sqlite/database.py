@@ -26,7 +26,7 @@ from engine.errors import RESTORE, DataDirectoryUnusable, DiskFailing, recover
 from engine.errors.files import file_errors
 from engine.model.identity import NODE_BITS, Identity
 from engine.protocols import Cluster, CopySteps, StorageStatistics
-from engine.storage.data_directory import Ballast, fsync_folder
+from engine.storage.data_directory import KEY, Ballast, fsync_folder
 from engine.storage.sqlite.batch import Visit, WritingConnection
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.checks import check_start
@@ -34,6 +34,7 @@ from engine.storage.sqlite.checksums import add_sums
 from engine.storage.sqlite.connection import Readers, connected, not_opened
 from engine.storage.sqlite.cursors import SQLiteCursors
 from engine.storage.sqlite.damage import Damage, find_page
+from engine.storage.sqlite.encryption import Encryption
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.journal_check import APPLICATION_ID, check_journal
 from engine.storage.sqlite.outbox import SQLiteOutbox
@@ -51,6 +52,8 @@ class StorageOptions(Struct, frozen=True, kw_only=True):
     idempotency_retention: float = 86_400.0  #: seconds for which idempotency keys are stored
     ballast: int = 0  #: bytes of the ballast file; 0: none
     durable: bool = True  #: False: a commit is not synced to disk
+    key_file: Path | None = None  #: with the key of secrets; None: ``key`` in the data directory
+    is_secret: Callable[[str], bool] = lambda name: False  #: a field of triggers with this name is encrypted
 
 
 class SingleEngine:
@@ -77,9 +80,10 @@ class SQLiteStorage:
         *,
         options: StorageOptions,
         damage: Damage,
+        encryption: Encryption,
     ) -> None:
         self._readers, self._damage, self._durable = readers, damage, options.durable
-        self.writer, self.identity, self.cluster = writer, identity, cluster
+        self.writer, self.identity, self.cluster, self._encryption = writer, identity, cluster, encryption
         states = StatusRows()
         self.journal = SQLiteJournal(
             writer, identity, damage=damage, idempotency_retention=options.idempotency_retention, states=states
@@ -118,6 +122,7 @@ class SQLiteStorage:
             refusal=damage.refusal,
             unstored=damage.unstored,
             durable=self._durable,
+            lost_secrets=len(self._encryption.lost),
         )
 
 
@@ -148,7 +153,8 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
     path, cluster = options.directory / "journal.db", SingleEngine()
     reserve = Ballast(options.directory, options.ballast)
     damage = Damage(options.directory)
-    async with _opened(path, packages_of, reserve, damage) as (database, checkpoints, (node, last_key)):
+    encryption = Encryption(options.key_file or options.directory / KEY, options.is_secret)
+    async with _opened(path, packages_of, reserve, damage, encryption) as (database, checkpoints, (node, last_key)):
         if not options.durable:
             await database.execute("PRAGMA synchronous = OFF")
         writer = Writer(database, checkpoints=checkpoints, make_room=reserve.give_up, on_recovered=reserve.take)
@@ -158,14 +164,17 @@ async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None
             # Not ``await start``: cancellation during it would wait for the writer, which only ``close`` ends.
             tasks.start_soon(writer.run)
             try:
-                yield SQLiteStorage(writer, Readers(path, damage), identity, cluster, options=options, damage=damage)
+                readers = Readers(path, damage)
+                yield SQLiteStorage(
+                    writer, readers, identity, cluster, options=options, damage=damage, encryption=encryption
+                )
             finally:
                 writer.close()
 
 
 @asynccontextmanager
 async def _opened(
-    path: Path, packages_of: str | None, reserve: Ballast, damage: Damage
+    path: Path, packages_of: str | None, reserve: Ballast, damage: Damage, encryption: Encryption
 ) -> AsyncIterator[tuple[aiosqlite.Connection, Checkpoints, tuple[int, int]]]:
     """Open the writing connection to a journal with the current schema, and take over its checkpoints.
 
@@ -175,17 +184,17 @@ async def _opened(
     await anyio.to_thread.run_sync(reserve.give_up_if_full)
     async with AsyncExitStack() as stack:
         try:
-            opened = await _open(stack, path, packages_of, damage)
+            opened = await _open(stack, path, packages_of, damage, encryption)
         except DataDirectoryUnusable as error:
             if isinstance(error, DiskFailing) and not await anyio.to_thread.run_sync(reserve.give_up):
                 raise
             await stack.aclose()
-            opened = await _open(stack, path, packages_of, damage)
+            opened = await _open(stack, path, packages_of, damage, encryption)
         yield opened
 
 
 async def _open(
-    stack: AsyncExitStack, path: Path, packages_of: str | None, damage: Damage
+    stack: AsyncExitStack, path: Path, packages_of: str | None, damage: Damage, encryption: Encryption
 ) -> tuple[aiosqlite.Connection, Checkpoints, tuple[int, int]]:
     """Return the writing connection, its checkpoints, and the numbers that ``_prepare`` returns."""
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
@@ -207,6 +216,7 @@ async def _open(
             if checkpoints.watch():
                 await database.execute("PRAGMA wal_autocheckpoint = 0")
                 await database.executemany("", Visit(checkpoints.begin))
+            await database.executemany("", Visit(partial(encryption.start, path, checkpoints)))
     except sqlite3.DatabaseError as error:
         raise not_opened(path, error) from error
     return database, checkpoints, prepared.value

@@ -17,8 +17,9 @@ from engine.storage.sqlite.writer import Writer
 
 T = TypeVar("T", bound=Struct)
 
-_PUT_RESOURCE = "INSERT OR REPLACE INTO resource (kind, owner, id, body) VALUES (?,?,?,?)"
+_PUT_RESOURCE = "INSERT OR REPLACE INTO resource (kind, owner, id, body) VALUES (?1, ?2, ?3, encrypted(?1, ?2, ?3, ?4))"
 _DELETE_RESOURCE = "DELETE FROM resource WHERE kind = ? AND owner = ? AND id = ?"
+_VERSIONS = "SELECT function_id, version, decrypted('function', function_id, version, body) FROM function_version"
 _PUT_SETTINGS = "INSERT OR REPLACE INTO async_settings (function_id, version, body) VALUES (?,?,?)"
 _END = "\U0010ffff" * 2  #: sorts after every key of a plugin
 _RANGE = "FROM plugin_row WHERE plugin = ? AND name = ? AND key > ? AND key < ? ORDER BY key"
@@ -29,7 +30,7 @@ class SQLiteResourceStore:
         self._writer = writer
 
     async def load(self, kind: str) -> Sequence[StoredResource]:
-        sql = "SELECT owner, id, body FROM resource WHERE kind = ? ORDER BY owner, id"
+        sql = "SELECT owner, id, decrypted(kind, owner, id, body) FROM resource WHERE kind = ? ORDER BY owner, id"
         rows = await self._writer.call(lambda db: db.execute(sql, (kind,)).fetchall())
         return [StoredResource(kind=kind, owner=owner, id=id, body=body) for owner, id, body in rows]
 
@@ -116,7 +117,8 @@ def _put_function(db: sqlite3.Connection, function: Function, body: bytes) -> No
         (function.function_id, function.project, function.package, function.name),
     )
     db.execute(
-        "INSERT OR REPLACE INTO function_version (function_id, version, body) VALUES (?,?,?)",
+        "INSERT OR REPLACE INTO function_version (function_id, version, body)"
+        " VALUES (?1, ?2, encrypted('function', ?1, ?2, ?3))",
         (function.function_id, function.version, body),
     )
 
@@ -124,7 +126,7 @@ def _put_function(db: sqlite3.Connection, function: Function, body: bytes) -> No
 def _load(db: sqlite3.Connection) -> tuple[Sequence[Function], dict[tuple[int, str], AsyncSettings]]:
     functions = [
         _decoded(body, Function, f"version {version} of function {function_id}")
-        for function_id, version, body in db.execute("SELECT function_id, version, body FROM function_version")
+        for function_id, version, body in db.execute(_VERSIONS)
     ]
     settings = {
         (function_id, version): _decoded(

@@ -317,7 +317,7 @@ async def test_a_host_that_ought_to_be_public_is_not_asked_in_this_network(host:
 
 
 def test_what_is_missing_to_check_signatures_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.setitem(sys.modules, "httpx", None)
 
     SmnService(SmnSettings())
     with pytest.raises(SettingsError, match=r"pip install '.\[smn\]'"):

@@ -1,0 +1,2 @@
+-- From here on, secrets of functions and triggers are encrypted, see ``encryption``. The engine's start encrypts those of
+-- earlier engines, which would take encrypted ones for missing.
