@@ -73,8 +73,8 @@ def _check(folder: Path, show: Show, key_file: Path) -> list[Problem]:
         if (problems := list(find_problems(folder, note))) or is_backup(folder):
             return problems
         words = f"cannot be decrypted with {key_file}"
-        locked = locked_names(folder, key_file)
-        return [Problem(part="secrets", problem=f"those of {name} {words}", advice=NEXT) for name in locked]
+        names = locked_names(folder, key_file)
+        return [Problem(part="secrets", problem=f"those of {name} {words}", advice=NEXT) for name in names]
 
 
 def restore(
@@ -109,8 +109,10 @@ def restore(
             show(msgspec.to_builtins(progress))
 
         done = restore_backup(backup.absolute(), settings.storage.path.absolute(), note, force=force)
+    key_file = Path(settings.storage.key_file or Path(done.path, KEY))
+    names = locked_names(Path(done.path), key_file)
     if json:
-        print_json(msgspec.to_builtins(done))
+        print_json({**msgspec.to_builtins(done), "locked": names})
         return
     output = Output()
     output.print(f"[bold green]restored[/] {size_text(done.bytes)} in {done.files} files, of {done.made_at}, to")
@@ -122,11 +124,10 @@ def restore(
     )
     if done.missing:
         output.print(f"The backup lacks code packages; deploy their functions again: {', '.join(done.missing)}")
-    key_file = Path(settings.storage.key_file or Path(done.path, KEY))
-    if locked := locked_names(Path(done.path), key_file):
+    if names:
         write(
             f"Copy the key file of the original to {key_file} before you start an engine. Without it, these secrets "
-            f"are lost, and must be set again: {', '.join(locked)}"
+            f"are lost, and must be set again: {', '.join(names)}"
         )
     if done.keys:
         output.print(f"Name the restored files in the settings: {', '.join(f'keys/{name}' for name in done.keys)}")

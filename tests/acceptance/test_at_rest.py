@@ -55,8 +55,12 @@ def engine(request: pytest.FixtureRequest) -> Iterator[EngineProcess]:
     shutil.rmtree(above)
 
 
+def entries(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file()]
+
+
 def open_entries(folder: Path) -> list[str]:
-    return [path.name for path in (folder, *folder.glob("*.*")) if path.stat().st_mode & 0o077]
+    return [path.name for path in (folder, *entries(folder)) if path.stat().st_mode & 0o077]
 
 
 @AS_ROOT
@@ -90,12 +94,14 @@ def test_a_directory_of_another_user_that_is_open_is_refused_with_the_command(en
     assert engine.wait() == USAGE
 
 
-def test_an_engine_in_a_program_closes_its_data_and_leaves_the_umask(tmp_path: Path) -> None:
+async def test_an_engine_in_a_program_closes_its_data_and_leaves_the_umask(tmp_path: Path) -> None:
     tmp_path.joinpath("data").mkdir(mode=0o755)
     before = os.umask(0o022)
     try:
-        with Engine.running(settings={"storage.data_dir": str(tmp_path / "data"), "storage.ballast": 1}):
-            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("data/journal.db*")}
+        async with Engine(settings={"storage.data_dir": str(tmp_path / "data"), "storage.ballast": 1}).run():
+            modes = {
+                path.name: path.stat().st_mode & 0o777 for path in entries(tmp_path / "data") if "journal" in path.name
+            }
             during = os.umask(0o022)
     finally:
         os.umask(before)
