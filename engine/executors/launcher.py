@@ -29,7 +29,7 @@ class Launcher(Protocol):
 
     @property
     def isolation(self) -> str:
-        """Names of the mechanisms that separate and limit instances, such as ``bubblewrap, cgroup v2``."""
+        """Names of the mechanisms that separate and limit instances, such as ``bubblewrap, cgroup v2, seccomp``."""
         ...
 
     @property

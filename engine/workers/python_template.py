@@ -5,7 +5,7 @@ this machine allows such a fence (set of namespaces). Standard library only, Pyt
 engine. The server has one thread and no signal handlers: every fork starts from the same state. The descriptor is a
 SOCK_SEQPACKET socket; each packet is one JSON object.
 
-    from the engine   {"id", "argv", "paths", "environment", "fence"} + socket, stdout, stderr   start an instance
+    from the engine   {"id", "argv", "paths", "environment", "fence", "filter"} + socket, stdout, stderr   start
                       {"reap": [id, …]}                              these have exited: release their process ids
     to the engine     {"ready": true}                                requests are served from now on
                       {"id", "pid"} + pidfd                          started
@@ -15,8 +15,9 @@ SOCK_SEQPACKET socket; each packet is one JSON object.
 
 Without ``argv`` the instance is ``python_worker`` in the forked process itself, else that program with the socket's
 number as its last argument. ``paths`` are its working folder and those of its layers. A ``fence`` (python_fence.py)
-puts it in namespaces. With a fence the reported process is the init of the instance. The first byte on the
-instance's own socket carries the descriptors by which it enters its cgroups; it continues only then.
+puts it in namespaces; then it installs the seccomp ``filter``, if one is given. With a fence the reported process is
+the init of the instance. The first byte on the instance's own socket carries the descriptors by which it enters its
+cgroups; it continues only then.
 
 If the engine exits, the socket closes, and the template kills its instances. If only the template exits, its instances
 continue (except inside a sandbox, which is killed with its template).
@@ -214,6 +215,8 @@ class Template:
             self.control.detach()
             close_others({*fds, report}, self.highest)
             python_fence.enter(request["fence"], fds, report)
+            if request["filter"]:
+                python_fence.install_filter(*request["filter"])
             os.setsid()
             self.apply_request(request, fds)
             if request["argv"]:

@@ -8,7 +8,7 @@ functions are quoted, except names of classes that are loaded anyway, instead of
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn, Protocol, TypedDict
+from typing import Any, NoReturn, Protocol, TypedDict
 
 from bridge_loop import Loop
 
@@ -60,6 +60,7 @@ class StartRequest(TypedDict):
     paths: list[str]
     environment: dict[str, str]
     fence: Fence | None
+    filter: list[Any] | None  #: arguments of ``python_fence.install_filter``
 
 
 class Origin(Protocol):

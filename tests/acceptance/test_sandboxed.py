@@ -31,6 +31,7 @@ def test_the_isolation_is_reported_by_readiness_and_metrics(engine: EngineProces
     ready = engine.ask("GET", "/readyz").json
 
     assert ready["isolation"].startswith("bubblewrap, ")
+    assert ready["isolation"].endswith(", seccomp")
     assert ready["http_network"] in ("mapped", "shared")
     assert ready["network"] == "project" or not has_networks()
     assert f'isolation{{by="{ready["isolation"]}"}} 1' in engine.ask("GET", "/metrics").body.decode()

@@ -78,7 +78,8 @@ class LocalLauncher:
 
     @property
     def isolation(self) -> str:
-        return f"{self._spawner.name}, {self._isolation.name}"
+        seccomp = "seccomp" if self._spawner.filter else "no seccomp"
+        return f"{self._spawner.name}, {self._isolation.name}, {seccomp}"
 
     @property
     def walls(self) -> Mapping[str, str]:
@@ -218,6 +219,8 @@ class LocalLauncher:
         """Wait until the cgroups and temporary folders of all instances are removed, then stop the threads."""
         self._memory.close()
         await self._spawner.close()
+        if self._spawner.filter is not None:
+            self._spawner.filter.close()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:

@@ -84,9 +84,13 @@ UMASK = int(Path("/proc/self/status").read_text().partition("Umask:")[2].split()
 Launch = Callable[[ProcessSpec, Channels], ChildProcess]  #: raises OSError
 
 
-def launch(process_spec: ProcessSpec, channels: Channels) -> OwnChild:
+def launch(
+    process_spec: ProcessSpec,
+    channels: Channels,
+    popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen,
+) -> OwnChild:
     """Start a new program as the leader of a new session. Raises OSError if the program cannot be started."""
-    process = subprocess.Popen(
+    process = popen(
         [*process_spec.command, str(channels.socket)],
         stdin=subprocess.DEVNULL,
         stdout=channels.stdout,

@@ -17,12 +17,13 @@ from anyio import to_thread
 from msgspec import Struct
 
 from engine.errors import SettingsError
-from engine.executors.local.spawn import PATH, Channels, InstanceSpec, ProcessSpec, Spawned, spawn
+from engine.executors.local.spawn import PATH, Channels, InstanceSpec, ProcessSpec, Spawned, launch, spawn
 from engine.executors.local.template import ForkedChild, Template
 from engine.executors.local.tenants import Tenant, Tenants
 from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, USER, Bubblewrap, find_bubblewrap, probe
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.isolation.network import missing_program
+from engine.isolation.seccomp import SeccompFilter, find_filter
 from engine.runtimes.interpreters import WORKERS, own_interpreter
 
 log = structlog.get_logger("functiond")
@@ -48,6 +49,11 @@ class Spawner(Protocol):
     @property
     def name(self) -> str:
         """Name of the mechanism that separates functions from the host, such as ``bubblewrap``."""
+        ...
+
+    @property
+    def filter(self) -> SeccompFilter | None:
+        """Seccomp filter of all instances; None if this machine has none."""
         ...
 
     @property
@@ -101,7 +107,8 @@ class HostSpawner:
     own_users = False
     tmp = 0
 
-    def __init__(self, marker: str, *, forking: bool) -> None:
+    def __init__(self, marker: str, *, filter: SeccompFilter | None, forking: bool) -> None:
+        self.filter = filter
         self._marker, self._forking = marker, forking
         self._templates: dict[str, Template | None] = {}  #: by interpreter; None: the interpreter was used once
         self._closing: set[Template] = set()
@@ -126,15 +133,15 @@ class HostSpawner:
         own = own_interpreter().path
         if any(name.startswith(_RUNS_CODE) for name in process.environment):
             # The fork waits until the limits are in force, and then executes the program.
-            return spawn(process, spec.tmp, partial(fork, self.template(own), process.command, None))
+            return spawn(process, spec.tmp, partial(fork, self.template(own), process.command, None, self.filter))
         # Forks of a template get low descriptors. Node.js passes descriptors above 16 to the programs that it starts.
         python, argv = (process.command[0], None) if _is_python(process) else (own, process.command)
         if self._forking and (argv or _can_fork(process)):
             with suppress(OSError):  # then started by the engine instead
                 template = self._second_use(python)
                 if template is not None and template.ready.is_set():
-                    return spawn(process, spec.tmp, partial(fork, template, argv, None))
-        return spawn(process, spec.tmp)
+                    return spawn(process, spec.tmp, partial(fork, template, argv, None, self.filter))
+        return spawn(process, spec.tmp, partial(launch, popen=self.filter.popen) if self.filter else launch)
 
     def _second_use(self, python: str) -> Template | None:
         """Return the template of an interpreter, but None at the first use of the interpreter."""
@@ -159,8 +166,16 @@ class SandboxSpawner:
     name = "bubblewrap"
 
     def __init__(
-        self, bubblewrap: Bubblewrap, marker: str, tenants: Tenants, *, fence: dict[str, Any], linger: float = _LINGER
+        self,
+        bubblewrap: Bubblewrap,
+        marker: str,
+        tenants: Tenants,
+        *,
+        fence: dict[str, Any],
+        filter: SeccompFilter | None,
+        linger: float = _LINGER,
     ) -> None:
+        self.filter = filter
         self._bubblewrap, self._marker, self._tenants, self._linger = bubblewrap, marker, tenants, linger
         self._fence = fence
         self.tmp: int = fence["tmp"]
@@ -196,7 +211,7 @@ class SandboxSpawner:
         self._counts[key] = self._counts.get(key, 0) + 1
         argv = None if _is_python(process) and _can_fork(process) else [_path_inside(part) for part in process.command]
         try:
-            return spawn(process, None, partial(fork, template, argv, self._fences[key]))
+            return spawn(process, None, partial(fork, template, argv, self._fences[key], self.filter))
         except BaseException:
             self.ended(key)
             raise
@@ -244,11 +259,16 @@ class SandboxSpawner:
 
 
 def fork(
-    template: Template, argv: list[str] | None, fence: dict[str, Any] | None, process: ProcessSpec, channels: Channels
+    template: Template,
+    argv: list[str] | None,
+    fence: dict[str, Any] | None,
+    filter: SeccompFilter | None,
+    process: ProcessSpec,
+    channels: Channels,
 ) -> ForkedChild:
     """Fork a process from a template.
 
-    With ``argv``, the process executes this program; without ``argv``, it becomes a Python worker. With the first three
+    With ``argv``, the process executes this program; without ``argv``, it becomes a Python worker. With the first four
     arguments bound, the function can be passed to ``spawn`` as ``launch``.
     """
     request = {
@@ -256,6 +276,7 @@ def fork(
         "paths": [str(process.code), *map(str, process.layers)],
         "environment": process.environment,
         "fence": fence,
+        "filter": filter and filter.request,
     }
     return template.fork(request, channels)
 
@@ -308,7 +329,7 @@ class IsolationOptions(Struct, frozen=True, kw_only=True):
     projects: int = 0  #: that credentials name; ``auto`` is refused for two or more if no sandbox works
 
 
-#: Plain processes without templates; nothing is probed.
+#: Plain processes without templates; only the seccomp filter is probed.
 NO_ISOLATION = IsolationOptions(isolation="process", fork_server="off")
 
 
@@ -327,14 +348,15 @@ async def open_spawner(sandbox: IsolationOptions, marker: str, tmp: Path) -> Spa
     The folder that contains ``tmp`` is hidden from functions in a sandbox. Raises SettingsError if the settings demand
     a sandbox or networks that this machine cannot make, or there are several projects and no sandbox works.
     """
+    filter = await to_thread.run_sync(find_filter)
     if sandbox is NO_ISOLATION:
-        return HostSpawner(marker, forking=False)
+        return HostSpawner(marker, filter=filter, forking=False)
     if sandbox.isolation != "process":
         fence = {"tmp": sandbox.tmp_size, "network": sandbox.network == "none"}
         outcome = await to_thread.run_sync(find_bubblewrap, tmp, fence, user_range(sandbox))
         if isinstance(outcome, Bubblewrap):
             tenants = await open_tenants(outcome, sandbox, marker)
-            return SandboxSpawner(outcome, marker, tenants, fence=fence)
+            return SandboxSpawner(outcome, marker, tenants, fence=fence, filter=filter)
         if sandbox.isolation == "bubblewrap":
             raise SettingsError(f"executor.isolation is bubblewrap, but {outcome}; install it, or set auto or process")
         if sandbox.projects > 1:
@@ -345,7 +367,7 @@ async def open_spawner(sandbox: IsolationOptions, marker: str, tmp: Path) -> Spa
             f'executor.network = "{sandbox.network}" needs the bubblewrap sandbox: install bubblewrap, or set '
             'executor.network = "host"'
         )
-    spawner = HostSpawner(marker, forking=sandbox.fork_server != "off")
+    spawner = HostSpawner(marker, filter=filter, forking=sandbox.fork_server != "off")
     if sandbox.fork_server == "start":
         spawner.template(own_interpreter().path)
     return spawner

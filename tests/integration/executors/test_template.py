@@ -328,7 +328,8 @@ async def test_a_process_whose_descriptor_does_not_come_through_leaves_no_zombie
     template, loop = template_of(opened), asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        request: dict[str, Any] = {"argv": None, "paths": [str(tmp_path)], "environment": {}, "fence": None}
+        request: dict[str, Any] = {"argv": None, "paths": [str(tmp_path)], "environment": {}}
+        request |= {"fence": None, "filter": None}
         child = template.fork(request, [theirs.fileno()] * 3)
     if dead:  # the child has exited before its fork is reported
         loop.remove_reader(template._socket)
