@@ -30,7 +30,8 @@ PREFIX = "functiond-"  #: prefix of the name of every engine's group
 class Setting(Struct, frozen=True, kw_only=True):
     """File and value that are written for each instance's cgroup.
 
-    ``{memory}`` (bytes) and ``{processes}`` are replaced by its limits.
+    ``{memory}`` (bytes), ``{processes}``, and ``{shares}`` or ``{weight}`` of its CPU are replaced by its limits. One
+    processor has 1024 shares or the weight 100, which are the kernel's defaults.
     """
 
     controller: str
@@ -56,6 +57,7 @@ V1 = Layout(
         Setting(controller="memory", file="memory.limit_in_bytes", value="{memory}"),
         Setting(controller="memory", file="memory.memsw.limit_in_bytes", value="{memory}", optional=True),
         Setting(controller="pids", file="pids.max", value="{processes}"),
+        Setting(controller="cpu", file="cpu.shares", value="{shares}"),
     ),
     oom_file="memory.oom_control",
     procs_file="tasks",
@@ -69,6 +71,7 @@ V2 = Layout(
         Setting(controller="memory", file="memory.swap.max", value="0", optional=True),
         Setting(controller="memory", file="memory.oom.group", value="1", optional=True),
         Setting(controller="pids", file="pids.max", value="{processes}"),
+        Setting(controller="cpu", file="cpu.weight", value="{weight}"),
     ),
     oom_file="memory.events",
     procs_file="cgroup.procs",
@@ -79,8 +82,9 @@ V2 = Layout(
 class CgroupIsolation:
     """Isolation by cgroups.
 
-    ``folders`` maps each controller to the engine's cgroup, which is the same for all in version 2. ``locks`` are
-    descriptors that lock the engine's cgroups against removal by other engines; ``close`` closes them.
+    ``folders`` maps each controller to the engine's cgroup, which is the same for all in version 2; ``cpu`` may be
+    missing. ``locks`` are descriptors that lock the engine's cgroups against removal by other engines; ``close`` closes
+    them.
     """
 
     def __init__(self, layout: Layout, folders: dict[str, Path], locks: list[int]) -> None:
@@ -88,7 +92,7 @@ class CgroupIsolation:
 
     @property
     def name(self) -> str:
-        return self._layout.name
+        return self._layout.name if "cpu" in self._folders else f"{self._layout.name} without CPU weights"
 
     def enclose(self, instance_id: str, limits: Limits) -> CgroupEnclosure:
         folders = {name: path / instance_id for name, path in self._folders.items()}
@@ -126,11 +130,18 @@ class CgroupEnclosure:
         self.write_limits()
 
     def write_limits(self) -> None:
-        memory, processes = (self._limits.memory + self._limits.tmp) << 20, self._limits.processes
+        limits = self._limits
+        values = {
+            "memory": (limits.memory + limits.tmp) << 20,
+            "processes": limits.processes,
+            "shares": limits.cpu * 1024 // 1000,
+            "weight": limits.cpu // 10,
+        }
         for setting in self._layout.settings:
-            file = self._folders[setting.controller] / setting.file
-            if not setting.optional or file.exists():
-                write(file, setting.value.format(memory=memory, processes=processes))
+            if (folder := self._folders.get(setting.controller)) is not None:
+                file = folder / setting.file
+                if not setting.optional or file.exists():
+                    write(file, setting.value.format_map(values))
 
     def admit(self, pid: int) -> None:
         bound_descriptors(pid)

@@ -10,12 +10,16 @@ import os
 import platform
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from engine.isolation.cgroup import (
     PREFIX,
     V1,
     V2,
+    CgroupEnclosure,
     CgroupIsolation,
     Layout,
     group_locked,
@@ -23,10 +27,10 @@ from engine.isolation.cgroup import (
     remove_stale_groups,
     write,
 )
-from engine.isolation.limits import Isolation
+from engine.isolation.limits import Isolation, Limits
 from engine.isolation.rlimits import RlimitIsolation
 
-CONTROLLERS = ("memory", "pids")
+CONTROLLERS = ("memory", "pids")  #: required; the controller cpu is used, too, where it works
 _MARKER = re.compile(r"[\w.-]{1,100}", re.ASCII)
 _LEAF = ".engine"  #: suffix of the group into which the engine moves itself (version 2)
 _OLDEST = (5, 5)  #: first kernel that can continue a system call after a user notification
@@ -57,12 +61,10 @@ def _version_1(marker: str) -> Isolation | None:
     own = _own_groups()
     folders: dict[str, Path] = {}
     for mount, root, kind, options in _mounts():
-        for controller in CONTROLLERS:
+        for controller in (*CONTROLLERS, "cpu"):
             if kind == "cgroup" and controller in options.split(",") and controller in own:
                 folders[controller] = _visible_path(mount, root, own[controller]) / (PREFIX + marker)
-    if len(folders) < len(CONTROLLERS):
-        return None
-    return _try_layout(V1, folders)
+    return _try_layout(V1, folders) if folders.keys() >= set(CONTROLLERS) else None
 
 
 def _version_2(marker: str) -> Isolation | None:
@@ -76,7 +78,7 @@ def _version_2(marker: str) -> Isolation | None:
         _delegate(base, marker)
     except OSError:
         return None
-    return _try_layout(V2, dict.fromkeys(CONTROLLERS, folder))
+    return _try_layout(V2, dict.fromkeys((*CONTROLLERS, "cpu"), folder))
 
 
 def _delegate(base: Path, marker: str) -> None:
@@ -85,8 +87,6 @@ def _delegate(base: Path, marker: str) -> None:
     The kernel allows this only if ``base`` itself contains no processes, so the engine moves itself into a cgroup below
     it.
     """
-    if set(CONTROLLERS) <= set((base / "cgroup.subtree_control").read_text().split()):
-        return
     if not set(CONTROLLERS) <= set((base / "cgroup.controllers").read_text().split()):
         raise OSError("the controllers are not available")
     try:
@@ -101,12 +101,14 @@ def _delegate(base: Path, marker: str) -> None:
 def _enable_controllers(folder: Path) -> None:
     """Enable the controllers for the child cgroups of this cgroup (version 2)."""
     write(folder / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in CONTROLLERS))
+    with suppress(OSError):  # absent, or refused because of real-time processes
+        write(folder / "cgroup.subtree_control", "+cpu")
 
 
 def _try_layout(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
     """Create the engine's cgroup and, as a trial, a cgroup like those of instances. Return None if either fails.
 
-    Also remove stale cgroups of other engines.
+    If it fails with the controller cpu, try without. Also remove stale cgroups of other engines.
     """
     locks: list[int] = []
     isolation = CgroupIsolation(layout, folders, locks)
@@ -117,16 +119,27 @@ def _try_layout(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
                 _enable_controllers(folder)
             probe = folder / "probe"
             probe.mkdir()
-            needed = [s.file for s in layout.settings if folders[s.controller] == folder and not s.optional]
+            needed = [s.file for s in layout.settings if folders.get(s.controller) == folder and not s.optional]
             usable = all((probe / file).exists() for file in needed)
             probe.rmdir()
             if not usable:
                 raise OSError("the group lacks its files")
             remove_stale_groups(folder)
+        _weigh_engine(layout, folders)
     except OSError:
         isolation.close()
-        return None
+        return _try_layout(layout, {name: folders[name] for name in CONTROLLERS}) if "cpu" in folders else None
     return isolation
+
+
+def _weigh_engine(layout: Layout, folders: dict[str, Path]) -> None:
+    """Give all instances together the weight of one busy process on each processor.
+
+    The default is the weight of one process, so that any other of the machine would get as much as all instances.
+    """
+    layout = replace(layout, settings=tuple(setting for setting in layout.settings if setting.controller == "cpu"))
+    cpu = 1000 * min(os.cpu_count() or 1, 100)  # weights have a maximum
+    CgroupEnclosure(layout, folders, Limits(memory=0, processes=0, cpu=cpu)).write_limits()
 
 
 def _mounts() -> Iterator[tuple[Path, str, str, str]]:

@@ -19,6 +19,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     memory: int  #: MiB
     processes: int
+    cpu: int  #: thousandths of a processor: the weight of the instance while processors are short
     enters: bool = False  #: the process moves itself into its cgroups, by ``Enclosure.cgroup_fds``
     tmp: int = 0  #: MiB of files in memory, allowed in addition to ``memory``
     address_space: bool = True  #: limit address space; some programs reserve far more than they use

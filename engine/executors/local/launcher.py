@@ -30,6 +30,7 @@ from engine.isolation.detect import can_map_ports
 from engine.isolation.limits import Enclosure, Isolation, Limits
 from engine.isolation.orphans import remove_tree
 from engine.model import CodePackage, Function
+from engine.model.limits import cpu_of
 from engine.runtimes.catalog import Family, family_of
 from engine.runtimes.interpreters import InterpreterInfo, Interpreters
 from engine.runtimes.protocol import Answer, setup_frame
@@ -197,6 +198,7 @@ class LocalLauncher:
         limits = Limits(
             memory=process.spec.memory,
             processes=self._options.processes,
+            cpu=cpu_of(process.spec.memory),
             enters=process.child.waits,
             tmp=self._spawner.tmp,
             address_space=family_of(function.runtime) is Family.PYTHON,

@@ -16,6 +16,7 @@ import pytest
 
 from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
+from engine.isolation import detect
 from engine.isolation.cgroup import (
     PREFIX,
     V2,
@@ -112,6 +113,14 @@ def litter(event, context):
 
 def pid(event, context):
     return os.getpid()
+
+
+def burn(event, context):
+    os.sched_setaffinity(0, {event["processor"]})
+    with open(event["told"], "w") as told:
+        told.write(str(os.getpid()))
+    while not os.path.exists(event["stop"]):
+        pass
 '''
 
 
@@ -409,6 +418,60 @@ def test_a_group_that_is_claimed_while_others_sweep_is_there(tmp_path: Path) -> 
     held.close()
 
 
+# --- processors ---
+
+
+@cgroup_only
+async def test_instances_that_compete_for_a_processor_get_it_in_proportion_to_their_cpu(
+    opened: Pool, tmp_path: Path
+) -> None:
+    if "without CPU weights" in opened.isolation:
+        pytest.skip("no cgroup with cpu can be written here")
+    event = {"processor": min(os.sched_getaffinity(0)), "stop": str(tmp_path / "stop")}
+    running, pids = [], []
+    for memory in (128, 2048):  # 0.3 and 1.8 CPUs
+        os.mkfifo(told := tmp_path / f"told-{memory}")
+        running.append(asyncio.ensure_future(result(opened, "burn", event | {"told": str(told)}, memory_size=memory)))
+        pids.append(await asyncio.to_thread(told.read_text))
+    before = [ticks(pid) for pid in pids]
+
+    def used() -> list[int]:
+        return [ticks(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
+
+    async with asyncio.timeout(60):
+        await until(lambda: sum(used()) > 100)  # a second
+    small, large = used()
+    (tmp_path / "stop").touch()
+    await asyncio.gather(*running)
+
+    assert large > 3 * small  # 6 times, when measured for long
+
+
+def ticks(pid: str) -> int:
+    """Return the processor time of a process in hundredths of a second."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+
+def test_without_the_controller_cpu_the_other_limits_hold_and_the_name_tells(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Stands in a folder for the hierarchy: its groups have no files."""
+    need_cgroup(tmp_path)
+    mounts = list(detect._mounts())
+    if not any(kind == "cgroup" and "memory" in options.split(",") for _, _, kind, options in mounts):
+        pytest.skip("no cgroup of version 1 can be written here")
+    changed = [
+        (tmp_path if "cpu" in options.split(",") else mount, root, kind, options)
+        for mount, root, kind, options in mounts
+    ]
+    monkeypatch.setattr(detect, "_mounts", lambda: iter(changed))
+
+    isolation = detect_isolation(marker(tmp_path))
+    isolation.close()
+
+    assert (isolation.name, list(tmp_path.iterdir())) == ("cgroup v1 without CPU weights", [])
+
+
 # --- mechanisms ---
 
 
@@ -423,7 +486,7 @@ def test_version_2_kills_and_removes_a_whole_group(tmp_path: Path) -> None:
     if mount is None or not os.access(mount, os.W_OK):
         pytest.skip("no cgroup of version 2 can be written here")
     bare = Layout(name="bare", settings=(), oom_file="memory.events", procs_file="cgroup.procs", anonymous="anon ")
-    group = CgroupEnclosure(bare, {"memory": mount / marker(tmp_path)}, Limits(memory=1, processes=1))
+    group = CgroupEnclosure(bare, {"memory": mount / marker(tmp_path)}, Limits(memory=1, processes=1, cpu=1000))
     group.create()
     with subprocess.Popen(["/bin/sh", "-c", "sleep 60 & echo up; sleep 60"], stdout=subprocess.PIPE) as shell:
         group.admit(shell.pid)
@@ -435,10 +498,11 @@ def test_version_2_kills_and_removes_a_whole_group(tmp_path: Path) -> None:
     assert not (mount / marker(tmp_path)).exists()
 
 
-def test_version_2_writes_memory_and_processes_and_reads_its_count_of_kills(tmp_path: Path) -> None:
+def test_version_2_writes_memory_processes_and_weight_and_reads_its_count_of_kills(tmp_path: Path) -> None:
     folder = tmp_path / "instance"
-    files = ("memory.max", "memory.swap.max", "pids.max", "cgroup.procs")
-    group = CgroupEnclosure(V2, dict.fromkeys(("memory", "pids"), folder), Limits(memory=3, processes=7, tmp=2))
+    files = ("memory.max", "memory.swap.max", "pids.max", "cpu.weight", "cgroup.procs")
+    limits = Limits(memory=3, processes=7, cpu=300, tmp=2)
+    group = CgroupEnclosure(V2, dict.fromkeys(("memory", "pids", "cpu"), folder), limits)
     folder.mkdir()
     for file in files:  # the kernel creates these files with the cgroup
         (folder / file).touch()
@@ -447,5 +511,5 @@ def test_version_2_writes_memory_and_processes_and_reads_its_count_of_kills(tmp_
     (folder / "memory.events").write_text("low 0\noom 2\noom_kill 1\n")
     (folder / "memory.stat").write_text("anon 4096\nfile 12288\n")
 
-    assert [(folder / file).read_text() for file in files] == [str(5 << 20), "0", "7", ""]
+    assert [(folder / file).read_text() for file in files] == [str(5 << 20), "0", "7", "30", ""]
     assert (group.out_of_memory(), group.anonymous(), group.alarm()) == (True, 4096, None)
