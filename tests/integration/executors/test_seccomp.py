@@ -171,7 +171,7 @@ async def test_attacks_on_the_kernel_are_refused_and_programs_work(
     async with pool(tmp_path, "", sandbox=sandbox, interpreters=interpreters) as opened:
         write(tmp_path / "code", dialect)
         if isinstance(spawner := local_spawner(opened), HostSpawner) and sandbox is FORKED:
-            await spawner.prepare(own_interpreter().path).ready.wait()  # otherwise a new program
+            await spawner.template(own_interpreter().path).ready.wait()  # otherwise a new program
         outcomes = json.loads(dialect.given(await opened.execute(dialect.function(), dialect.wish("text"))))
 
     invalid, program32 = outcomes.pop("invalid"), outcomes.pop("32-bit program")
