@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions
+from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool, PoolOptions, open_pool
 from engine.model import CodePackage, Function, Invocation
 from engine.runtimes.interpreters import Interpreters, own_interpreter

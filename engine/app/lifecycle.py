@@ -38,7 +38,7 @@ from engine.errors import (
     Unavailable,
     recover,
 )
-from engine.executors.local.spawners import IsolationOptions
+from engine.executors.local.choice import IsolationOptions
 from engine.executors.pool import PoolOptions, open_pool
 from engine.http.api.secrets import is_secret
 from engine.logs.feed import LogBoard

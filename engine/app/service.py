@@ -22,7 +22,8 @@ from engine.app.parts import EngineParts
 from engine.app.service_manager import service_manager, signs_of_life
 from engine.asgi.listener import listen
 from engine.config.settings import AuthSettings, Settings
-from engine.executors.local.spawners import HostSpawner, several_projects
+from engine.executors.local.choice import several_projects
+from engine.executors.local.spawners import HostSpawner
 from engine.http.reload import reloading
 from engine.protocols import Plugin
 

@@ -26,7 +26,7 @@ from engine.cli.target import DEFAULT_TARGET, Target
 from engine.config.settings import Settings, load_settings
 from engine.deploy.client import ApiError, Client, NoReply, NotRunning, NotTrusted
 from engine.errors import DataDirectoryLocked, FunctiondError, SettingsError
-from engine.executors.local.spawners import IsolationOptions, open_tenants, several_projects, user_range
+from engine.executors.local.choice import IsolationOptions, open_tenants, several_projects, user_range
 from engine.isolation.bubblewrap import find_bubblewrap
 from engine.isolation.machine import free_space
 from engine.metrics.prometheus import configure_logging

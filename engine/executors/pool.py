@@ -19,8 +19,8 @@ from engine.executors.allocator import TRIES, Allocator
 from engine.executors.call import Call, Ended, State, key_of
 from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
+from engine.executors.local.choice import NO_ISOLATION, IsolationOptions, open_spawner
 from engine.executors.local.launcher import LocalLauncher, LocalOptions
-from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions, open_spawner
 from engine.executors.logs import LogFiles, LogRecorder
 from engine.executors.outcomes import CANCELLED, call_fault, collateral_fault, interrupted_fault
 from engine.executors.run_errors import RunErrors

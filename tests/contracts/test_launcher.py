@@ -16,7 +16,7 @@ from engine.errors import InvalidField
 from engine.executors.call import Call, End, State, key_of
 from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
-from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions
+from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
 from engine.logs.lines import plain
 from engine.model import Code
 from engine.runtimes.protocol import ITSELF, Answer

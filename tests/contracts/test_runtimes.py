@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions
+from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
 from engine.logs.lines import decode
 from engine.model import Code, Outcome

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.executors.local.spawners import IsolationOptions
+from engine.executors.local.choice import IsolationOptions
 from engine.executors.pool import Pool
 from engine.logs.lines import plain
 from engine.model import Code, Function, Outcome

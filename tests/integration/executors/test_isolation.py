@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions
+from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
 from engine.isolation import detect
 from engine.isolation.cgroup import (
@@ -274,7 +274,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.support.executing import function, invocation, pool
 from tests.integration.executors.test_isolation import SOURCE
-from engine.executors.local.spawners import IsolationOptions
+from engine.executors.local.choice import IsolationOptions
 from engine.isolation.rlimits import RlimitIsolation
 
 OPTIONS = {

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from engine.errors import SettingsError
-from engine.executors.local import spawners
-from engine.executors.local.spawners import IsolationOptions, SandboxSpawner
+from engine.executors.local import choice
+from engine.executors.local.choice import IsolationOptions
+from engine.executors.local.spawners import SandboxSpawner
 from engine.executors.pool import Pool
 from engine.isolation import network
 from engine.isolation.bubblewrap import Bubblewrap
@@ -160,7 +161,7 @@ async def test_when_user_ids_run_out_the_error_names_the_setting(tmp_path: Path)
 async def test_where_no_network_can_be_made_the_reason_is_told_or_the_start_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spawners, "PATH", str(tmp_path))
+    monkeypatch.setattr(choice, "PATH", str(tmp_path))
     (tmp_path / "other").mkdir()
     async with pool(tmp_path, SOURCE, sandbox=IsolationOptions(isolation="bubblewrap", network="auto")) as opened:
         assert opened.walls["network"] == "host: pasta is not installed (package passt)"

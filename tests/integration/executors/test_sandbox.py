@@ -19,7 +19,8 @@ from msgspec.structs import replace
 
 from engine.errors import SettingsError
 from engine.executors.local.channel import LocalChannel
-from engine.executors.local.spawners import IsolationOptions, SandboxSpawner
+from engine.executors.local.choice import IsolationOptions
+from engine.executors.local.spawners import SandboxSpawner
 from engine.executors.local.template import ForkedChild
 from engine.executors.pool import Pool
 from engine.isolation.bubblewrap import Bubblewrap

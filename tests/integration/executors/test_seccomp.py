@@ -14,7 +14,8 @@ import pyseccomp
 import pytest
 from structlog.testing import capture_logs
 
-from engine.executors.local.spawners import NO_ISOLATION, HostSpawner, IsolationOptions
+from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
+from engine.executors.local.spawners import HostSpawner
 from engine.isolation import seccomp
 from engine.runtimes.interpreters import Interpreters, own_interpreter
 from tests.contracts.dialect import Dialect

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from engine.executors.local.spawners import NO_ISOLATION, HostSpawner, IsolationOptions
+from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
+from engine.executors.local.spawners import HostSpawner
 from engine.executors.local.template import Template
 from engine.executors.pool import Pool
 from engine.isolation.processes import marked

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InvalidField
-from engine.executors.local.spawners import NO_ISOLATION, IsolationOptions
+from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
 from engine.functions.function_rules import check_function, listed, request_limit
 from engine.model import Code, Outcome

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from engine.executors.local.spawners import IsolationOptions
+from engine.executors.local.choice import IsolationOptions
 from engine.executors.logs import log_file
 from engine.executors.pool import Pool, PoolOptions, open_pool
 from engine.isolation.rlimits import RlimitIsolation
