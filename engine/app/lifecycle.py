@@ -78,7 +78,8 @@ async def run_engine(
     registry, board = Registry(plugins, settings.plugins), LogBoard()
     with locked(data_dir), _tracing(settings.telemetry) as tracer:
         close_to_others(data_dir)
-        codes = CodeStore(data_dir / "code", Limits(keep_free=storage_settings.free_space), registry.code_links)
+        limits = Limits(keep_free=storage_settings.free_space)
+        codes = CodeStore(data_dir / "code", limits, registry.code_links, registry.check_link)
         async with (
             open_storage(_storage_options(settings, registry, durable), packages_of=await codes.mark()) as storage,
             open_pool(

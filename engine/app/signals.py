@@ -21,6 +21,9 @@ log = structlog.get_logger("functiond.clock")
 def connect(engine: EngineParts) -> None:
     """Connect the signals of all components. The functions that are connected to a signal are called in this order."""
     engine.pool.controls_of = engine.controls.of
+    if engine.authenticator is not None:
+        engine.registry.several = engine.authenticator.several
+        engine.authenticator.replaced.connect(engine.sources.end_refused)
     _connect_clock(engine)
     _connect_catalog(engine)
     _connect_work(engine)

@@ -60,6 +60,7 @@ _RECEIVING = 2  #: threads that decode code while it arrives
 _STEP = 1 << 20  #: characters, or bytes
 T = TypeVar("T")
 Admit = Callable[[CodePackage], None]
+CheckLink = Callable[[str, str], None]  #: raises if a project (the second argument) may not read the package of a link
 
 
 class CodeSource(Struct, frozen=True, kw_only=True):
@@ -73,8 +74,10 @@ class CodeSource(Struct, frozen=True, kw_only=True):
 
 
 class CodeStore:
-    def __init__(self, folder: Path, limits: Limits | None = None, links: CodeLinks | None = None) -> None:
-        self._folder, self._links = folder, links
+    def __init__(
+        self, folder: Path, limits: Limits | None = None, links: CodeLinks | None = None, check: CheckLink | None = None
+    ) -> None:
+        self._folder, self._links, self._check_link = folder, links, check
         self._journal = ""
         self._limits = limits or Limits()
         self._checks = PackageChecks(folder, self._limits)
@@ -115,7 +118,7 @@ class CodeStore:
         async with self._new_folder() as new:
             package = new / "package"
             if source.kind == "obs":
-                await self._fetch(source.url, package)
+                await self._fetch(source.url, project, package)
             async with self._projects.setdefault(project, anyio.Lock()):
                 await self._receive(source, package, lambda: _left_out(source, handler, runtime, path))
                 code = await self._in_thread(lambda: _describe(package, source, path))
@@ -205,12 +208,14 @@ class CodeStore:
         elif source.kind != "obs":
             raise InvalidField("code_type", source.kind, "must be inline, zip or obs")
 
-    async def _fetch(self, link: str, package: Path) -> None:
+    async def _fetch(self, link: str, project: str, package: Path) -> None:
         if self._links is None:
             hint = "no object store is configured: set plugins.obs.endpoint or plugins.obs.folder, or send a zip"
             raise InvalidField("code_type", "obs", hint)
         if not link:
             raise BadLink("", "code in an object store needs a link to the package")
+        if self._check_link is not None:
+            self._check_link(link, project)
         size = 0
         try:
             async with self._fetches, self._links.open(link) as blocks, await anyio.open_file(package, "xb") as file:

@@ -8,7 +8,7 @@ contains the built-in plugins.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -19,7 +19,7 @@ from msgspec import Struct, inspect
 
 from engine.config.search_path import describe_shadow, import_own_plugins
 from engine.config.validation import describe_issue
-from engine.errors import InvalidField, SettingsError
+from engine.errors import InvalidField, NotForProject, SettingsError
 from engine.model import DestinationSpec
 from engine.protocols import CodeLinks, Destination, Plugin
 
@@ -37,6 +37,7 @@ class Registry:
 
     def __init__(self, plugins: Iterable[Plugin] = (), tables: Mapping[str, Any] | None = None) -> None:
         self._by_kind: dict[str, Plugin] = {}
+        self.several: Callable[[], bool] = lambda: False  #: credentials name several projects; set when wired
         for plugin in plugins:
             self.add(plugin)
         self._services = _services(self._by_kind.values(), tables or {})
@@ -49,8 +50,8 @@ class Registry:
         for kind in plugin.kinds:
             self._by_kind[kind.upper()] = plugin
 
-    def destination(self, spec: DestinationSpec) -> Destination:
-        """Return the destination that ``spec`` describes. Its parameters must be valid JSON.
+    def destination(self, spec: DestinationSpec) -> tuple[Destination, Plugin, Any]:
+        """Return the destination that ``spec`` describes, its plugin and parameters. These must be valid JSON.
 
         Raises InvalidField if no plugin has destinations of this kind, or if the parameters are invalid.
         """
@@ -65,10 +66,26 @@ class Registry:
             raise InvalidField(field, issue.value, issue.allowed) from None
         except InvalidField as error:
             raise InvalidField(f"param.{error.field}", error.value, error.allowed) from None
-        return plugin.destination(param)
+        return plugin.destination(param), plugin, param
 
-    def check_destination(self, spec: DestinationSpec) -> None:
-        self.destination(spec)
+    def check_destination(self, spec: DestinationSpec, project: str) -> None:
+        _, plugin, param = self.destination(spec)
+        self.check_use(plugin, param, project)
+
+    def may_use(self, project: str, projects: Collection[str]) -> bool:
+        return project in projects or "*" in projects or not (projects or self.several())
+
+    def check_use(self, plugin: Plugin, given: Any, project: str) -> None:
+        """Raise NotForProject if a project may not use what options, ``param`` or a link name in the settings."""
+        for name, projects in plugin.uses(self.service(plugin), given).items() if plugin.uses else ():
+            if not self.may_use(project, projects):
+                raise NotForProject(".".join(filter(None, ("plugins", plugin.table, name))), project)
+
+    def check_link(self, link: str, project: str) -> None:
+        """Raise NotForProject if a project may not read the package of a link, BadLink for an invalid one."""
+        for plugin in self.plugins:
+            if plugin.code_links is not None:
+                self.check_use(plugin, link, project)
 
     def trigger(self, kind: str) -> Plugin | None:
         """Return the plugin that provides triggers of this kind; None if no plugin does."""

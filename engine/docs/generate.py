@@ -196,6 +196,8 @@ def _meanings(section: type[Struct], prefix: str) -> dict[str, str]:
                 meanings |= _meanings(cls, f"{name}.")
             case msgspec.inspect.DictType(value_type=msgspec.inspect.StructType(cls)):
                 meanings |= _meanings(cls, f"{name}.<entry>.")
+            case msgspec.inspect.DictType() if prefix:
+                meanings[f"{name}.<entry>"] = comments.get(field.name, "").replace("``", "`")
             case _:
                 meanings[name] = comments.get(field.name, "").replace("``", "`").replace("|", "\\|")
     return meanings

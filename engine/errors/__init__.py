@@ -451,6 +451,13 @@ class AccessDenied(Forbidden):
     """Request that these credentials, or this web page, may not make."""
 
 
+class NotForProject(Forbidden):
+    """Use of something in the settings of a plugin, such as an instance, by a project that may not use it."""
+
+    def __init__(self, setting: str, project: str) -> None:
+        super().__init__(f"{setting} is not for project {project}: the operator lists {project} in its projects")
+
+
 class TooManyVersions(Forbidden):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the function already has {limit} published versions: delete one that no alias uses")

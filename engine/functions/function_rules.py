@@ -46,7 +46,7 @@ _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 MayRunLong = Callable[[FunctionUrn], bool]
-CheckDestination = Callable[[DestinationSpec], None]
+CheckDestination = Callable[[DestinationSpec, str], None]  #: with the project of the function
 CheckRuntime = Callable[[str], Awaitable[None]]
 
 
@@ -69,7 +69,7 @@ class FunctionRules(Struct, frozen=True, kw_only=True):
 
     max_timeout: int = 900  #: seconds
     may_run_long: MayRunLong = listed(())  #: whether a function may exceed ``max_timeout``
-    check_destination: CheckDestination | None = None  #: raises InvalidField; None: only the kind is checked
+    check_destination: CheckDestination | None = None  #: raises for a wrong one; None: only the kind is checked
     check_runtime: CheckRuntime | None = None  #: raises InvalidField if this machine has no interpreter; None: no check
 
 
@@ -257,9 +257,9 @@ def check_settings(
 ) -> None:
     """Check the asynchronous settings of ``function``.
 
-    ``check_destination`` raises InvalidField for a destination that no plugin accepts; without it, only the kind is
-    checked. Raises InvalidField if a value is out of range, or if a destination is invalid or a function of another
-    project.
+    ``check_destination`` raises InvalidField for a destination that no plugin accepts, and NotForProject for one that
+    the project may not use; without it, only the kind is checked. Raises InvalidField if a value is out of range, or if
+    a destination is invalid or a function of another project.
     """
     for field, value, (low, high) in (
         ("max_async_event_age_in_seconds", settings.max_age, EVENT_AGES),
@@ -280,7 +280,7 @@ def check_settings(
 
 def _check_destination(spec: DestinationSpec, region: str, project: str, check: CheckDestination) -> None:
     read_param(spec)
-    check(spec)
+    check(spec, project)
     if _is_function(spec) and (urn := _target(spec, region, project)).project != project:
         raise InvalidField("param.func_urn", str(urn), "must be a function of the same project")
 
@@ -334,6 +334,6 @@ def _is_function(spec: DestinationSpec) -> bool:
     return spec.destination.upper() == FUNCTION.upper()
 
 
-def _check_kind(spec: DestinationSpec) -> None:
+def _check_kind(spec: DestinationSpec, project: str) -> None:
     if spec.destination not in VENDOR_KINDS and not _is_function(spec):
         raise InvalidField("destination", spec.destination, f"must be one of {', '.join((*VENDOR_KINDS, FUNCTION))}")

@@ -34,6 +34,7 @@ from engine.errors import AccessDenied, CodePackageTooLarge, MissingCredentials,
 from engine.http.api.routing import CODE_LIMIT
 from engine.http.spool import CLEAN_UP, IN_MEMORY, Spool, SpoolSpace
 from engine.model.clock import Clock
+from engine.model.signal import Signal
 from engine.triggers.routes import PROJECT
 
 CALL = "an API of a gateway"  #: use of credentials outside the API, as refusals name it
@@ -45,7 +46,7 @@ class Authenticator:
     ``body_limits`` are the largest bodies of signed requests in bytes, by the last segment of the request's path.
     Requests to ``open_paths`` need no credentials. Those to ``bare_paths`` get a shorter reply without valid ones.
     ``failures`` counts failed attempts and delays their replies. Large bodies are in the folder ``spool`` until they
-    are verified.
+    are verified. ``replaced`` announces new credentials.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Authenticator:
         bare_paths: Iterable[str] = (),
         spool: Path | None = None,
     ) -> None:
+        self.replaced: Signal[[]] = Signal()
         self.replace(keys, tokens)
         self._spooling = SpoolSpace(spool or Path(tempfile.gettempdir()))
         self._clock, self._verifier, self._log = clock, SignatureVerifier(clock, failures), DenialLog(clock)
@@ -71,6 +73,10 @@ class Authenticator:
         A signed request whose body is still being read is verified with the previous ones.
         """
         self.principals = Principals(keys, tokens)  #: identities of the present credentials
+        self.replaced()
+
+    def several(self) -> bool:
+        return self.principals.several
 
     async def admit(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """Authenticate a request. Return the ASGI callable from which its body is to be read.

@@ -22,6 +22,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
+from typing import Any
 
 import anyio
 import msgspec
@@ -32,7 +33,7 @@ from msgspec import Struct
 
 from engine.asgi.room import Room
 from engine.config.plugin_registry import Registry
-from engine.errors import PageDamaged, Unavailable
+from engine.errors import NotForProject, PageDamaged, Unavailable
 from engine.errors.groups import with_cause
 from engine.logs.causes import Causes
 from engine.model import DestinationSpec, PendingDelivery, Record, Request
@@ -43,7 +44,7 @@ from engine.model.text import storable
 from engine.pipeline.circuit_breaker import CircuitBreakers, DeliveryStatus, DestinationStatus
 from engine.pipeline.delivery_records import DeliveryRecords
 from engine.pipeline.intake import Intake
-from engine.protocols import Destination, Outbox, PluginContext, Records, Undeliverable
+from engine.protocols import Destination, Outbox, Plugin, PluginContext, Records, Undeliverable
 
 log = structlog.get_logger("functiond.delivery")
 
@@ -54,7 +55,7 @@ SHARED = ALL_AT_ONCE // 4  #: of them, those beyond the first of each destinatio
 SPARE = 128  #: slots of a project that its failing destinations leave to its others
 PAGE = ALL_AT_ONCE  #: deliveries read at a time
 RETRY_DELAY = 1.0  #: seconds between tries while the journal is unavailable
-DAMAGE_DELAY = 60.0  #: seconds between tries of a delivery that meets a damaged page
+WAIT_DELAY = 60.0  #: seconds between tries of a delivery that meets a damaged page, or that its project may not make
 LONGEST = 60.0  #: seconds that one delivery may take
 MAX_AGE = 86_400.0  #: seconds for which a delivery is retried
 
@@ -73,12 +74,14 @@ class Destinations:
         trace_of: Callable[[PendingDelivery, Record], str],
     ) -> None:
         self._registry, self._context_for, self.trace_of = registry, context_for, trace_of
-        self._made: dict[DestinationSpec, Destination] = {}
+        self._made: dict[DestinationSpec, tuple[Destination, Plugin, Any]] = {}
 
-    def get(self, spec: DestinationSpec) -> Destination:
-        destination = self._made.get(spec)
-        if destination is None:
-            destination = self._made[spec] = self._registry.destination(spec)
+    def get(self, spec: DestinationSpec, project: str) -> Destination:
+        """Return a destination. Raises NotForProject if the project may not use it."""
+        if spec not in self._made:
+            self._made[spec] = self._registry.destination(spec)
+        destination, plugin, param = self._made[spec]
+        self._registry.check_use(plugin, param, project)
         return destination
 
     def plugin(self, spec: DestinationSpec) -> PluginContext:
@@ -254,8 +257,9 @@ class DeliveryWorker:
     async def _try(self, pending: PendingDelivery, record: Record, document: bytes) -> None:
         self.begun(pending.destination)
         context = _Context(self._outbox, self._intake, self._destinations, pending, record)
+        destination = self._destinations.get(pending.destination, self._under_way[pending.delivery_id][1])
         with anyio.move_on_after(self._longest) as limit:
-            await self._destinations.get(pending.destination).deliver(pending, document, context)
+            await destination.deliver(pending, document, context)
         if limit.cancelled_caught:
             raise TimeoutError(f"the destination took longer than {self._longest:g} s")
         self._breakers.succeeded(pending.destination)
@@ -272,12 +276,13 @@ class DeliveryWorker:
         problem = storable(with_cause(str(error) or type(error).__name__, error))
         self._failed += 1
         undeliverable, damaged = isinstance(error, Undeliverable), isinstance(error, PageDamaged)
-        if not undeliverable and not damaged:  # both are no errors of the destination
+        waits = damaged or isinstance(error, NotForProject)
+        if not undeliverable and not waits:  # these are no errors of the destination, which other projects may use
             self._breakers.failed(pending.destination, now, problem)
         final = undeliverable or (not damaged and self._clock.expiry.now() - since > MAX_AGE)
         due_at = None
         if not final:
-            due_at = now + (DAMAGE_DELAY if damaged else self._breakers.delay(pending.destination, pending.tries + 1))
+            due_at = now + (WAIT_DELAY if waits else self._breakers.delay(pending.destination, pending.tries + 1))
         self._given_up += final
         if self._causes.note((pending.destination, problem, final)):
             log.warning(

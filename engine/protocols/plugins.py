@@ -155,6 +155,9 @@ class Plugin(Struct, frozen=True, kw_only=True):
     #: Returns the field of a destination's ``param`` that names a secret, topic or stream which is missing; empty: none
     #: does. Arguments: context, param, project.
     unknown: Callable[[PluginContext, Any, str], str] | None = None
+    #: Returns the parts of the settings that a trigger, destination or link uses, by name (``instances.main``, or empty
+    #: for all), with their projects, as for ``PluginContext.may_use``. Arguments: settings; options, ``param`` or link.
+    uses: Callable[[Any, Any], Mapping[str, Collection[str]]] | None = None
     code_links: Callable[[Any], CodeLinks | None] | None = None  #: settings -> reader of code packages, or None
     modes: frozenset[Mode] = frozenset({Mode.ASYNC})
     fixed_mode: bool = True  #: False: the invocation mode can be changed

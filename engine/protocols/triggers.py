@@ -10,7 +10,7 @@ after a delay.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
@@ -222,16 +222,17 @@ class PluginContext(Protocol):
         """Source of the log lines that functions write."""
         ...
 
+    def may_use(self, project: str, projects: Collection[str]) -> bool:
+        """Return whether ``projects`` has a project or ``*``, or is empty while credentials do not name several."""
+
     async def sleep_until(self, moment: float) -> None:
         """Wait until the engine's clock reaches ``moment`` (seconds since the epoch), even if the clock is set."""
-        ...
 
     async def sleep_toward(self, moment: float) -> None:
         """Sleep until the engine's clock reaches ``moment`` (seconds since the epoch), or is set.
 
         A step of the clock is noticed after at most 30 s. The caller must compare the clock with ``moment`` again.
         """
-        ...
 
 
 class PluginService(Protocol):

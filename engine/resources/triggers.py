@@ -173,7 +173,8 @@ class Triggers:
 
         Raises UnknownTriggerType if no plugin has the kind; InvalidTrigger if the data is invalid; InvocationModeFixed
         or StatusFixed if the kind does not allow the mode or status. Raises TooManyTriggers at the limit of the version
-        or project; TriggerExists or TriggerClash if another trigger conflicts.
+        or project; TriggerExists or TriggerClash if another trigger conflicts; NotForProject if the project may not use
+        what the trigger reads.
         """
         plugin = self._registry.trigger(draft.kind)
         if plugin is None:
@@ -195,6 +196,7 @@ class Triggers:
             trigger = self._bind(stored, plugin, function)
             if too_long := rules.excess(kind, trigger.stored.data):
                 raise too_long
+            self._registry.check_use(plugin, trigger.options, trigger.project)
             _check_log_streams(trigger, self._catalog)
             _check_room(trigger, self.in_project(function.project))
             _check_claims(trigger, self.all())
@@ -237,6 +239,8 @@ class Triggers:
             trigger = self._bind(stored, plugin, self._catalog.find(urn))
             if trigger.stored.data != old.stored.data and (too_long := rules.excess(trigger.kind, trigger.stored.data)):
                 raise too_long
+            if trigger.stored.active or trigger.options != old.options:  # otherwise, it is only disabled
+                self._registry.check_use(plugin, trigger.options, trigger.project)
             rules.check_fixed(old.kind, plugin, old.stored.data, trigger.stored.data)
             if trigger.options != old.options:
                 _check_log_streams(trigger, self._catalog)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -83,6 +83,7 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
     callers: Callers
     audit: Audit
     logs: LogFeed
+    may_use: Callable[[str, Collection[str]], bool]
 
     async def sleep_until(self, moment: float) -> None:
         while self.clock.now() < moment:
@@ -126,10 +127,15 @@ class PluginContexts:
                 callers=callers,
                 audit=audit,
                 logs=logs,
+                may_use=registry.may_use,
             )
 
     def of(self, plugin: Plugin) -> EnginePluginContext:
         return self._by_table[plugin.table]
+
+    def check_use(self, trigger: BoundTrigger) -> None:
+        """Raise NotForProject if the project of a trigger may not use what it reads."""
+        self._registry.check_use(trigger.plugin, trigger.options, trigger.project)
 
     def context_for(self, kind: str) -> EnginePluginContext:
         """Return the context of the plugin that has this kind of trigger or destination.

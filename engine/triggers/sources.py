@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from engine.errors import NotForProject
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.protocols import Cluster, TriggerRules
@@ -223,6 +224,14 @@ class Sources:
             self._sources[trigger_id] = source
             self._tasks.start_soon(self._run_source, trigger_id, source)
 
+    def end_refused(self) -> None:
+        """Restart the sources whose projects may no longer use what they read, so that they fail. Others run on."""
+        for trigger in filter(lambda trigger: trigger.runnable, self._triggers.all()):
+            try:
+                self._contexts.check_use(trigger)
+            except NotForProject:
+                self.follow(trigger.id, trigger)
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _start_services(self, tasks: TaskGroup) -> None:
@@ -250,6 +259,7 @@ class Sources:
 
     async def _run_once(self, trigger: BoundTrigger, supervisor: Supervisor, tally: Tally) -> None:
         assert trigger.plugin.trigger is not None
+        self._contexts.check_use(trigger)
         positions: Mapping[str, bytes] = await self._deps.cursors.read(trigger.id)
         plugin = self._contexts.of(trigger.plugin)
         context = SourceContext(trigger, plugin, self._deps, supervisor, tally, positions)

@@ -1,10 +1,11 @@
-"""Types of option fields that the triggers of several services share."""
+"""Types of fields in options and settings of several services, and the use of a service's instances by projects."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 HIDDEN = Meta(extra={"hidden": True})  #: marks fields that forms leave out
 Text = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -20,3 +21,14 @@ UpTo10000 = Annotated[int, Meta(ge=1, le=10_000)]
 #: stored, and never returned by the API
 Secret = Annotated[str, Meta(max_length=1024, extra={"secret": True})]
 NeededSecret = Annotated[str, Meta(min_length=1, max_length=1024, extra={"secret": True})]
+
+
+class Shared(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    #: projects that may use it, ``*`` for all; empty: all, but none while credentials name several projects
+    projects: tuple[str, ...] = ()
+
+
+def used_instance(settings: Any, given: Any) -> Mapping[str, Collection[str]]:
+    """Return the projects of the instance that a trigger or destination names, if the settings have it."""
+    name = getattr(given, "cluster", given.instance_id)
+    return {f"instances.{name}": settings.instances[name].projects} if name in settings.instances else {}

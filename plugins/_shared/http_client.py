@@ -15,10 +15,11 @@ import anyio
 import msgspec
 import structlog
 from anyio.abc import TaskStatus
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from engine import Clock, Forbidden, InvalidField, PluginContext, SettingsError, Unavailable, sign_request
 from plugins._shared.connections import load_library
+from plugins._shared.fields import Shared
 
 if TYPE_CHECKING:
     import httpx
@@ -83,7 +84,7 @@ def _httpx() -> Any:
     return load_library("httpx", "sending over HTTP", "http")
 
 
-class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EndpointSettings(Shared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     endpoint: str = ""  #: URL of the remote service; empty: the engine serves it itself
     project_id: str = ""  #: project at the endpoint; empty: the function's project
     access_key: str = ""
@@ -105,7 +106,7 @@ class Endpoint:
 
     def __init__(self, settings: EndpointSettings, http: HttpService, clock: Clock) -> None:
         self._settings, self._http, self._clock = settings, http, clock
-        self._host = urlsplit(settings.endpoint).netloc
+        self._host, self.project_id = urlsplit(settings.endpoint).netloc, settings.project_id
 
     async def request(
         self,

@@ -50,7 +50,8 @@ class Access:
         except Unauthorized as error:
             message = f"Incorrect app authentication information: {error}"
             raise Problem(401, "APIG.0303", message, delay=delay_of(error)) from None
-        if app.project not in ("", route.context.project) or (app.apis and route.options.name not in app.apis):
+        project, projects = route.context.project, (app.project,) if app.project else ()
+        if not route.context.plugin.may_use(project, projects) or (app.apis and route.options.name not in app.apis):
             caller = {"credential": app.key or "X-Apig-AppCode"}
             raise _denied(route, "The app is not authorized to access the API.", "APIG.0304", **caller)
 

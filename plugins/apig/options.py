@@ -155,7 +155,8 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     secret: Secret = ""
     app_code: Secret = ""
-    project: str = ""  #: project of the APIs it may call; empty: any
+    #: project of the APIs it may call, ``*`` for all; empty: any, but none while credentials name several projects
+    project: str = ""
     apis: tuple[str, ...] = ()  #: names of the APIs it may call; empty: all
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from anyio.abc import TaskStatus
 from msgspec.structs import replace
 
 from engine import Plugin, SettingsError, TriggerContext, TriggerDisplay, TriggerRules
+from plugins._shared.fields import used_instance
 from plugins.dds.options import USER, DdsOptions, DdsSettings, check_client
 
 TOKEN = '{"_data": "8265E1794800000001"}'
@@ -72,6 +73,7 @@ plugin = Plugin(
     service=DdsSettings,
     options=DdsOptions,
     trigger=DdsTrigger,
+    uses=used_instance,
     rules=TriggerRules(
         vendor=True,
         starts_disabled=True,

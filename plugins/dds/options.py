@@ -9,7 +9,7 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from engine import EVENT_LIMIT, InvalidField, SettingsError
-from plugins._shared.fields import Address, NeededSecret, Text, UpTo10000
+from plugins._shared.fields import Address, NeededSecret, Shared, Text, UpTo10000
 
 OWN_DATABASES = ("admin", "local", "config")  #: databases of the server itself
 #: user of the vendor's databases, which triggers cannot change
@@ -48,7 +48,7 @@ class DdsOptions(Struct, frozen=True, kw_only=True):
         return f"{self.db_name}.{self.collection_name}"
 
 
-class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Instance(Shared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address and login of a replica set or sharded cluster.
 
     If the address is set, address and password replace those in triggers' options. An empty password does not.

@@ -17,6 +17,7 @@ plugin = Plugin(
     trigger=DisTrigger,
     param=DisParam,
     destination=DisDestination,
+    uses=lambda settings, given: {"": settings.projects} if settings.endpoint else {},
     unknown=lambda context, param, project: "" if context.service.has(project, param.stream_name) else "stream_name",
     rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=("stream_name",)),
     example=example,

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins._shared.batches import example_of
+from plugins._shared.fields import used_instance
 from plugins.kafka.destination import KafkaDestination, KafkaParam, Producers
 from plugins.kafka.offsets import seek
 from plugins.kafka.options import KafkaOptions, KafkaSettings, OpenKafkaOptions
@@ -20,6 +21,7 @@ plugin = Plugin(
     seek=seek,
     param=KafkaParam,
     destination=KafkaDestination,
+    uses=used_instance,
     rules=TriggerRules(
         vendor=True, starts_disabled=True, limited=True, longest_delay=4.0, unique=("instance_id", "topic_ids")
     ),

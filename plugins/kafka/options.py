@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from engine import EVENT_LIMIT, InvalidField, SettingsError
 from plugins._shared.batches import Format, Ordering
 from plugins._shared.connections import PEM
-from plugins._shared.fields import Secret, Text, UpTo1000
+from plugins._shared.fields import Secret, Shared, Text, UpTo1000
 
 ADDRESS = Meta(
     title="Bootstrap servers", examples=["127.0.0.1:9092"], extra={"help": "host:port, several separated by commas."}
@@ -95,7 +95,7 @@ def milliseconds(field: str, text: str) -> int:
         raise InvalidField(field, text, problem) from None
 
 
-class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Instance(Shared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address and login of a cluster. Without ``address``, triggers use the address and login of their options."""
 
     address: str = ""  #: ``host:port``, several separated by commas

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.obs.destination import ObsDestination, ObsParam
-from plugins.obs.links import code_links
+from plugins.obs.links import code_links, used_bucket
 from plugins.obs.options import ObsOptions, ObsSettings, conflicts, subject
 from plugins.obs.records import example
 from plugins.obs.service import ObsService
@@ -18,6 +18,7 @@ plugin = Plugin(
     trigger=ObsTrigger,
     param=ObsParam,
     destination=ObsDestination,
+    uses=used_bucket,
     code_links=code_links,
     example=example,
     rules=TriggerRules(

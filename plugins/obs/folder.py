@@ -55,7 +55,7 @@ class FolderStore:
     def bucket_path(self, bucket: str) -> Path:
         """Return a bucket's folder, which may not exist. Raises ObjectMissing if the name leads out of the store."""
         root = (self._folder / bucket).resolve()
-        if root.parent != self._folder.resolve():
+        if "/" in bucket or root.parent != self._folder.resolve():  # ``./in`` would be another name of a bucket
             raise ObjectMissing(bucket, "", "bucket")
         return root
 

@@ -6,11 +6,13 @@ The engine never connects to the host in a link. The object is always read from 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from engine import BadLink, CodeLinks
+from plugins._shared.fields import Shared
 from plugins.obs.opening import StoreOpener
 from plugins.obs.options import ObsSettings
 
@@ -75,6 +77,13 @@ class ObsLinks:
         bucket, key = read_link(link, self._host)
         async with self._opener.open() as store, store.read(bucket, key) as blocks:
             yield blocks
+
+
+def used_bucket(settings: ObsSettings, given: Any) -> Mapping[str, Collection[str]]:
+    """Return the projects of the bucket that options, ``param`` or a link name. Raises BadLink for another link."""
+    bucket = read_link(given, settings.host)[0] if isinstance(given, str) else given.bucket
+    named = settings.buckets.get(bucket) or settings.buckets.get("*", Shared())
+    return {f"buckets.{bucket}": named.projects}
 
 
 def code_links(settings: ObsSettings) -> CodeLinks | None:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from engine import InvalidField
-from plugins._shared.fields import Affix
+from plugins._shared.fields import Affix, Shared
 from plugins._shared.http_client import ENDPOINT
 
 CREATED = ("Put", "Post", "Copy", "CompleteMultipartUpload")
@@ -94,6 +94,7 @@ class ObsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     folder: str = ""
     scan: Annotated[float, Meta(ge=0)] = 10.0  #: seconds between lists of a trigger's bucket; 0: notifications only
     token: str = ""  #: token of posted notifications; empty: they need the engine's own credentials
+    buckets: dict[str, Shared] = field(default_factory=dict)  #: by name, ``*`` for all others
     confirm_hosts: tuple[str, ...] = ()  #: hosts (with port, if any) at which subscriptions are confirmed
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins._shared.batches import example_of
+from plugins._shared.fields import used_instance
 from plugins.rabbitmq.options import RabbitOptions, RabbitSettings
 from plugins.rabbitmq.source import RabbitTrigger
 
@@ -12,6 +13,7 @@ plugin = Plugin(
     service=RabbitSettings,
     options=RabbitOptions,
     trigger=RabbitTrigger,
+    uses=used_instance,
     rules=TriggerRules(
         vendor=True,
         may_disable=False,

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from engine import EVENT_LIMIT, SettingsError
 from plugins._shared.batches import Ordering
-from plugins._shared.fields import Addresses, NeededSecret, Text, UpTo1000
+from plugins._shared.fields import Addresses, NeededSecret, Shared, Text, UpTo1000
 
 Optional = Annotated[str, Meta(max_length=1024)]
 
@@ -36,7 +36,7 @@ class RabbitOptions(Struct, frozen=True, kw_only=True):
     ordering: Ordering = ""  #: functiond only; the key of a message is its routing key
 
 
-class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Instance(Shared, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address and login of a broker. If the address is set, they replace those in triggers' options."""
 
     address: str = ""  #: ``host:port``; several with commas for a cluster: the first that answers is used

@@ -17,6 +17,7 @@ plugin = Plugin(
     trigger=SmnTrigger,
     param=SmnParam,
     destination=SmnDestination,
+    uses=lambda settings, given: {"": settings.projects} if settings.endpoint and isinstance(given, SmnParam) else {},
     unknown=lambda context, param, project: "" if context.service.has(project, param.topic_urn) else "topic_urn",
     rules=TriggerRules(
         vendor=True,

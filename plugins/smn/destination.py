@@ -11,11 +11,12 @@ from urllib.parse import quote
 
 from msgspec import Meta, Struct
 
-from engine import DeliveryContext, PendingDelivery, parse_urn
+from engine import DeliveryContext, PendingDelivery, Undeliverable, parse_urn
 from plugins._shared.fields import Text
 from plugins._shared.http_client import Endpoint
 from plugins._shared.outcomes import context_of
 from plugins.smn.service import SmnService
+from plugins.smn.topics import key_of
 
 
 class SmnParam(Struct, frozen=True, kw_only=True):
@@ -35,6 +36,9 @@ class SmnDestination:
         if not isinstance(publisher, Endpoint):
             await publisher.publish(project, self._topic, record.decode(), subject=subject, key=key, hops=context.hop())
             return
+        own = publisher.project_id or key_of(self._topic)[:1] == (project,)
+        if not own and not context.plugin.may_use(project, ()):
+            raise Undeliverable(f"{self._topic} belongs to another project than {project}")
         path = f"notifications/topics/{quote(self._topic, safe=':')}/publish"
         body = {"subject": subject, "message": record.decode()}
         headers = {"Idempotency-Key": key, **({"traceparent": context.traceparent} if context.traceparent else {})}

@@ -6,7 +6,7 @@ import msgspec
 
 from engine import Plugin, PushRequest, TriggerDisplay, TriggerRules
 from plugins._shared.http_client import HttpService
-from plugins.webhook.destination import WebhookDestination, WebhookParam
+from plugins.webhook.destination import WebhookDestination, WebhookParam, used_secret
 from plugins.webhook.options import WebhookOptions, WebhookSettings
 from plugins.webhook.source import WebhookTrigger, event_of
 
@@ -26,6 +26,7 @@ plugin = Plugin(
     trigger=WebhookTrigger,
     param=WebhookParam,
     destination=WebhookDestination,
+    uses=used_secret,
     unknown=lambda context, param, project: "" if param.secret in ("", *context.settings.secrets) else "secret",
     rules=TriggerRules(start_before_stop=True, unique=("name",), has_path=True),
     example=example,

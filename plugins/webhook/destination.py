@@ -7,6 +7,7 @@ except 410.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from msgspec import Meta, Struct
 
 from engine import DeliveryContext, InvalidField, PendingDelivery, SettingsError, Undeliverable
 from plugins._shared.outcomes import context_of
+from plugins.webhook.options import WebhookSettings
 from plugins.webhook.signatures import key_of, sign
 
 GONE = 410
@@ -31,6 +33,13 @@ class WebhookParam(Struct, frozen=True, kw_only=True):
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidField("url", self.url, "must be a complete one that begins with http:// or https://")
+
+
+def used_secret(settings: WebhookSettings, given: object) -> Mapping[str, Collection[str]]:
+    """Return the projects of the secret with which a destination signs. A trigger has a secret of its own."""
+    if not isinstance(given, WebhookParam) or (secret := settings.secret(given.secret)) is None:
+        return {}
+    return {f"secrets.{given.secret}": secret.projects}
 
 
 class WebhookDestination:
@@ -55,8 +64,8 @@ class WebhookDestination:
         if context.traceparent:
             headers["traceparent"] = context.traceparent
         if self._param.secret:
-            secret = context.plugin.settings.secrets.get(self._param.secret)
+            secret = context.plugin.settings.secret(self._param.secret)
             if secret is None:
                 raise SettingsError(f"set plugins.webhook.secrets.{self._param.secret}: a destination signs with it")
-            headers["webhook-signature"] = sign(key_of(secret), message_id, now, record)
+            headers["webhook-signature"] = sign(key_of(secret.secret), message_id, now, record)
         return headers

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from engine import InvalidField
-from plugins._shared.fields import Name
+from plugins._shared.fields import Name, Shared
 from plugins.webhook.signatures import key_of
 
 Secret = Annotated[str, Meta(min_length=16, max_length=1024, extra={"secret": True})]
@@ -30,10 +30,19 @@ class WebhookOptions(Struct, frozen=True, kw_only=True):
             raise InvalidField("secret", "******", str(error)) from None
 
 
+class SharedSecret(Shared, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    secret: str
+
+
 class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    secrets: dict[str, str] = field(default_factory=dict)  #: keyed by the names that destinations use
+    #: keyed by the names that destinations use: text, or a table with ``secret`` and the ``projects`` that may use it
+    secrets: dict[str, str | SharedSecret] = field(default_factory=dict)
     timeout: Annotated[float, Meta(gt=0, le=60)] = 30.0  #: seconds for one delivery's connection and answer
 
     def __post_init__(self) -> None:
-        for secret in self.secrets.values():
-            key_of(secret)
+        for given in self.secrets.values():
+            key_of(given if isinstance(given, str) else given.secret)
+
+    def secret(self, name: str) -> SharedSecret | None:
+        given = self.secrets.get(name)
+        return SharedSecret(secret=given) if isinstance(given, str) else given

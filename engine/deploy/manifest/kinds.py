@@ -72,7 +72,7 @@ class Kinds:
         if plugin is None or plugin.destination is None:
             return
         try:
-            self._registry.check_destination(DestinationSpec(destination=destination, param=json.dumps(param)))
+            self._registry.destination(DestinationSpec(destination=destination, param=json.dumps(param)))
         except InvalidField as error:
             raise UsageError(f"{path}.{self._problem(error)}") from None
 

@@ -44,7 +44,7 @@ APPS = {
         "one": {"app_code": CODE, "apis": ["api"]},
         "other": {"app_code": OTHER_CODE, "apis": ["else"]},
         "foreign": {"app_code": FOREIGN_CODE, "project": "another"},
-        "signs": {"key": "APP", "secret": APP_SECRET},
+        "signs": {"key": "APP", "secret": APP_SECRET, "project": "*"},
         "signs-elsewhere": {"key": "APP2", "secret": APP_SECRET, "apis": ["else"]},
     }
 }
@@ -142,6 +142,13 @@ async def test_an_app_shows_its_code_and_the_function_does_not_see_it(tmp_path: 
         [event] = await at.events()
         assert "x-apig-appcode" not in event["headers"]
         assert event["headers"]["authorization"] == "Bearer of-the-function"
+
+
+async def test_an_app_of_no_project_calls_no_api_while_there_are_several_projects(tmp_path: Path) -> None:
+    async with gateway(tmp_path, {"auth": "APP"}, **APPS, **AUTH) as at:
+        reply = await at.client.get("/orders", headers={"X-Apig-AppCode": CODE})
+
+        assert told(reply) == (403, "APIG.0304")
 
 
 def signature(

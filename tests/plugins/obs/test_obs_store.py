@@ -169,7 +169,7 @@ async def test_nothing_outside_the_folder_is_read(tmp_path: Path, key: str) -> N
         assert [stored.key for stored in (await store.list("bucket")).objects] == ["a/b"]
 
 
-@pytest.mark.parametrize("bucket", ["..", ".", "", "../outside", "linked", "bucket/a"])
+@pytest.mark.parametrize("bucket", ["..", ".", "", "../outside", "linked", "bucket/a", "./bucket"])
 async def test_only_subfolders_of_the_folder_are_buckets(tmp_path: Path, bucket: str) -> None:
     (tmp_path / "objects" / "bucket" / "a").mkdir(parents=True)
     (tmp_path / "outside").mkdir()

@@ -501,7 +501,7 @@ async def test_an_object_that_the_store_keeps_costs_a_request_an_hour_and_keeps_
 )
 def test_a_bad_destination_is_refused(param: str) -> None:
     with pytest.raises(InvalidField):
-        Registry([obs]).check_destination(DestinationSpec(destination="OBS", param=param))
+        Registry([obs]).destination(DestinationSpec(destination="OBS", param=param))
 
 
 async def test_a_destination_without_a_store_says_what_to_set(tmp_path: Path) -> None:

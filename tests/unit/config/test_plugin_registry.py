@@ -105,7 +105,7 @@ def test_an_invalid_destination_is_refused_with_field_value_and_range(param: str
     racks = Plugin(kinds=("RACK",), param=Library, destination=Nowhere)
 
     with pytest.raises(InvalidField) as caught:
-        Registry([racks]).check_destination(DestinationSpec(destination="RACK", param=param))
+        Registry([racks]).destination(DestinationSpec(destination="RACK", param=param))
 
     assert str(caught.value) == told
 

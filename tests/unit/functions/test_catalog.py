@@ -439,12 +439,12 @@ async def test_a_loop_is_found_when_its_last_function_comes_later(catalog: Catal
 
 
 async def test_other_destinations_are_for_those_who_know_them(store: MemoryCatalogStore, tmp_path: Path) -> None:
-    seen: list[DestinationSpec] = []
-    rules = FunctionRules(check_destination=seen.append)
+    seen: list[tuple[DestinationSpec, str]] = []
+    rules = FunctionRules(check_destination=lambda spec, project: seen.append((spec, project)))
     catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, rules=rules)
     await catalog.create(draft(), INLINE)
     spec = DestinationSpec(destination="Pigeon", param='{"loft": "north"}')
 
     await catalog.put_settings(urn(), AsyncSettings(on_success=spec))
 
-    assert seen == [spec]
+    assert seen == [(spec, urn().project)]

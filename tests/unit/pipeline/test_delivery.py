@@ -29,10 +29,10 @@ from engine.pipeline.circuit_breaker import LONGEST, CircuitBreakers, DeliverySt
 from engine.pipeline.delivery import (
     ALL_AT_ONCE,
     AT_ONCE,
-    DAMAGE_DELAY,
     MAX_AGE,
     PAGE,
     SHARED,
+    WAIT_DELAY,
     DeliveryWorker,
     Destinations,
     trace_of_request,
@@ -97,7 +97,13 @@ class Delivering(Queue):
         catalog = cast("Catalog", Functions())
         super().__init__(catalog, clock)
         self.clock, self.recorder = clock, Recorder()
-        plugin = Plugin(kinds=("TEST",), param=Nothing, destination=lambda param: self.recorder)
+        self.projects: tuple[str, ...] = ()  #: those that may use the destination; empty: all
+        plugin = Plugin(
+            kinds=("TEST",),
+            param=Nothing,
+            destination=lambda param: self.recorder,
+            uses=lambda settings, param: {"boxes.one": self.projects},
+        )
         self.delivery = DeliveryWorker(
             outbox=self.storage.outbox,
             records=self.storage.records,
@@ -187,7 +193,20 @@ async def test_a_damaged_page_is_no_failure_of_the_destination_and_no_delivery_i
     await now.decided(3)
 
     assert now.storage.deliveries.keys() == {pending.delivery_id}
-    assert 0 < now.storage.deliveries[pending.delivery_id].due_at - now.clock.now() <= DAMAGE_DELAY
+    assert 0 < now.storage.deliveries[pending.delivery_id].due_at - now.clock.now() <= WAIT_DELAY
+
+
+async def test_a_destination_that_one_project_may_not_use_any_more_stays_open_for_others(now: Delivering) -> None:
+    now.projects = ("project of 2",)
+    refused = await now.add()
+    await until(lambda: bool(now.storage.deliveries[refused.delivery_id].tries))
+    await now.add_together(*[SPEC] * 3, function_id=2)
+    await now.decided(3)
+
+    assert {pending.function_id for pending in now.recorder.seen} == {2}
+    waiting = now.storage.deliveries[refused.delivery_id]
+    assert "plugins.test.boxes.one is not for project project of 1" in waiting.error
+    assert 0 < waiting.due_at - now.clock.now() <= WAIT_DELAY
 
 
 async def test_a_delivery_is_tried_again_soon_after_the_clock_was_set_ahead() -> None:
