@@ -3,6 +3,7 @@
 Plugins may import only the names in this module.
 """
 
+from engine.asgi.egress import is_public
 from engine.asgi.error_replies import delay_of, hold_back, retry_after, status_of
 from engine.asgi.forwarded import FORWARDED, Forwarded
 from engine.asgi.ignored_fields import IgnoredFields, find_ignored
@@ -138,6 +139,7 @@ __all__ = [
     "delay_of",
     "find_ignored",
     "hold_back",
+    "is_public",
     "log_target_of",
     "parse_urn",
     "project_log_target",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import convert
 
 from engine.app.connections import connection_rules
+from engine.asgi.egress import Egress
 from engine.asgi.tls import ServerTls
 from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import SignatureVerifier
@@ -54,7 +55,7 @@ from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from engine.triggers.context import EnabledFunctions, IngressDeps
 from engine.triggers.plugin_contexts import GuardedStore, PluginAuthenticator, PluginContexts
-from engine.triggers.routes import ListenOptions
+from engine.triggers.routes import NetworkOptions
 from engine.triggers.sources import Sources
 
 
@@ -151,7 +152,12 @@ class EngineParts:
             callers=callers,
             audit=self.audit,
             logs=board,
-            listening=ListenOptions(lag=self.lag, rules=self.connections.gateway, tls=tls),
+            network=NetworkOptions(
+                lag=self.lag,
+                rules=self.connections.gateway,
+                tls=tls,
+                egress=Egress(settings.egress.allow, active=bool(settings.egress.allow or settings.auth.required)),
+            ),
         )
         trace_of = tracer.trace_of_delivery if tracer is not None else trace_of_request
         self.delivery = DeliveryWorker(

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct, field
 
+from engine.asgi.egress import Egress
 from engine.asgi.forwarded import TrustedProxies
 from engine.auth.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.code.quota import QUOTA
@@ -201,6 +202,17 @@ class TriggerSettings(Section, frozen=True, kw_only=True):
     timer_sync_execution: bool = False  #: timers may invoke synchronously (sync_execution)
 
 
+class EgressSettings(Section, frozen=True, kw_only=True):
+    #: networks, addresses and host names to reach besides public addresses; empty: none with credentials, else all
+    allow: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            Egress(self.allow)
+        except ValueError as error:
+            raise ValueError(f"egress.allow: {error}") from None
+
+
 class TelemetrySettings(Section, frozen=True, kw_only=True):
     #: functions and sources with metrics of their own; all others are added up as ``other``; 0: none are counted
     functions: Annotated[int, Meta(ge=0, le=1000)] = 200
@@ -229,6 +241,7 @@ class Settings(Section, frozen=True, kw_only=True):
     storage: StorageSettings = field(default_factory=StorageSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     triggers: TriggerSettings = field(default_factory=TriggerSettings)
+    egress: EgressSettings = field(default_factory=EgressSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     log: LogSettings = field(default_factory=LogSettings)
     plugin: tuple[str, ...] = ()  #: modules that define plugins

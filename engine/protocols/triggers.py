@@ -225,6 +225,9 @@ class PluginContext(Protocol):
     def may_use(self, project: str, projects: Collection[str]) -> bool:
         """Return whether ``projects`` has a project or ``*``, or is empty while credentials do not name several."""
 
+    def limited_egress(self) -> AbstractContextManager[None]:
+        """Let a block connect to public addresses and those in ``egress.allow`` only. Others raise PermissionError."""
+
     async def sleep_until(self, moment: float) -> None:
         """Wait until the engine's clock reaches ``moment`` (seconds since the epoch), even if the clock is set."""
 

@@ -19,7 +19,7 @@ from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
 from engine.scheduling.backlog import DiskGuard
-from engine.triggers.routes import ListenOptions, Mounts, PluginRoutes
+from engine.triggers.routes import Mounts, NetworkOptions, PluginRoutes
 
 DUE_TIMES = 3  #: that are shown of a timer
 
@@ -84,6 +84,7 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
     audit: Audit
     logs: LogFeed
     may_use: Callable[[str, Collection[str]], bool]
+    limited_egress: Callable[[], AbstractContextManager[None]]
 
     async def sleep_until(self, moment: float) -> None:
         while self.clock.now() < moment:
@@ -109,10 +110,10 @@ class PluginContexts:
         callers: Callers,
         audit: Audit,
         logs: LogFeed,
-        listening: ListenOptions,
+        network: NetworkOptions,
     ) -> None:
         self.mounts = Mounts()
-        self._tls = listening.tls is not None
+        self._tls = network.tls is not None
         self._registry = registry
         self._by_table: dict[str, EnginePluginContext] = {}
         for plugin in registry.plugins:
@@ -121,13 +122,14 @@ class PluginContexts:
                 settings=settings,
                 service=plugin.serve(settings) if plugin.serve else None,
                 store=store(plugin.table),
-                routes=PluginRoutes(self.mounts, plugin.table, listening),
+                routes=PluginRoutes(self.mounts, plugin.table, network),
                 clock=clock,
                 region=region,
                 callers=callers,
                 audit=audit,
                 logs=logs,
                 may_use=registry.may_use,
+                limited_egress=network.egress.limited,
             )
 
     def of(self, plugin: Plugin) -> EnginePluginContext:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.asgi.admission import ClientRules
+from engine.asgi.egress import Egress
 from engine.asgi.error_replies import delay_of, hold_back, new_request_id, problem, retry_after, status_of
 from engine.asgi.listener import listen
 from engine.asgi.tls import ServerTls
@@ -92,20 +93,21 @@ class Mounts:
         return None
 
 
-class ListenOptions(Struct, frozen=True, kw_only=True):
-    """Options of the listeners of plugins."""
+class NetworkOptions(Struct, frozen=True, kw_only=True):
+    """Options of the listeners of plugins, and limits of their connections."""
 
     lag: LoopLag  #: measurement to which requests are reported
     rules: ClientRules | None = None  #: None: the default rules
     tls: ServerTls | None = None  #: None: without TLS
+    egress: Egress  #: limits of connections to addresses that tenants write
 
 
 class PluginRoutes:
-    """HTTP routes of one plugin. A route exists until the block that adds it ends. ``listening`` is for listeners."""
+    """HTTP routes of one plugin. A route exists until the block that adds it ends. ``network`` is for listeners."""
 
-    def __init__(self, mounts: Mounts, plugin: str, listening: ListenOptions | None = None) -> None:
+    def __init__(self, mounts: Mounts, plugin: str, network: NetworkOptions | None = None) -> None:
         self._mounts, self._plugin, self._prefix = mounts, plugin, PREFIX + plugin
-        self._listening = listening or ListenOptions(lag=LoopLag())
+        self._listening = network or NetworkOptions(lag=LoopLag(), egress=Egress())
 
     @contextmanager
     def mount(

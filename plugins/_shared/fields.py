@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+
+from engine import PluginContext
 
 HIDDEN = Meta(extra={"hidden": True})  #: marks fields that forms leave out
 Text = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -32,3 +35,9 @@ def used_instance(settings: Any, given: Any) -> Mapping[str, Collection[str]]:
     """Return the projects of the instance that a trigger or destination names, if the settings have it."""
     name = getattr(given, "cluster", given.instance_id)
     return {f"instances.{name}": settings.instances[name].projects} if name in settings.instances else {}
+
+
+def egress_to(context: PluginContext, options: Any) -> AbstractContextManager[None]:
+    """Limit the connections of a trigger's block, unless the settings have the address of its instance."""
+    instance = context.settings.instances.get(getattr(options, "cluster", options.instance_id))
+    return nullcontext() if instance is not None and instance.address else context.limited_egress()

@@ -17,7 +17,7 @@ import structlog
 from anyio.abc import TaskStatus
 from msgspec import Meta
 
-from engine import Clock, Forbidden, InvalidField, PluginContext, SettingsError, Unavailable, sign_request
+from engine import Clock, Forbidden, InvalidField, PluginContext, SettingsError, Unavailable, is_public, sign_request
 from plugins._shared.connections import load_library
 from plugins._shared.fields import Shared
 
@@ -219,12 +219,7 @@ class Fetcher:
     async def _address(self, parts: SplitResult, port: int) -> str:
         resolved = await anyio.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         addresses = [ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in resolved]
-        if parts.netloc not in self._private_hosts and not all(_is_public(address) for address in addresses):
+        if parts.netloc not in self._private_hosts and not all(is_public(address) for address in addresses):
             raise Forbidden(f"{parts.netloc} has an address in a private network")
         first = addresses[0]
         return f"[{first}]" if first.version == 6 else str(first)
-
-
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    inner = getattr(address, "ipv4_mapped", None) or address
-    return inner.is_global and not inner.is_multicast

@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 from msgspec.structs import replace
 
 from engine import Plugin, SettingsError, TriggerContext, TriggerDisplay, TriggerRules
-from plugins._shared.fields import used_instance
+from plugins._shared.fields import egress_to, used_instance
 from plugins.dds.options import USER, DdsOptions, DdsSettings, check_client
 
 TOKEN = '{"_data": "8265E1794800000001"}'
@@ -29,7 +29,8 @@ class DdsTrigger:
         check_client()
         # Imported late, in a thread: the client takes half a second to import.
         module = await anyio.to_thread.run_sync(import_module, "plugins.dds.source")
-        await module.Reader(self._options, context).run(task_status)
+        with egress_to(context.plugin, self._options):
+            await module.Reader(self._options, context).run(task_status)
 
 
 def example(kind: str) -> bytes:

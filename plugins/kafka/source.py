@@ -12,6 +12,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import TriggerContext
+from plugins._shared.fields import egress_to
 from plugins.kafka.client import connection, library, named_causes, pace
 from plugins.kafka.fetches import StartAgain
 from plugins.kafka.options import KafkaOptions, KafkaSettings, OpenKafkaOptions
@@ -31,7 +32,7 @@ class KafkaTrigger:
         settings: KafkaSettings = context.plugin.settings
         rejected: frozenset[str] = frozenset()
         anew: set[str] = set()
-        with named_causes():
+        with named_causes(), egress_to(context.plugin, self._options):
             while True:
                 async with _consumer(self._options, settings, context) as consumer:
                     reader = Reader(self._options, settings, context, consumer, rejected, anew)

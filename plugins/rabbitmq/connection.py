@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -69,12 +69,13 @@ class BrokerRefused(ConnectionError):
 
 
 @asynccontextmanager
-async def opened(broker: Instance, vhost: str) -> AsyncIterator[Any]:
-    """Connect to a broker and yield a channel. The connection is closed when the block ends.
+async def opened(broker: Instance, vhost: str, limits: AbstractContextManager[None]) -> AsyncIterator[Any]:
+    """Connect to a broker within ``limits``, and yield a channel. The connection is closed when the block ends.
 
     If the broker closes the channel, cancel the block and raise the broker's error.
     """
-    connection = await _connect(broker, vhost)
+    with limits:
+        connection = await _connect(broker, vhost)
     try:
         with deadline("the broker did not open a channel", DEADLINE):
             channel = await connection.channel(publisher_confirms=False)

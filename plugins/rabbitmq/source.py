@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from engine import TriggerContext
 from plugins._shared.batches import envelope, events, ordering_key
+from plugins._shared.fields import egress_to
 from plugins.rabbitmq.binding import BoundQueue
 from plugins.rabbitmq.connection import DEADLINE, opened
 from plugins.rabbitmq.options import RabbitOptions, RabbitSettings
@@ -80,7 +81,8 @@ class RabbitTrigger:
 
     async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
         settings: RabbitSettings = context.plugin.settings
-        async with opened(settings.broker(self._options), self._options.vhost) as channel:
+        limits = egress_to(context.plugin, self._options)
+        async with opened(settings.broker(self._options), self._options.vhost, limits) as channel:
             queue = BoundQueue(self._options, settings, context, channel)
             reader = _Reader(self._options, context, queue)
             try:

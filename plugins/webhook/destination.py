@@ -49,13 +49,14 @@ class WebhookDestination:
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         client = await context.plugin.service.client()
         url, headers = self._param.url, self._headers(pending, record, context)
-        async with client.stream(
-            "POST", url, content=record, headers=headers
-        ) as reply:  # streamed, since its body may be endless
-            if reply.status_code == GONE:
-                raise Undeliverable(f"{url} answered 410: it accepts no more deliveries")
-            if not reply.is_success:
-                raise ConnectionError(f"{url} answered {reply.status_code}")
+        with context.plugin.limited_egress():
+            async with client.stream(
+                "POST", url, content=record, headers=headers
+            ) as reply:  # streamed, since its body may be endless
+                if reply.status_code == GONE:
+                    raise Undeliverable(f"{url} answered 410: it accepts no more deliveries")
+                if not reply.is_success:
+                    raise ConnectionError(f"{url} answered {reply.status_code}")
 
     def _headers(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> dict[str, str]:
         request_id = context_of(record).request_id

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from plugins.webhook.signatures import check_standard
-from tests.acceptance.engine_process import engine_on, to, until
+from tests.acceptance.engine_process import PROJECT, engine_on, to, until
+from tests.acceptance.two_keys import TOKEN, two_keys
 from tests.support.webhooks import webhook_receiver
 
 SECRET = "whsec_YSBrZXkgb2Ygc29tZSBsZW5ndGg="
@@ -31,6 +32,28 @@ def test_an_outcome_is_posted_until_it_is_taken(tmp_path: Path) -> None:
     assert len(ids) == 1
     record = json.loads(tries[-1].body)
     assert (record["request_context"]["request_id"], record["response_payload"]) == (request_id, "2")
+
+
+def test_no_outcome_is_posted_to_this_machine_by_a_tenant(tmp_path: Path) -> None:
+    with (
+        webhook_receiver() as hook,
+        engine_on(tmp_path / "data", **two_keys(tmp_path)) as engine,
+    ):
+        engine.headers["X-Auth-Token"] = TOKEN
+        engine.create("one", "def handler(event, context):\n    return 1\n")
+        for url in (hook.url, f"http://localhost:{engine.port}/healthz"):
+            engine.configure("one", destination_config={"on_success": to("WEBHOOK", url=url)})
+            engine.accepted("one", {})
+        waiting = until(
+            lambda: (
+                len(listed := engine.ask("GET", f"/v2/{PROJECT}/fgs/deliveries").json["retrying"]) == 2
+                and all(each["error"] for each in listed)
+                and listed
+            )
+        )
+
+    assert ["is no public address" in each["error"] for each in waiting] == [True, True]
+    assert hook.requests == []
 
 
 def test_a_destination_without_a_whole_url_is_refused(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class ScriptedBroker:
         self.asked: Counter[int] = Counter()  #: requests by kind
         self.values: list[bytes] = []  #: record batches that were accepted
         self.port = 0
+        self.leader: tuple[str, int] | None = None  #: address of the node in metadata; None: the broker's own
         self._writers: list[StreamWriter] = []
 
     @property
@@ -88,7 +89,7 @@ class ScriptedBroker:
         names = MetadataRequest_v5.SCHEMA.decode(body)[0] or []
         partitions: list[Any] = [] if self.topic else [(OK, 0, 1, [1], [1], [])]
         topics = [(self.topic, name, False, partitions) for name in names]
-        return MetadataResponse_v5(0, [(1, "127.0.0.1", self.port, None)], "c", 1, topics)
+        return MetadataResponse_v5(0, [(1, *(self.leader or ("127.0.0.1", self.port)), None)], "c", 1, topics)
 
     def _on_produce(self, body: io.BytesIO) -> ProduceResponse_v7:
         topics = ProduceRequest_v7.SCHEMA.decode(body)[3]

@@ -18,9 +18,12 @@ class Received(NamedTuple):
 
 
 class WebhookReceiver:
-    """Receiver that answers by ``statuses`` one after another, then by ``status``. Keeps all requests."""
+    """Receiver that answers by ``statuses`` one after another, then by ``status``. Keeps all requests.
 
-    def __init__(self, *statuses: int, status: int = 204) -> None:
+    Answers have the header Location if ``location`` is set.
+    """
+
+    def __init__(self, *statuses: int, status: int = 204, location: str = "") -> None:
         self.statuses, self.status, self.requests = [*statuses], status, list[Received]()
         receiver = self
 
@@ -30,6 +33,8 @@ class WebhookReceiver:
                 headers = {name.lower().encode(): value.encode() for name, value in self.headers.items()}
                 receiver.requests.append(Received(status, headers, self.rfile.read(int(headers[b"content-length"]))))
                 self.send_response(status)
+                if location:
+                    self.send_header("Location", location)
                 self.end_headers()
 
             def log_message(self, *arguments: Any) -> None: ...
@@ -39,8 +44,8 @@ class WebhookReceiver:
 
 
 @contextmanager
-def webhook_receiver(*statuses: int, status: int = 204) -> Iterator[WebhookReceiver]:
-    receiver = WebhookReceiver(*statuses, status=status)
+def webhook_receiver(*statuses: int, status: int = 204, location: str = "") -> Iterator[WebhookReceiver]:
+    receiver = WebhookReceiver(*statuses, status=status, location=location)
     with receiver.server:
         thread = Thread(target=receiver.server.serve_forever)
         thread.start()

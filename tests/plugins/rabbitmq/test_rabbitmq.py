@@ -6,7 +6,7 @@ import asyncio
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -129,20 +129,20 @@ async def test_without_the_client_its_extra_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "aiormq", None)
 
     with pytest.raises(SettingsError, match=r"pip install '.\[rabbitmq\]'"):
-        async with opened(Instance(address="127.0.0.1:9"), ""):
+        async with opened(Instance(address="127.0.0.1:9"), "", nullcontext()):
             pass
 
 
 async def test_a_broker_that_is_away_is_named() -> None:
     with pytest.raises(ConnectionError, match=r"127\.0\.0\.1.*9"):
-        async with opened(Instance(address="127.0.0.1:9"), ""):
+        async with opened(Instance(address="127.0.0.1:9"), "", nullcontext()):
             pass
 
 
 async def test_a_broker_that_falls_silent_is_told(broker: Broker) -> None:
     async with silenced(broker) as (address, silence):
         with pytest.RaisesGroup(pytest.RaisesExc(ConnectionError, match="the broker said nothing within")):
-            async with opened(Instance(address=address, user=USER, password=PASSWORD), VHOST) as channel:
+            async with opened(Instance(address=address, user=USER, password=PASSWORD), VHOST, nullcontext()) as channel:
                 silence.set()
                 with deadline("the broker said nothing", 0.2):
                     await channel.queue_declare("q")
