@@ -43,16 +43,20 @@ from engine.metrics.prometheus import rendered
 from engine.pipeline.explanation import Explainer
 
 
-def build_app(engine: EngineParts) -> App:
-    """Return the ASGI application of an engine: its API, the paths of its plugins, and the console if it is enabled."""
+def build_apps(engine: EngineParts) -> tuple[App, App]:
+    """Return the ASGI application of an engine and the one for its functions.
+
+    The former has the API, the paths of plugins, and the console if it is enabled. The latter has no console and no
+    path that needs no credentials.
+    """
     http, health, authenticator = engine.settings.http, _health(engine), engine.authenticator
     async_limit, sync_limit = http.async_body_limit, http.sync_body_limit
     calls = Invocations(engine.intake, engine.catalog, http.region, async_limit=async_limit, sync_limit=sync_limit)
     served = audited(build_families(engine, health), engine.audit, engine.clock)
     allowed = restricted(served) if authenticator is not None else served
     plugins = PluginRequests(engine.plugins.mounts, engine.audit, engine.clock)
-    api = ApiRequests(allowed, calls, plugins, http.region)
-    return HttpServer(
+    api, denials = ApiRequests(allowed, calls, plugins, http.region), DenialLog(engine.clock)
+    whole = HttpServer(
         calls,
         served,
         http.region,
@@ -60,7 +64,12 @@ def build_app(engine: EngineParts) -> App:
         plugins=plugins,
         console=build_console(engine, health, api) if http.console else None,
         lag=engine.lag,
-        denials=DenialLog(engine.clock),
+        denials=denials,
+    )
+    signed = PluginRequests(engine.plugins.mounts, engine.audit, engine.clock, only_signed=True)
+    admission = engine.function_authenticator
+    return whole, HttpServer(
+        calls, served, http.region, authenticator=admission, plugins=signed, lag=engine.lag, denials=denials
     )
 
 

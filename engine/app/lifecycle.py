@@ -21,6 +21,7 @@ from msgspec import convert
 from msgspec.structs import replace
 
 from engine import __version__
+from engine.app.function_api import function_sockets, port_of
 from engine.app.function_network import Choice, choose_network, tell_network
 from engine.app.parts import EngineParts, memory_budget
 from engine.app.signals import connect
@@ -39,8 +40,11 @@ from engine.errors import (
     recover,
 )
 from engine.executors.local.choice import IsolationOptions
+from engine.executors.local.spawn import FunctionAccess
 from engine.executors.pool import PoolOptions, open_pool
 from engine.http.api.secrets import is_secret
+from engine.http.function_tokens import STORE as TOKENS
+from engine.http.function_tokens import FunctionTokens
 from engine.logs.feed import LogBoard
 from engine.metrics.otlp import OtlpExporter
 from engine.metrics.spans import Tracer
@@ -81,12 +85,15 @@ async def run_engine(
         limits = Limits(keep_free=storage_settings.free_space)
         codes = CodeStore(data_dir / "code", limits, registry.code_links, registry.check_link)
         async with (
+            function_sockets(executor.function_role) as sockets,
             open_storage(_storage_options(settings, registry, durable), packages_of=await codes.mark()) as storage,
             open_pool(
                 _pool_options(
                     settings,
                     marker_of(data_dir, storage.identity.name),
                     await choose_network(executor.network, storage),
+                    port_of(sockets),
+                    tokens := FunctionTokens(storage.store(TOKENS), executor.function_role),
                 ),
                 code_path=codes.folder,
                 check_code=codes.check,
@@ -105,6 +112,8 @@ async def run_engine(
                 codes=codes,
                 registry=registry,
                 board=board,
+                function_sockets=sockets,
+                function_tokens=tokens,
                 tls=tls,
                 tracer=tracer,
             )
@@ -137,8 +146,9 @@ def _storage_options(settings: Settings, registry: Registry, durable: bool) -> S
     )
 
 
-def _pool_options(settings: Settings, marker: str, network: Choice) -> PoolOptions:
-    data_dir, executor = settings.storage.path, settings.executor
+def _pool_options(settings: Settings, marker: str, network: Choice, port: int, tokens: FunctionTokens) -> PoolOptions:
+    data_dir, executor, http = settings.storage.path, settings.executor, settings.http
+    sandbox = convert(executor, IsolationOptions, from_attributes=True)
     return PoolOptions(
         tmp=data_dir / "tmp",
         log_dir=data_dir / "logs",
@@ -148,10 +158,11 @@ def _pool_options(settings: Settings, marker: str, network: Choice) -> PoolOptio
         idle=executor.idle,
         processes=executor.processes,
         term_grace=executor.term_grace,
+        access=FunctionAccess(f"http://127.0.0.1:{port}", tokens.token_of) if port else None,
         log_size=executor.log_size,
         log_space=settings.storage.logs_size,
         sandbox=replace(
-            convert(executor, IsolationOptions, from_attributes=True), network=network, projects=settings.auth.projects
+            sandbox, network=network, projects=settings.auth.projects, api_ports={http.port: port, port: port}
         ),
     )
 
@@ -238,6 +249,7 @@ async def _recover(engine: EngineParts) -> None:
     Invocations that were running return to WAIT. Those that were running in too many crashes of the engine end as FAIL.
     """
     try:
+        await engine.function_tokens.load()
         await engine.clock_guard.load()
         await engine.resources.load()
         engine.versions.load()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from functools import partial
+
 from msgspec import convert
 
 from engine.app.connections import connection_rules
+from engine.app.function_api import port_of
 from engine.asgi.egress import Egress
+from engine.asgi.peers import tells_uids
 from engine.asgi.tls import ServerTls
 from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import SignatureVerifier
@@ -23,6 +28,7 @@ from engine.http.auth import Authenticator
 from engine.http.console import paths as console_paths
 from engine.http.console.session.sessions import STORE as SESSIONS
 from engine.http.console.session.sessions import Sessions
+from engine.http.function_tokens import FunctionAuthenticator, FunctionTokens
 from engine.isolation.machine import usable_memory
 from engine.logs.feed import LogBoard
 from engine.maintenance.clock_guard import DAY, ClockGuard
@@ -76,6 +82,8 @@ class EngineParts:
         codes: CodeStore,
         registry: Registry,
         board: LogBoard,
+        function_sockets: list[socket.socket],
+        function_tokens: FunctionTokens,
         tls: ServerTls | None,
         tracer: Tracer | None = None,
     ) -> None:
@@ -141,7 +149,16 @@ class EngineParts:
         )
 
         # Callers, plugins and their destinations
-        self.authenticator, callers = _authenticators(settings, clock)
+        self.authenticator, verifier = _authenticators(settings, clock)
+        self.function_sockets, self.function_tokens = function_sockets, function_tokens
+        self.functions_port = port_of(function_sockets)
+        principal_of = partial(function_tokens.principal_of, function_of=pool.function_of)
+        self.function_authenticator = FunctionAuthenticator(principal_of, verifier, self.authenticator)
+        reach_api = self.authenticator is None and pool.walls["network"].startswith("host")
+        #: the API needs no credentials, but connections of functions are told from others
+        self.tells_functions = reach_api and bool(pool.function_uids) and tells_uids()
+        is_closed = self.tells_functions or not reach_api
+        self.function_api = "token" if is_closed else "open"  #: need of functions to use the whole API
         self.connections = connection_rules(settings)
         self.sessions = Sessions(storage.store(SESSIONS), clock)
         self.plugins = PluginContexts(
@@ -149,7 +166,7 @@ class EngineParts:
             lambda table: GuardedStore(storage.store(table), disk),
             clock,
             region=region,
-            callers=callers,
+            callers=PluginAuthenticator(verifier, self.authenticator),
             audit=self.audit,
             logs=board,
             network=NetworkOptions(
@@ -236,8 +253,8 @@ class EngineParts:
             )
 
 
-def _authenticators(settings: Settings, clock: Clock) -> tuple[Authenticator | None, PluginAuthenticator]:
-    """Return the authenticator of API requests (None if no credentials are configured), and that of all plugins.
+def _authenticators(settings: Settings, clock: Clock) -> tuple[Authenticator | None, SignatureVerifier]:
+    """Return the authenticator of API requests (None if no credentials are configured), and the verifier of others.
 
     Without credentials, validated settings let the engine listen on a loopback address only.
     """
@@ -255,7 +272,7 @@ def _authenticators(settings: Settings, clock: Clock) -> tuple[Authenticator | N
             bare_paths=("/healthz", "/readyz", *figures),
             spool=settings.storage.path / "code",
         )
-    return authenticator, PluginAuthenticator(SignatureVerifier(clock, failures), authenticator)
+    return authenticator, SignatureVerifier(clock, failures)
 
 
 def _policy(retry: RetrySettings) -> RetryPolicy:

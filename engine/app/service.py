@@ -6,16 +6,18 @@ import gc
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from urllib.parse import urlsplit
 
 import anyio
 import structlog
+from msgspec.structs import replace
 
-from engine.app.api_wiring import build_app
+from engine.app.api_wiring import build_apps
 from engine.app.backup_wiring import note_needs
 from engine.app.connections import set_file_limit, warn_of_low_limit
+from engine.app.function_api import app_by_user
 from engine.app.health import EngineHealth
 from engine.app.lifecycle import drain, run_engine
 from engine.app.parts import EngineParts
@@ -84,10 +86,17 @@ async def serve(
 
 @asynccontextmanager
 async def listening(engine: EngineParts) -> AsyncIterator[str]:
-    """Serve the API and the console until the block ends. Yield the URL."""
-    http, tls = engine.settings.http, engine.tls
-    rules = engine.connections.api
-    async with listen(build_app(engine), http.host, http.port, grace=PRE_STOP_GRACE, rules=rules, tls=tls) as port:
+    """Serve the API and the console, and the API for functions, until the block ends. Yield the URL of the former."""
+    http, tls, rules, sockets = engine.settings.http, engine.tls, engine.connections, engine.function_sockets
+    app, for_functions = build_apps(engine)
+    api = rules.api
+    if engine.tells_functions:
+        api = replace(api, choose=partial(app_by_user, engine.pool.function_uids, app, for_functions))
+    own = listen(for_functions, "", 0, grace=PRE_STOP_GRACE, rules=rules.gateway, sockets=sockets) if sockets else None
+    main = listen(app, http.host, http.port, grace=PRE_STOP_GRACE, rules=api, tls=tls)
+    async with own or nullcontext(), main as port:
+        if engine.function_api == "open":
+            log.info("functions need no token for the API", hint="run as root with the sandbox, or set auth.file")
         yield f"{'https' if tls else 'http'}://{f'[{http.host}]' if ':' in http.host else http.host}:{port}"
 
 

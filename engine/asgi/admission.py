@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from functools import lru_cache
 
 import structlog
@@ -15,7 +16,9 @@ from msgspec import Struct, field
 
 from engine.asgi.addresses import network_of
 from engine.asgi.forwarded import TrustedProxies
+from engine.asgi.peers import Address
 from engine.asgi.responses import RETRY, Refusal
+from engine.asgi.wire import App
 
 CONNECTIONS = 8192
 SHARE = 4  #: a client may have one connection out of so many, unless ``client_connections`` is set
@@ -65,6 +68,8 @@ class ClientRules(Struct, frozen=True, kw_only=True):
     files: int = 0  #: file descriptors from this number on stay free for the engine's own work; 0: no such limit
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
     turned_away: TurnedAway = field(default_factory=TurnedAway)
+    #: returns the application for a connection, by the addresses of client and engine; None: that of the listener
+    choose: Callable[[Address | None, Address | None], App] | None = None
 
     @property
     def share(self) -> int:

@@ -87,6 +87,8 @@ class Connection(asyncio.Protocol):
             limit_buffers(transport)
         self._client, self._server = address_of(info("peername")), address_of(info("sockname"))
         self._proxied = self._client is not None and self._client[0] in listener.rules.proxies
+        choose = listener.rules.choose
+        self._app = listener.app if choose is None else choose(self._client, self._server)
         listener.connections.add(self)
         listener.idle.clear()
         self._deadline.set(listener.keep_alive)
@@ -200,7 +202,7 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         if self._eof:
             exchange.half_close()
-        exchange.start(self.listener.app, scope, self._loop)
+        exchange.start(self._app, scope, self._loop)
         if not whole:  # checked once the application has had its first step, and may have named the holder
             self._loop.call_soon(self._check_held)
 

@@ -6,6 +6,7 @@ A listener is only its sockets and their connections. It has no timer of its own
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -32,6 +33,7 @@ async def listen(
     held_limit: int = 256 << 20,
     rules: ClientRules | None = None,
     tls: ServerTls | None = None,
+    sockets: list[socket.socket] | None = None,
 ) -> AsyncIterator[int]:
     """Serve ``app`` until the block ends. Yield the port; if ``port`` is 0, the system chooses a free one.
 
@@ -45,12 +47,12 @@ async def listen(
     between two packets of a body, and a client must take some bytes of a response within it. ``rules`` limit the
     connections and the time for a whole body. A request whose body spans several packets is rejected with 503 if the
     unanswered requests of this kind together exceed ``held_limit`` bytes. Clients that do not read are cut if their
-    responses together exceed the same limit. With ``tls``, the listener speaks TLS only. Raises SettingsError if the
-    address cannot be bound.
+    responses together exceed the same limit. With ``tls``, the listener speaks TLS only. ``sockets`` are
+    those of the listener if they are open already. Raises SettingsError if the address cannot be bound.
     """
     rules = rules or ClientRules()
     state = ListenerState(app, keep_alive=keep_alive, held_limit=held_limit, rules=rules)
-    sockets = await open_sockets(host, port)
+    sockets = sockets or await open_sockets(host, port)
     acceptor = Acceptor(sockets, lambda admission: Connection(state, admission), rules, tls)
     try:
         yield acceptor.port

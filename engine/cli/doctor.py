@@ -48,7 +48,7 @@ _ADVICE = {
     "plugins": "look at the engine's log",
 }
 #: Fields of health and readiness that are no problems.
-_STATUSES = frozenset({"status", "isolation", "http_network", "network", "users"})
+_STATUSES = frozenset({"status", "isolation", "http_network", "network", "users", "function_api"})
 #: Module that each plugin with an extra of the same name needs.
 _EXTRAS = {
     "kafka": "aiokafka",

@@ -152,6 +152,8 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     processes: Positive = 1024  #: maximum processes of an instance, if the kernel can limit them
     isolation: Literal["auto", "bubblewrap", "process"] = "auto"  #: auto: a bubblewrap sandbox if it works here
     tmp_size: Positive = 512  #: MB of the temporary folder of an instance, in a sandbox
+    #: rights of functions at the API of the engine, in their project; none: they get no token, and have no rights
+    function_role: Literal["none", "invoke", "read", "admin"] = "invoke"
     #: project: a network for each project, with a way out but without the host's loopback; none: a loopback for each
     #: instance; auto: project if this machine can have it, but host in a data directory of an earlier version
     network: Literal["auto", "project", "host", "none"] = "auto"

@@ -46,6 +46,15 @@ class Launcher(Protocol):
         """
         ...
 
+    @property
+    def function_uids(self) -> range:
+        """User ids that belong to functions and to no other program of this machine, not even to the engine."""
+        ...
+
+    def function_of(self, instance_id: str) -> Function | None:
+        """Return the function of an instance; None if there is no such instance, or it has ended."""
+        ...
+
     async def check_runtime(self, runtime: str) -> None:
         """Raise InvalidField if no instance of this runtime can be started."""
         ...

@@ -90,17 +90,18 @@ class Authenticator:
         if path in self._open:
             return receive
         if path not in self._bare:
-            return await self._authenticate(scope, headers, receive)
+            return await self.authenticate(scope, headers, receive)
         delay = 0.0
         if b"x-auth-token" in headers or b"authorization" in headers:
             try:
-                return await self._authenticate(scope, headers, receive)
+                return await self.authenticate(scope, headers, receive)
             except Unauthorized as error:  # a probe with an expired token must not have the engine killed
                 delay = error.delay
         await hold_back(delay)
         return receive
 
-    async def _authenticate(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    async def authenticate(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        """Do as ``admit``, whatever the path."""
         principal = self._by_token(scope, headers)
         if principal is None:
             claim, principal = self._claim(scope, headers)

@@ -23,11 +23,18 @@ _NAMES = ("stream_name", "app_name", "log_stream_name", "log_group_name", "name"
 
 
 class PluginRequests:
-    """Applications of plugins, with the engine's own checks in front of them."""
+    """Applications of plugins, with the engine's own checks in front of them.
 
-    def __init__(self, mounts: Mounts, audit: AuditTrail, clock: Clock) -> None:
+    ``only_signed``: those whose callers the engine authenticates.
+    """
+
+    def __init__(self, mounts: Mounts, audit: AuditTrail, clock: Clock, *, only_signed: bool = False) -> None:
         self._mounts, self._audit, self._clock = mounts, audit, clock
-        self.find = mounts.find  #: returns the application for a request's path, or None
+        self.find = self._find_signed if only_signed else mounts.find  #: application for a request's path, or None
+
+    def _find_signed(self, path: str) -> Mount | None:
+        mount = self._mounts.find(path)
+        return mount if mount is not None and mount.signed else None
 
     async def serve(self, mount: Mount, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application of a plugin.

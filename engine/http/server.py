@@ -30,6 +30,7 @@ from engine.http.auth import Authenticator
 from engine.http.console.pages import GUARDED
 from engine.http.console.session.sessions import ConsoleAuthenticator
 from engine.http.console.site import Console
+from engine.http.function_tokens import FunctionAuthenticator
 from engine.http.guard import Guard
 from engine.http.operations import BY_NAME
 from engine.http.plugin_requests import PluginRequests
@@ -68,7 +69,7 @@ class HttpServer:
         served: Iterable[ServedOperation],
         region: str,
         *,
-        authenticator: Authenticator | ConsoleAuthenticator | None = None,
+        authenticator: Authenticator | ConsoleAuthenticator | FunctionAuthenticator | None = None,
         plugins: PluginRequests | None = None,
         console: Console | None = None,
         denials: DenialLog | None = None,

@@ -61,8 +61,8 @@ class Network:
 def open_network(ports: Iterable[str], user: int | None, environment: Mapping[str, str]) -> Network:
     """Return a new namespace. Blocks for about 20 ms.
 
-    ``ports`` are those of its loopback that lead to the host's, as ``port`` or ``port:port of the host``. ``user`` is
-    the user id of pasta; None if the engine is not root's. Raises OSError if no namespace can be had.
+    ``ports`` are those of its loopback that lead to the host's, as ``port:port of the host``. ``user`` is the user id
+    of pasta; None if the engine is not root's. Raises OSError if no namespace can be had.
     """
     command = ["pasta", *_OPTIONS, "-T", ",".join(ports) or "none"]
     if loopback_resolver():

@@ -198,7 +198,6 @@ class Custom:
             "Security-Access-Key",
             "Security-Secret-Key",
             "Security-Token",
-            "Auth-Token",
         )
     )
 
@@ -206,6 +205,7 @@ class Custom:
         # Always sync: runtimes may omit the result of async invocations, but destinations need it.
         self.fixed = [("Content-Type", "application/json"), ("X-CFF-Invoke-Type", "sync")]
         self.fixed += [(name, "") for name in self.KEYS]
+        self.fixed.append(("X-CFF-Auth-Token", os.environ.get("FUNCTIOND_TOKEN", "")))
 
     def variables(self, address: str) -> "dict[str, str]":
         return {"RUNTIME_API_ADDR": address}

@@ -178,9 +178,12 @@ function abortError(reason) {
 }
 
 const EMPTY = [
-  "getAccessKey", "getSecretKey", "getSecurityAccessKey", "getSecuritySecretKey", "getSecurityToken", "getToken",
-  "getAuthToken", "getWorkflowID", "getWorkflowRunID", "getWorkflowStateID", "getTenantID", "getSessionID",
+  "getAccessKey", "getSecretKey", "getSecurityAccessKey", "getSecuritySecretKey", "getSecurityToken",
+  "getWorkflowID", "getWorkflowRunID", "getWorkflowStateID", "getTenantID", "getSessionID",
 ];
 for (const name of EMPTY) Context.prototype[name] = function empty() { return ""; };
+for (const name of ["getToken", "getAuthToken"]) {
+  Context.prototype[name] = function token() { return process.env.FUNCTIOND_TOKEN || ""; };
+}
 
 module.exports = { Context, Logger };

@@ -261,9 +261,13 @@ class Context:
     def _empty(self, *unused: object) -> str:
         return ""
 
+    def getToken(self, *unused: object) -> str:
+        return os.environ.get("FUNCTIOND_TOKEN", "")
+
     getAccessKey = getSecretKey = getSecurityAccessKey = getSecuritySecretKey = getSecurityToken = _empty
-    getToken = getAuthToken = getWorkflowID = getWorkflowRunID = getWorkflowStateID = _empty
+    getWorkflowID = getWorkflowRunID = getWorkflowStateID = _empty
     getTenantID = getSessionID = _empty
+    getAuthToken = getToken
 
     # --- names of AWS Lambda ---
 

@@ -103,6 +103,7 @@ def start(wire: Wire, own: "Sequence[str]") -> None:
     redirect(wire)
     hide_own_modules(own)
     sys.path[:0] = [setup["code"], *setup.get("layers", [])]
+    sys.path.append(os.path.join(HERE, "client"))
     sys.argv[:] = [setup["code"]]
     instance = Instance(setup, wire)
     try:

@@ -101,11 +101,16 @@ class InlineExecutor:
 class NoInstances:
     """Pool that starts no instance."""
 
+    function_uids = range(0)
+
     def __init__(self) -> None:
         self.reserve = Reserve(())
 
     async def warm(self, function: Function) -> bool:
         return False
+
+    def function_of(self, instance_id: str) -> Function | None:
+        return None
 
 
 def _encode(value: Any) -> tuple[Code, str, bytes]:

@@ -32,6 +32,8 @@ from engine.http.api.health import HealthChecks
 from engine.http.api.invocations import Invocations
 from engine.http.audit import audited
 from engine.http.auth import Authenticator
+from engine.http.function_tokens import STORE as TOKENS
+from engine.http.function_tokens import FunctionTokens
 from engine.http.server import HttpServer
 from engine.logs.feed import LogBoard
 from engine.model import Function, Invocation, Outcome, Record, Request, State
@@ -359,6 +361,8 @@ async def serve(folder: Path, *, shared_dependencies: Sequence[str] = ()) -> Asy
         registry=_registry(),
         board=LogBoard(),
         tls=None,
+        function_sockets=[],
+        function_tokens=FunctionTokens(storage.store(TOKENS), "none"),
     )
     double.catalog, parts.intake, parts.dispatcher = parts.catalog, double, double
     parts.redrive = Redrive(

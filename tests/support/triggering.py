@@ -16,7 +16,7 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.app import lifecycle
-from engine.app.api_wiring import build_app
+from engine.app.api_wiring import build_apps
 from engine.app.lifecycle import run_engine
 from engine.app.parts import EngineParts
 from engine.app.signals import connect
@@ -136,7 +136,7 @@ async def api_client(place: House, *, authenticator: Authenticator | None = None
     """Serve the API with the plugins' mounts; yield an HTTP client of it. ``authenticator`` replaces the engine's."""
     engine = copy(place.engine)
     engine.authenticator = authenticator or engine.authenticator
-    app = build_app(engine)
+    app = build_apps(engine)[0]
     async with (
         listen(app, "127.0.0.1", 0) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=60) as client,

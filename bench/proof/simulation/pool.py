@@ -44,6 +44,10 @@ class SimulatedPool:
         self._world, self._witness, self._random = world, witness, random
         self._runs: dict[int, asyncio.Future[Code]] = {}
         self.reserve, self.files, self.http_network = Reserve(()), NoFiles(), "own"
+        self.function_uids = range(0)
+
+    def function_of(self, instance_id: str) -> Function | None:
+        return None
 
     async def check_runtime(self, runtime: str) -> None:
         pass

@@ -34,6 +34,8 @@ from engine.config.settings import (
 )
 from engine.errors import JournalBroken
 from engine.errors.groups import leaves
+from engine.http.function_tokens import STORE as TOKENS
+from engine.http.function_tokens import FunctionTokens
 from engine.logs.feed import LogBoard
 from plugins.function import plugin as function_plugin
 from plugins.timer import plugin as timer_plugin
@@ -184,6 +186,8 @@ def _engine(world: World, witness: Witness, storage: Any) -> EngineParts:
         registry=Registry(plugins),
         board=board,
         tls=None,
+        function_sockets=[],
+        function_tokens=FunctionTokens(storage.store(TOKENS), "none"),
     )
 
 

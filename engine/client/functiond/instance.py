@@ -1,7 +1,7 @@
 """The package ``functiond`` in instances, where ``functiond deploy`` packs this file as ``functiond.py``.
 
-The functions of an app can be defined and called here, and nothing else: the client is not there, and any other name
-of the package is a class whose use raises an error. Standard library only, Python 3.9 syntax.
+The functions of an app can be defined and called here. ``Client`` is that of the worker (``functiond_client``). Any
+other name of the package is a class whose use raises an error. Standard library only, Python 3.9 syntax.
 """
 
 import base64
@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import PurePath
 from uuid import UUID
 
-_NO_CLIENT = "the client of functiond is not in instances: leave {} to programs, or chain functions by on_success"
+_NO_CLIENT = "instances have no {}: leave it to programs, take Client().call or enqueue, or chain by on_success"
 _DURATION = re.compile(r"([+-]?)P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?)?")
 _Arguments = tuple[tuple[typing.Any, ...], dict[str, typing.Any]]
 _context: "ContextVar[typing.Any]" = ContextVar("functiond.context", default=None)
@@ -76,6 +76,10 @@ class _Absent(Exception):
 def __getattr__(name: str) -> type:
     if name.startswith("_"):
         raise AttributeError(name)
+    with suppress(ImportError):
+        client = import_module("functiond_client")
+        if hasattr(client, name):
+            return typing.cast(type, getattr(client, name))
     absent = type(name, (_Absent,), {})
     globals()[name] = absent
     return absent

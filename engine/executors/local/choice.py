@@ -34,6 +34,8 @@ class IsolationOptions(Struct, frozen=True, kw_only=True):
     tmp_size: int = 512  #: MiB of the temporary folder inside a sandbox
     network: Literal["auto", "project", "host", "none"] = "host"  #: auto: project if it works here, else host
     host_ports: HostPorts = ()
+    #: ports of the API, with those of the host to which they lead in the network of a project; 0: none
+    api_ports: dict[int, int] = {}
     user_ids: tuple[int, int] = (USER, 1)  #: the first, and how many
     projects: int = 0  #: that credentials name; ``auto`` is refused for two or more if no sandbox works
 
@@ -96,7 +98,7 @@ async def open_tenants(bubblewrap: Bubblewrap, sandbox: IsolationOptions, marker
     shared = Tenants(bubblewrap, None, environment)
     if sandbox.network not in ("auto", "project"):
         return shared
-    tenants = Tenants(bubblewrap, partial(ports_of, sandbox.host_ports), environment)
+    tenants = Tenants(bubblewrap, partial(ports_of, sandbox), environment)
     if not (problem := missing_program(PATH)):
         try:
             trial = await tenants.open(_TRIAL)
@@ -116,7 +118,12 @@ async def open_tenants(bubblewrap: Bubblewrap, sandbox: IsolationOptions, marker
     return shared
 
 
-def ports_of(host_ports: HostPorts, project: str) -> list[str]:
-    """Return the ports of the host's loopback that functions of a project reach."""
-    ports = {*host_ports.get(project, ()), *host_ports.get(ALL, ())} if isinstance(host_ports, dict) else host_ports
-    return [str(port) for port in sorted(ports)]
+def ports_of(sandbox: IsolationOptions, project: str) -> list[str]:
+    """Return the ports that functions of a project reach on its loopback, with those of the host's to which they lead.
+
+    The port of the API leads to that for functions, also if it is listed.
+    """
+    given = sandbox.host_ports
+    ports = {*given.get(project, ()), *given.get(ALL, ())} if isinstance(given, dict) else given
+    leads_to = {port: port for port in ports} | sandbox.api_ports
+    return [f"{port}:{host_port}" for port, host_port in leads_to.items() if port and host_port]

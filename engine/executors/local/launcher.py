@@ -22,7 +22,7 @@ from engine.executors.launcher import LaunchPlan
 from engine.executors.local.channel import LocalChannel
 from engine.executors.local.child import ChildProcess
 from engine.executors.local.memory_watch import MemoryWatch
-from engine.executors.local.spawn import InstanceSpec, ProcessSpec, Spawned, environment, setup
+from engine.executors.local.spawn import FunctionAccess, InstanceSpec, ProcessSpec, Spawned, environment, setup
 from engine.executors.local.spawners import Spawner
 from engine.executors.logs import LogRecorder
 from engine.executors.process import Exit
@@ -52,6 +52,7 @@ class LocalOptions(Struct, frozen=True, kw_only=True):
     region: str = "local-1"
     processes: int = 1024  #: most processes of one instance
     term_grace: float = 2.0  #: seconds that a handler may clean up when its request is cancelled or runs too long
+    access: FunctionAccess | None = None  #: to the API of the engine; None: functions get none
 
 
 class LocalLauncher:
@@ -76,6 +77,7 @@ class LocalLauncher:
         self._cleaners = ThreadPoolExecutor(_CLEAN_THREADS, "functiond-clean")
         self._memory = MemoryWatch(isolation, self._cleaners)
         self._processes: dict[Instance, LocalProcess] = {}  #: from ``launch`` to ``clear``
+        self._functions: dict[str, Function] = {}  #: of the same instances, by the instances' ids
 
     @property
     def isolation(self) -> str:
@@ -86,7 +88,7 @@ class LocalLauncher:
     def walls(self) -> Mapping[str, str]:
         return {
             "network": self._spawner.network,
-            "users": "one for each project" if self._spawner.own_users else "one for all projects",
+            "users": "one for each project" if len(self._spawner.uids) > 1 else "one for all projects",
             "http_network": self.http_network,
         }
 
@@ -95,6 +97,13 @@ class LocalLauncher:
         if self._spawner.network == "none":
             return "own"
         return "mapped" if self._maps_ports else "shared"
+
+    @property
+    def function_uids(self) -> range:
+        return self._spawner.uids
+
+    def function_of(self, instance_id: str) -> Function | None:
+        return self._functions.get(instance_id)
 
     async def check_runtime(self, runtime: str) -> None:
         await self._interpreters.check(runtime)
@@ -127,7 +136,7 @@ class LocalLauncher:
         key, function = plan.key, plan.function
         spec = self._new_spec(function, memory=key[-1])
         seen_inside = self._spawner.seen_inside(spec)
-        variables = environment(function, seen_inside)
+        variables = environment(function, seen_inside, self._options.access)
         process_spec = ProcessSpec(list(plan.command), variables, seen_inside.code, seen_inside.layers)
         spawned = self._spawner.start(key[:3], spec, process_spec)
         try:
@@ -155,7 +164,7 @@ class LocalLauncher:
         process.channel = LocalChannel(spawned, instance)
         instance.connect(process.channel)
         spawned.child.watch(instance.exited)
-        self._processes[instance] = process
+        self._processes[instance], self._functions[process.id] = process, plan.function
         return instance
 
     async def load(self, instance: Instance, start: Call) -> Answer | None:
@@ -215,6 +224,7 @@ class LocalLauncher:
         """Remove the cgroup and the temporary folder of a closed instance, in a thread, without waiting."""
         self._memory.discard(instance)
         self._spawner.ended(instance.key[:3])
+        del self._functions[instance.id]
         self._cleaners.submit(self._processes.pop(instance).clear)
 
     async def close(self) -> None:

@@ -27,6 +27,17 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 REQUEST_LIMIT = 6 << 20  #: bytes; FunctionGraph's limit of a synchronous request
 
 
+#: Variables by which a function names another engine, or credentials of its own. Such a function keeps its own.
+OWN_ACCESS = frozenset({"FUNCTIOND_URL", "FUNCTIOND_TOKEN", "FUNCTIOND_ACCESS_KEY"})
+
+
+class FunctionAccess(NamedTuple):
+    """Access of functions to the API of the engine."""
+
+    url: str  #: address of the API, as functions reach it
+    token_of: Callable[[Function, str], str]  #: returns the token of an instance of a function, by the instance's id
+
+
 class InstanceSpec(NamedTuple):
     """Identity, folders and memory limit of one instance, from which its environment and configuration are made."""
 
@@ -131,12 +142,15 @@ def _pipe(undo: ExitStack, childs: ExitStack) -> tuple[int, int]:
     return reading, writing
 
 
-def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
+def environment(function: Function, spec: InstanceSpec, access: FunctionAccess | None = None) -> dict[str, str]:
     """Return the environment of an instance: defaults, the user's variables, then those that users cannot replace."""
     user = function.user_data | function.encrypted_user_data
     tmp, code = str(spec.tmp), str(spec.code)
     variables = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": tmp, "TMPDIR": tmp}
     variables |= {name: value for name, value in user.items() if _exportable(name, value)}
+    if access is not None and not OWN_ACCESS & user.keys():
+        variables |= {"FUNCTIOND_URL": access.url, "FUNCTIOND_PROJECT": function.project}
+        variables["FUNCTIOND_TOKEN"] = access.token_of(function, spec.instance_id)
     return variables | {
         "RUNTIME_PROJECT_ID": function.project,
         "RUNTIME_PACKAGE": function.package,

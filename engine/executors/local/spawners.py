@@ -55,13 +55,13 @@ class Spawner(Protocol):
         ...
 
     @property
-    def own_users(self) -> bool:
-        """True if the functions of each project run as a user of their own."""
+    def tmp(self) -> int:
+        """MiB of memory for the temporary files of an instance. 0 means that the files are on a disk."""
         ...
 
     @property
-    def tmp(self) -> int:
-        """MiB of memory for the temporary files of an instance. 0 means that the files are on a disk."""
+    def uids(self) -> range:
+        """User ids of instances that no other program of this machine has. If several, each project has another."""
         ...
 
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
@@ -97,8 +97,8 @@ class HostSpawner:
     """
 
     name, network = "process", "host"
-    own_users = False
     tmp = 0
+    uids = range(0)
 
     def __init__(self, marker: str, *, filter: SeccompFilter | None, forking: bool) -> None:
         self.filter = filter
@@ -172,6 +172,7 @@ class SandboxSpawner:
         self._bubblewrap, self._marker, self._tenants, self._linger = bubblewrap, marker, tenants, linger
         self._fence = fence
         self.tmp: int = fence["tmp"]
+        self.uids = bubblewrap.users or range(0)
         self._templates: dict[SandboxKey, Template] = {}
         self._fences: dict[SandboxKey, dict[str, Any]] = {}
         self._counts: dict[SandboxKey, int] = {}
@@ -185,10 +186,6 @@ class SandboxSpawner:
         if self._tenants.own_networks:
             return "project"
         return f"host: {self._tenants.problem}" if self._tenants.problem else "host"
-
-    @property
-    def own_users(self) -> bool:
-        return self._tenants.own_users
 
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
         layers = tuple(LAYERS / str(number) for number in range(len(spec.layers)))

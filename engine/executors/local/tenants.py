@@ -52,10 +52,6 @@ class Tenants:
     def own_networks(self) -> bool:
         return self._ports is not None
 
-    @property
-    def own_users(self) -> bool:
-        return self._bubblewrap.users is not None and len(self._bubblewrap.users) > 1
-
     async def open(self, project: str) -> Tenant:
         """Return the tenant of a project, which stays for at least ``linger`` seconds from now.
 
@@ -122,7 +118,7 @@ class Tenants:
 
     def _take_user(self) -> int | None:
         users = self._bubblewrap.users
-        if users is None or not self.own_users:
+        if users is None or len(users) == 1:
             return users[0] if users else None
         user = next((user for user in users[1:] if user not in self._users_taken), None)
         if user is None:

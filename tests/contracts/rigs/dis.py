@@ -13,7 +13,7 @@ import anyio
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from engine.app.api_wiring import build_app
+from engine.app.api_wiring import build_apps
 from engine.app.parts import EngineParts
 from engine.asgi.listener import listen
 from plugins.dis import plugin, streams
@@ -108,7 +108,7 @@ class Rig(base.Rig):
         self._listener.close()
 
     async def mends(self) -> None:
-        app = build_app(self._engine)
+        app = build_apps(self._engine)[0]
         listener = self._portal.wrap_async_context_manager(listen(app, "127.0.0.1", self._port))
         self._port = self._listener.enter_context(listener)
 

@@ -12,7 +12,7 @@ import pytest
 from anyio.abc import TaskStatus
 
 from engine import Plugin, PluginContext
-from engine.app.api_wiring import build_app
+from engine.app.api_wiring import build_apps
 from engine.asgi.listener import listen
 from engine.model import DestinationSpec
 from plugins.smn import plugin as smn
@@ -89,7 +89,7 @@ async def test_an_outcome_goes_to_a_topic_elsewhere_where_it_is_one_message_as_w
             "plugins__smn__secret_key": "SK",
         }
         async with house(tmp_path / "here", [smn], **elsewhere) as here:
-            async with listen(build_app(here.engine), "127.0.0.1", 0) as port:
+            async with listen(build_apps(here.engine)[0], "127.0.0.1", 0) as port:
                 own = await client.get(f"http://127.0.0.1:{port}/v2/{PROJECT}/notifications/topics")
             await deliver(here)
             await deliver(here)

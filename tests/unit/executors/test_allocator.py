@@ -53,12 +53,16 @@ class Loading:
 
     isolation = http_network = "none"
     walls: Mapping[str, str] = {}
+    function_uids = range(0)
 
     def __init__(self) -> None:
         self.instances: list[Instance] = []
         self.loads: dict[Instance, asyncio.Future[Answer | None]] = {}
         self.room = asyncio.Event()
         self.room.set()
+
+    def function_of(self, instance_id: str) -> Function | None:
+        return None
 
     async def check_runtime(self, runtime: str) -> None: ...
 
