@@ -102,7 +102,7 @@ class EngineParts:
             rules=FunctionRules(
                 max_timeout=executor.max_timeout,
                 may_run_long=listed(executor.long_time_functions),
-                check_destination=registry.check_destination,
+                check_destination=lambda spec, function: self.resources.triggers.check_destination(spec, function),
                 check_runtime=pool.check_runtime,
             ),
             quota=CodeQuota(settings.storage.code_quota),

@@ -87,6 +87,12 @@ class Registry:
             if plugin.code_links is not None:
                 self.check_use(plugin, link, project)
 
+    def loops(self, spec: DestinationSpec, plugin: Plugin, options: Any) -> bool:
+        """Return whether outcomes at a destination become events of a trigger of ``plugin``, without their hops."""
+        if plugin.loops is None or options is None or self._by_kind.get(spec.destination.upper()) is not plugin:
+            return False
+        return plugin.loops(self.service(plugin), options, msgspec.json.decode(spec.param, type=plugin.param))
+
     def trigger(self, kind: str) -> Plugin | None:
         """Return the plugin that provides triggers of this kind; None if no plugin does."""
         plugin = self._by_kind.get(kind.upper())

@@ -46,7 +46,7 @@ _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 MayRunLong = Callable[[FunctionUrn], bool]
-CheckDestination = Callable[[DestinationSpec, str], None]  #: with the project of the function
+CheckDestination = Callable[[DestinationSpec, Function], None]  #: with the function that has the destination
 CheckRuntime = Callable[[str], Awaitable[None]]
 
 
@@ -272,15 +272,16 @@ def check_settings(
     for condition, spec in (("on_success", settings.on_success), ("on_failure", settings.on_failure)):
         if spec is not None:
             try:
-                _check_destination(spec, region, function.project, check)
+                _check_destination(spec, region, function, check)
             except InvalidField as error:
                 field = f"destination_config.{condition}.{error.field}"
                 raise InvalidField(field, error.value, error.allowed) from None
 
 
-def _check_destination(spec: DestinationSpec, region: str, project: str, check: CheckDestination) -> None:
+def _check_destination(spec: DestinationSpec, region: str, function: Function, check: CheckDestination) -> None:
     read_param(spec)
-    check(spec, project)
+    check(spec, function)
+    project = function.project
     if _is_function(spec) and (urn := _target(spec, region, project)).project != project:
         raise InvalidField("param.func_urn", str(urn), "must be a function of the same project")
 
@@ -334,6 +335,6 @@ def _is_function(spec: DestinationSpec) -> bool:
     return spec.destination.upper() == FUNCTION.upper()
 
 
-def _check_kind(spec: DestinationSpec, project: str) -> None:
+def _check_kind(spec: DestinationSpec, function: Function) -> None:
     if spec.destination not in VENDOR_KINDS and not _is_function(spec):
         raise InvalidField("destination", spec.destination, f"must be one of {', '.join((*VENDOR_KINDS, FUNCTION))}")

@@ -152,6 +152,9 @@ class Plugin(Struct, frozen=True, kw_only=True):
     #: Arguments: options, cursors, positions.
     seek: Callable[[Any, Mapping[str, bytes], Mapping[str, str]], Mapping[str, bytes]] | None = None
     destination: Callable[[Any], Destination] | None = None  #: param -> destination
+    #: Returns whether outcomes at a destination become events of a trigger without their hops. No function can have
+    #: both then. Arguments: settings, options of the trigger, param of the destination.
+    loops: Callable[[Any, Any, Any], bool] | None = None
     #: Returns the field of a destination's ``param`` that names a secret, topic or stream which is missing; empty: none
     #: does. Arguments: context, param, project.
     unknown: Callable[[PluginContext, Any, str], str] | None = None

@@ -18,6 +18,7 @@ from msgspec import Struct
 from engine.config.plugin_registry import Registry
 from engine.errors import (
     FunctiondError,
+    InvalidField,
     InvalidTrigger,
     NotFound,
     NoTriggerType,
@@ -29,7 +30,7 @@ from engine.errors import (
 )
 from engine.functions.catalog import Catalog
 from engine.logs.target import status_log_target, status_log_target_of
-from engine.model import Function
+from engine.model import DestinationSpec, Function
 from engine.model.clock import Clock
 from engine.model.signal import Signal
 from engine.model.text import without_nulls
@@ -42,6 +43,8 @@ from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bi
 log = structlog.get_logger("functiond")
 
 TRIGGERS = 10  #: triggers per version or alias, of all kinds with ``TriggerRules.limited`` together (FunctionGraph)
+
+LOOP = "nothing would end the loop of a trigger and a destination of this function; take another stream or topic"
 
 
 class TriggerDraft(Struct, frozen=True, kw_only=True):
@@ -155,6 +158,16 @@ class Triggers:
         """Return the stored triggers of a version, or of an alias if the qualifier begins with ``!``."""
         return [trigger.resource() for trigger in self.of_function(function_id) if trigger.qualifier == qualifier]
 
+    def check_destination(self, spec: DestinationSpec, function: Function) -> None:
+        """Raise InvalidField if a function must not have a destination: no plugin takes it, or it closes a loop.
+
+        Raises NotForProject if the project of the function may not use it.
+        """
+        self._registry.check_destination(spec, function.project)
+        for trigger in self.of_function(function.function_id):
+            if self._registry.loops(spec, trigger.plugin, trigger.options):
+                raise InvalidField("param", spec.param, f"{LOOP} than {trigger.kind} trigger {trigger.id}")
+
     # --- changing -------------------------------------------------------------------------------------------
 
     def follow(self, function_id: int, latest: Function | None) -> None:
@@ -200,6 +213,7 @@ class Triggers:
             _check_log_streams(trigger, self._catalog)
             _check_room(trigger, self.in_project(function.project))
             _check_claims(trigger, self.all())
+            self._check_loops(trigger)
             await self._put(trigger, "trigger created")
         return trigger
 
@@ -244,6 +258,7 @@ class Triggers:
             rules.check_fixed(old.kind, plugin, old.stored.data, trigger.stored.data)
             if trigger.options != old.options:
                 _check_log_streams(trigger, self._catalog)
+                self._check_loops(trigger)
             _check_others(trigger, self.in_project(trigger.project))
             if claims:
                 _check_claims(trigger, self.all())
@@ -262,6 +277,14 @@ class Triggers:
                     await self._delete(trigger)
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _check_loops(self, trigger: BoundTrigger) -> None:
+        """Raise InvalidTrigger if a destination of the trigger's function calls the function again without end."""
+        for version in self._catalog.versions(trigger.function_id):
+            settings = self._catalog.settings_of(trigger.function_id, version.version)
+            for spec in (settings.on_success, settings.on_failure) if settings is not None else ():
+                if spec is not None and self._registry.loops(spec, trigger.plugin, trigger.options):
+                    raise InvalidTrigger(trigger.kind, rules.EVENT_DATA, trigger.given, f"{LOOP} than {spec.param}")
 
     def _bind(self, stored: StoredTrigger, plugin: Plugin, function: Function) -> BoundTrigger:
         unknown = rules.unknown_keys(plugin, stored.data)

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from engine import Event
+from plugins._shared.outcomes import HOPS, read_hops
 
 T = TypeVar("T")
 
@@ -78,6 +79,7 @@ def events(
     limit: int,
     message_format: Format = "text",
     key_of: Callable[[Any], str] | None = None,
+    hops: int = 0,
 ) -> list[Event]:
     """Return events that hold the messages: as few as possible, each of at most ``limit`` bytes.
 
@@ -88,10 +90,15 @@ def events(
     head = msgspec.json.encode(around)[:-1] + b',"records":['
     encode = _text if message_format == "text" else _record
     return [
-        Event(payload=_payload(head, some), ordering_key=key)
+        Event(payload=_payload(head, some), ordering_key=key, hops=hops)
         for key, group in (by_key(records, key_of) if key_of else {"": records}).items()
         for some in _parts(((record.topic, encode(record)) for record in group), limit - len(head) - 2)
     ]
+
+
+def hops_of(record: Any) -> int:
+    """Return the number of functions that led to a record of Kafka."""
+    return max((read_hops(value) for name, value in record.headers if name == HOPS), default=0)
 
 
 def _text(record: Any) -> bytes:

@@ -19,6 +19,7 @@ plugin = Plugin(
     destination=DisDestination,
     uses=lambda settings, given: {"": settings.projects} if settings.endpoint else {},
     unknown=lambda context, param, project: "" if context.service.has(project, param.stream_name) else "stream_name",
+    loops=lambda settings, options, param: bool(settings.endpoint) and options.stream_name == param.stream_name,
     rules=TriggerRules(vendor=True, may_disable=False, limited=True, unique=("stream_name",)),
     example=example,
     display=TriggerDisplay(about={"DIS": "Records of a data stream."}, subject=lambda options: options.stream_name),

@@ -37,6 +37,7 @@ class Record(Struct, frozen=True, kw_only=True):
     data: bytes
     partition_key: str | None = None
     timestamp: int = 0  #: milliseconds
+    hops: int = 0  #: number of functions that led to it
 
 
 class Page(Struct, frozen=True, kw_only=True):
@@ -95,7 +96,9 @@ class StreamAccess(Protocol):
         """Return the records that the partitions of a deleted stream had; None if they are unknown."""
         ...
 
-    async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]: ...
+    async def put(self, project: str, stream: str, entries: Sequence[Entry], hops: int = 0) -> Sequence[Put]:
+        """Store records. ``hops`` is the number of functions that led to them, which a remote endpoint cannot store."""
+        ...
 
     def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
         """Return a function that waits until the partition changes after this call.

@@ -28,6 +28,7 @@ class DisDestination:
         outcome = context_of(record)
         project = parse_urn(outcome.function_urn, region="", project="").project
         access = await context.plugin.service.access()
-        [put] = await access.put(project, self._stream, [Entry(data=record, partition_key=outcome.request_id)])
+        entry = Entry(data=record, partition_key=outcome.request_id)
+        [put] = await access.put(project, self._stream, [entry], context.hop())
         if put.error_code:
             raise DisProblem(put.error_code, put.error_message or "")

@@ -53,7 +53,7 @@ def _event(options: DisOptions, partition: str, page: Page, batch: list[Record])
         "millis_behind_latest": "",
     }
     shown = {"ShardID": partition, "Message": message, "Tag": "latest", "StreamName": options.stream_name}
-    return Event(payload=msgspec.json.encode(shown))
+    return Event(payload=msgspec.json.encode(shown), hops=max(entry.hops for entry in batch))
 
 
 def example(kind: str) -> bytes:

@@ -86,7 +86,7 @@ class RemoteStreams:
     def ended(self, stream_id: str) -> None:
         return None
 
-    async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]:
+    async def put(self, project: str, stream: str, entries: Sequence[Entry], hops: int = 0) -> Sequence[Put]:
         body = {"stream_name": stream, "records": entries}
         return (await self._request("POST", project, "records", _Results, body=body)).records
 

@@ -43,6 +43,7 @@ class Row(Struct, frozen=True, array_like=True):
     at: int
     key: str | None
     data: bytes
+    hops: int = 0
 
     @property
     def size(self) -> int:
@@ -215,7 +216,7 @@ class Streams:
     def ended(self, stream_id: str) -> Mapping[str, Span] | None:
         return self._ended.get(stream_id)
 
-    async def put(self, project: str, stream: str, entries: Sequence[Entry]) -> Sequence[Put]:
+    async def put(self, project: str, stream: str, entries: Sequence[Entry], hops: int = 0) -> Sequence[Put]:
         """Store records, and return one result for each, in the same order.
 
         A record that is refused has an error as its result; the others are stored. Raises DisProblem if the stream does
@@ -227,7 +228,7 @@ class Streams:
         placement = Placement(stored)
         targets = [placement.find(entry) for entry in entries]
         valid = [
-            (log_of(stored.stream_id, target.number), Row(0, entry.partition_key, entry.data))
+            (log_of(stored.stream_id, target.number), Row(0, entry.partition_key, entry.data, hops))
             for target, entry in zip(targets, entries, strict=True)
             if isinstance(target, Partition)
         ]
@@ -298,7 +299,7 @@ def _key(stream: Stream) -> str:
 
 
 def _record(sequence: int, row: Row) -> Record:
-    return Record(sequence_number=str(sequence), data=row.data, partition_key=row.key, timestamp=row.at)
+    return Record(sequence_number=str(sequence), data=row.data, partition_key=row.key, timestamp=row.at, hops=row.hops)
 
 
 def _read_cursor(text: str, now: float) -> _Cursor:

@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from engine import DeliveryContext, PendingDelivery, PluginContext, Undeliverable
 from plugins._shared.connections import SharedClient, deadline
 from plugins._shared.fields import Text
-from plugins._shared.outcomes import context_of
+from plugins._shared.outcomes import HOPS, context_of
 from plugins.kafka.client import Causes, connection, library, named_causes, pace
 from plugins.kafka.options import InstanceId, KafkaSettings
 from plugins.kafka.topics import Topics
@@ -131,7 +131,7 @@ class KafkaDestination:
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         request_id = context_of(record).request_id
-        headers = [(ID, f"{request_id}-{pending.delivery_id}".encode())]
+        headers = [(ID, f"{request_id}-{pending.delivery_id}".encode()), (HOPS, b"%d" % context.hop())]
         if context.traceparent:
             headers.append(("traceparent", context.traceparent.encode()))
         producers: Producers = context.plugin.service

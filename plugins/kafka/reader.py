@@ -19,7 +19,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from engine import EVENT_LIMIT, Event, TriggerContext
-from plugins._shared.batches import envelope, events, ordering_key
+from plugins._shared.batches import envelope, events, hops_of, ordering_key
 from plugins._shared.connections import deadline
 from plugins.kafka.client import library
 from plugins.kafka.fetches import Fetches, StartAgain
@@ -343,7 +343,8 @@ class Reader:
         limit, size, message_format = self._settings.batch_bytes, self._options.batch_size, self._options.message_format
         started, accepted = anyio.current_time(), list[Event]()
         for batch in (records[first : first + size] for first in range(0, len(records), size)):
-            accepted += events(batch, head, limit, message_format, _key_of if self._options.ordering else None)
+            key_of, hops = _key_of if self._options.ordering else None, max(map(hops_of, batch))
+            accepted += events(batch, head, limit, message_format, key_of, hops)
         cursors = {name_of(*partition): encode_offset(position) for partition, position in positions.items()}
         ids = await self._context.accept_batch(accepted, cursors)
         self.accepted = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.obs.destination import ObsDestination, ObsParam
+from plugins.obs.folder import stores_hops
 from plugins.obs.links import code_links, used_bucket
 from plugins.obs.options import ObsOptions, ObsSettings, conflicts, subject
 from plugins.obs.records import example
@@ -19,6 +20,9 @@ plugin = Plugin(
     param=ObsParam,
     destination=ObsDestination,
     uses=used_bucket,
+    loops=lambda settings, options, param: (
+        bool(settings.folder) and options.bucket == param.bucket and not stores_hops(settings.folder)
+    ),
     code_links=code_links,
     example=example,
     rules=TriggerRules(

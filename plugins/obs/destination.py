@@ -100,8 +100,10 @@ class ObsDestination:
         if self._param.expires:
             due = plugin.clock.now() + self._param.expires * DAY
             await plugin.service.expiry.schedule(plugin, bucket, key, due)
+        hops = context.hop()
+        plugin.service.outcomes.add(bucket)
         async with plugin.service.opener.open() as store:
-            await store.write(bucket, key, record)
+            await store.write(bucket, key, record, hops)
 
     def _key(self, pending: PendingDelivery, record: bytes) -> str:
         request_id = context_of(record).request_id

@@ -6,26 +6,30 @@ keys with a symbolic link in their path.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
+from msgspec.structs import replace
 
 from engine import ObjectMissing, StoreRefused, StoreUnavailable
+from plugins._shared.outcomes import HOPS, read_hops
 from plugins.obs.store import BLOCK, Listing, StoredObject
 
 #: Seconds in which the kernel may give several changes of a file the same time.
 TICK = 0.01
 _UNFINISHED = ".functiond-"
+_HOPS = f"user.{HOPS}"  #: name of an extended attribute
 
 
 class FolderStore:
@@ -40,8 +44,8 @@ class FolderStore:
         async with anyio.wrap_file(file):
             yield _blocks(file)
 
-    async def write(self, bucket: str, key: str, content: bytes) -> str:
-        return await anyio.to_thread.run_sync(self._write, bucket, key, content)
+    async def write(self, bucket: str, key: str, content: bytes, hops: int = 0) -> str:
+        return await anyio.to_thread.run_sync(self._write, bucket, key, content, hops)
 
     async def find(self, bucket: str, key: str) -> StoredObject | None:
         return await anyio.to_thread.run_sync(self._find, bucket, key)
@@ -86,11 +90,11 @@ class FolderStore:
         except OSError as error:
             raise StoreUnavailable(error.strerror or str(error)) from None
 
-    def _write(self, bucket: str, key: str, content: bytes) -> str:
+    def _write(self, bucket: str, key: str, content: bytes, hops: int) -> str:
         path = self._path(bucket, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, content)
+            _replace(path, content, hops)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise StoreRefused(f"in a folder, {key} cannot lie below or above another object") from None
         except OSError as error:
@@ -109,7 +113,8 @@ class FolderStore:
 
     def _find(self, bucket: str, key: str) -> StoredObject | None:
         try:
-            return _object(self._path(bucket, key), key)
+            found = _object(path := self._path(bucket, key), key)
+            return found and replace(found, hops=_hops(path))
         except (ObjectMissing, NotADirectoryError):
             return None
 
@@ -137,12 +142,30 @@ class FolderStore:
         return path
 
 
-def _replace(path: Path, content: bytes) -> None:
+def stores_hops(folder: str) -> bool:
+    """Return whether files in a folder can have attributes, in which hops are stored. Blocks."""
+    try:
+        os.getxattr(folder, _HOPS)
+    except OSError as error:
+        return error.errno == errno.ENODATA
+    return True
+
+
+def _hops(path: Path) -> int:
+    try:
+        return read_hops(os.getxattr(path, _HOPS, follow_symlinks=False))
+    except OSError:
+        return 0
+
+
+def _replace(path: Path, content: bytes, hops: int) -> None:
     """Write a file atomically, and return when it is on disk. A failed write leaves no temporary file."""
     unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
     try:
         with unfinished.open("xb") as file:
             file.write(content)
+            with suppress(OSError):  # see ``stores_hops``
+                os.setxattr(file.fileno(), _HOPS, b"%d" % hops)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

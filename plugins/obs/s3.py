@@ -15,9 +15,11 @@ from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, IncompleteReadError
+from msgspec.structs import replace
 
 from engine import ObjectMissing, StoreRefused, StoreUnavailable
 from plugins._shared.connections import Lease, SharedClient
+from plugins._shared.outcomes import HOPS, read_hops
 from plugins.obs.options import ObsSettings
 from plugins.obs.store import BLOCK, Listing, StoredObject
 
@@ -96,15 +98,17 @@ class S3Store:
             async with body:
                 yield _blocks(body, lease, bucket, key)
 
-    async def write(self, bucket: str, key: str, content: bytes) -> str:
-        return _etag(await self._call("put_object", "the object was not stored", bucket, key, Key=key, Body=content))
+    async def write(self, bucket: str, key: str, content: bytes, hops: int = 0) -> str:
+        some = {"Key": key, "Body": content, **({"Metadata": {HOPS: str(hops)}} if hops else {})}
+        return _etag(await self._call("put_object", "the object was not stored", bucket, key, **some))
 
     async def find(self, bucket: str, key: str) -> StoredObject | None:
         try:
             head = await self._call("head_object", "no answer about an object", bucket, key, Key=key)
         except ObjectMissing:
             return None
-        return _object({**head, "Key": key, "Size": head["ContentLength"]})
+        found = _object({**head, "Key": key, "Size": head["ContentLength"]})
+        return replace(found, hops=read_hops(head.get("Metadata", {}).get(HOPS)))
 
     async def delete(self, bucket: str, key: str) -> None:
         await self._call("delete_object", "the object was not deleted", bucket, key, Key=key)

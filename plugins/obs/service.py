@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import anyio
 from anyio.abc import TaskStatus
+from msgspec.structs import replace
 
 from engine import Callers, Event, NotFound, PluginContext, PushRequest, Reply, TriggerContext, Unauthorized
 from plugins._shared.http_client import MAX_WAIT, Fetcher, HttpService
@@ -52,6 +53,7 @@ class ObsService:
         """Raise SettingsError if an endpoint is set, but the S3 client library is not installed."""
         self.opener = StoreOpener(settings)
         self.expiry = Expiry(self.opener)
+        self.outcomes = set[str]()  #: buckets to which outcomes were written since the start
         self._settings = settings
         self._http = HttpService(MAX_WAIT)
         self._fetcher = Fetcher(self._http, (), settings.confirm_hosts)
@@ -94,6 +96,14 @@ class ObsService:
         """
         return self._scan_locks.setdefault(trigger_id, anyio.Lock())
 
+    async def hops(self, bucket: str, key: str) -> int:
+        """Return the number of functions that led to an object; 0 in a bucket that is no destination here."""
+        if bucket not in self.outcomes:
+            return 0
+        async with self.opener.open() as store:
+            found = await store.find(bucket, key)
+        return found.hops if found else 0
+
     # --- notifications --------------------------------------------------------------------------------------
 
     async def _answer(self, callers: Callers, request: PushRequest) -> Reply:
@@ -107,9 +117,13 @@ class ObsService:
             return accepted_reply(0, status=200)
         received = [(event, self._listeners_of(event.bucket, request.project)) for event in notification]
         accepted = await accept_each(
-            (listener.context, made) if (made := listener.notify(event)) is not None else None
-            for event, listeners in received
-            for listener in listeners
+            [
+                (listener.context, replace(made, hops=await self.hops(event.bucket, event.key)))
+                if (made := listener.notify(event)) is not None
+                else None
+                for event, listeners in received
+                for listener in listeners
+            ]
         )
         return accepted_reply(accepted, status=200)
 

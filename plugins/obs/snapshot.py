@@ -51,8 +51,9 @@ class Progress(Struct, frozen=True, kw_only=True):
 class Snapshot:
     """Stored states of the objects in one trigger's bucket."""
 
-    def __init__(self, context: TriggerContext, progress: Progress) -> None:
-        self._context, self.progress = context, progress
+    def __init__(self, context: TriggerContext, progress: Progress, bucket: str) -> None:
+        self._context, self.progress, self._bucket = context, progress, bucket
+        self._hops = context.plugin.service.hops
         self._store, self._table = context.plugin.store, table_of(context.trigger_id)
 
     async def states(self, keys: Iterable[str]) -> Mapping[str, str]:
@@ -78,7 +79,9 @@ class Snapshot:
         for start in range(0, len(events), BATCH_SIZE):
             part = events[start : start + BATCH_SIZE]
             rows = {change.key: change.state for change in part}
-            await self._accept([Event(payload=change.payload or b"") for change in part], rows=rows)
+            found = [await self._hops(self._bucket, change.key) if change.state else 0 for change in part]
+            made = [Event(payload=change.payload or b"", hops=hops) for change, hops in zip(part, found, strict=True)]
+            await self._accept(made, rows=rows)
             await self._write(rows)
 
     async def finish(self) -> None:
@@ -104,7 +107,7 @@ class Snapshot:
         await self._store.write(self._table, present, [key for key, state in rows.items() if not state])
 
 
-async def open_snapshot(context: TriggerContext, prefix: str) -> Snapshot:
+async def open_snapshot(context: TriggerContext, bucket: str, prefix: str) -> Snapshot:
     """Return the stored snapshot of a trigger, or a new one. ``prefix`` is the trigger's present prefix of keys.
 
     After a change of the prefix, rows of objects outside the new prefix are deleted. In the next comparison, objects
@@ -114,9 +117,9 @@ async def open_snapshot(context: TriggerContext, prefix: str) -> Snapshot:
     fresh = Progress(prefix=prefix, since=context.since)
     if cursor is None or await store.get(TRIGGERS, context.trigger_id) is None:
         await store.write(TRIGGERS, {context.trigger_id: context.function.encode()})
-        return Snapshot(context, fresh)
+        return Snapshot(context, fresh, bucket)
     stored = msgspec.json.decode(cursor, type=Progress)
-    snapshot = Snapshot(context, stored)
+    snapshot = Snapshot(context, stored, bucket)
     await snapshot._write(stored.rows)
     if stored.prefix != prefix:
         if prefix:  # no comparison updates the rows of objects outside it any more

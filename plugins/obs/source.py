@@ -78,7 +78,7 @@ class _Scanning:
 
     async def run(self, store: ObjectStore, scan: float, hub: ObsService) -> None:
         context, options = self._context, self._options
-        snapshot = await open_snapshot(context, options.prefix)
+        snapshot = await open_snapshot(context, options.bucket, options.prefix)
         differences = Differences(store, options, snapshot, context)
         if isinstance(store, FolderStore):
             await self._watch(store, differences, snapshot, hub)

@@ -22,6 +22,7 @@ class StoredObject(Struct, frozen=True, kw_only=True):
     size: int
     etag: str
     modified_at: float
+    hops: int = 0  #: number of functions that led to it; lists do not tell
     changed_at: str = ""  #: of a file: also another if content is replaced by other content of equal size and time
 
 
@@ -40,8 +41,8 @@ class ObjectStore(Protocol):
         """
         ...
 
-    async def write(self, bucket: str, key: str, content: bytes) -> str:
-        """Create or replace an object atomically, and return its etag."""
+    async def write(self, bucket: str, key: str, content: bytes, hops: int = 0) -> str:
+        """Create or replace an object atomically, and return its etag. ``hops`` is stored beside it."""
         ...
 
     async def find(self, bucket: str, key: str) -> StoredObject | None:

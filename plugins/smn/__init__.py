@@ -19,6 +19,7 @@ plugin = Plugin(
     destination=SmnDestination,
     uses=lambda settings, given: {"": settings.projects} if settings.endpoint and isinstance(given, SmnParam) else {},
     unknown=lambda context, param, project: "" if context.service.has(project, param.topic_urn) else "topic_urn",
+    loops=lambda settings, options, param: bool(settings.endpoint) and options.topic_urn == param.topic_urn,
     rules=TriggerRules(
         vendor=True,
         may_disable=False,

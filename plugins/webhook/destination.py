@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct
 
 from engine import DeliveryContext, InvalidField, PendingDelivery, SettingsError, Undeliverable
-from plugins._shared.outcomes import context_of
+from plugins._shared.outcomes import HOPS, context_of
 from plugins.webhook.options import WebhookSettings
 from plugins.webhook.signatures import key_of, sign
 
@@ -62,6 +62,7 @@ class WebhookDestination:
         request_id = context_of(record).request_id
         message_id, now = f"{request_id}-{pending.delivery_id}", int(context.plugin.clock.now())
         headers = {"content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(now)}
+        headers[HOPS] = str(context.hop())
         if context.traceparent:
             headers["traceparent"] = context.traceparent
         if self._param.secret:

@@ -15,6 +15,7 @@ import msgspec
 from anyio.abc import TaskStatus
 
 from engine import Event, PushRequest, Reply, TriggerContext
+from plugins._shared.outcomes import HOPS, read_hops
 from plugins._shared.push import ONLY_POST, accept_one
 from plugins.webhook.options import WebhookOptions
 from plugins.webhook.signatures import GITHUB_SIGNATURE, ID, SIGNATURE, TIMESTAMP, check_github, check_standard, key_of
@@ -48,6 +49,7 @@ class WebhookTrigger:
         event = Event(
             payload=msgspec.json.encode(event_of(self._options.name, request, message_id)),
             traceparent=request.headers.get(b"traceparent", b""),
+            hops=read_hops(request.headers.get(HOPS.encode())),
             idempotency_key=f"webhook:{context.trigger_id}:{request.headers[identified_by].decode('latin-1')}",
         )
         return await accept_one(context, event, 202)

@@ -440,7 +440,7 @@ async def test_a_loop_is_found_when_its_last_function_comes_later(catalog: Catal
 
 async def test_other_destinations_are_for_those_who_know_them(store: MemoryCatalogStore, tmp_path: Path) -> None:
     seen: list[tuple[DestinationSpec, str]] = []
-    rules = FunctionRules(check_destination=lambda spec, project: seen.append((spec, project)))
+    rules = FunctionRules(check_destination=lambda spec, function: seen.append((spec, function.project)))
     catalog = Catalog(store, CodeStore(tmp_path), SystemClock(), region=REGION, rules=rules)
     await catalog.create(draft(), INLINE)
     spec = DestinationSpec(destination="Pigeon", param='{"loft": "north"}')
