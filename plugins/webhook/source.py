@@ -23,7 +23,7 @@ from plugins.webhook.signatures import GITHUB_SIGNATURE, ID, SIGNATURE, TIMESTAM
 #: Headers that functions do not need, or that differ when a message is repeated.
 _LEFT_OUT = frozenset(
     {SIGNATURE, TIMESTAMP, GITHUB_SIGNATURE, b"x-hub-signature", b"authorization", b"cookie", b"host", b"connection"}
-    | {b"content-length", b"accept-encoding", b"traceparent", b"tracestate", b"x-request-id", b"date"}
+    | {b"content-length", b"accept-encoding", b"traceparent", b"tracestate", b"x-request-id", b"date", HOPS.encode()}
 )
 #: Check of each scheme, and the header that identifies a checked message: for GitHub the signature, a hash of the body.
 _CHECKS = {"standard": (check_standard, ID), "github": (check_github, GITHUB_SIGNATURE)}

@@ -22,7 +22,9 @@ from importlib import import_module
 from pathlib import PurePath
 from uuid import UUID
 
-_NO_CLIENT = "instances have no {}: leave it to programs, take Client().call or enqueue, or chain by on_success"
+_NO_CLIENT = (
+    "not in instances: leave {} to programs, use call and enqueue of Client(), or chain functions by on_success"
+)
 _DURATION = re.compile(r"([+-]?)P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?)?")
 _Arguments = tuple[tuple[typing.Any, ...], dict[str, typing.Any]]
 _context: "ContextVar[typing.Any]" = ContextVar("functiond.context", default=None)

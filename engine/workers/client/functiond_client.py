@@ -49,7 +49,8 @@ class Client:
     def enqueue(self, function: str, event: object = None, **options: object) -> Handle:
         """Queue an invocation of a function, with ``key``, ``delay``, ``priority`` and ``ordering_key``."""
         headers = {"Idempotency-Key": str(options.pop("key", None) or uuid4())}
-        headers.update({f"X-Functiond-{name.replace('_', '-')}": str(value) for name, value in options.items()})
+        given = ((name.replace("_", "-"), value) for name, value in options.items() if value is not None)
+        headers.update({f"X-Functiond-{name}": str(value) for name, value in given})
         text = self._post(f"{quote(function, ':!')}/invocations-async", event, headers)
         return Handle(function, json.loads(text)["request_id"])
 

@@ -20,6 +20,8 @@ from functiond import BadResult, instance
 from functiond.events import decode, decode_result, encode
 from msgspec import DecodeError, Meta, Struct
 
+from engine.runtimes.interpreters import WORKERS
+
 T = TypeVar("T")
 
 
@@ -272,6 +274,15 @@ def test_every_name_can_be_imported_in_instances() -> None:
         client.enqueue("a")
     assert absent.Handle[int]
     assert issubclass(absent.InvocationFailed, Exception)
+
+
+def test_the_client_is_that_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(WORKERS / "client"))
+
+    client = instance.__getattr__("Client")
+    assert client.__module__ == "functiond_client"
+    with pytest.raises(instance.__getattr__("ClientError"), match="unknown url type"):
+        client().call("hello")
 
 
 def test_a_function_of_an_app_only_runs_in_instances() -> None:
