@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 
+from engine.asgi.admission import ChooseApp
 from engine.asgi.loopback import open_sockets
-from engine.asgi.peers import Address, uid_of
+from engine.asgi.peers import Address, PeerUsers
 from engine.asgi.wire import App
 
 
@@ -26,13 +27,19 @@ def port_of(sockets: list[socket.socket]) -> int:
     return int(sockets[0].getsockname()[1]) if sockets else 0
 
 
-def app_by_user(uids: range, app: App, for_functions: App, client: Address | None, server: Address | None) -> App:
-    """Return the application for a connection to the API, without credentials: one of functions has another.
+@contextmanager
+def app_by_user(uids: range, app: App, for_functions: App) -> Iterator[ChooseApp]:
+    """Yield the choice of the application for a connection to the API, without credentials: functions have another.
 
     The user of a connection that is closed already is not known; it may have been a function.
     """
-    try:
-        uid = uid_of(client, server) if client and server else None
-    except OSError:  # no descriptor is free
-        uid = None
-    return for_functions if uid is None or uid in uids else app
+
+    def choose(client: Address | None, server: Address | None) -> App:
+        try:
+            uid = users.uid_of(client, server) if client and server else None
+        except OSError:
+            uid = None
+        return for_functions if uid is None or uid in uids else app
+
+    with closing(PeerUsers()) as users:
+        yield choose

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, nullcontext
-from functools import partial
 from urllib.parse import urlsplit
 
 import anyio
@@ -89,15 +88,15 @@ async def listening(engine: EngineParts) -> AsyncIterator[str]:
     """Serve the API and the console, and the API for functions, until the block ends. Yield the URL of the former."""
     http, tls, rules, sockets = engine.settings.http, engine.tls, engine.connections, engine.function_sockets
     app, for_functions = build_apps(engine)
-    api = rules.api
-    if engine.tells_functions:
-        api = replace(api, choose=partial(app_by_user, engine.pool.function_uids, app, for_functions))
+    by_user = app_by_user(engine.pool.function_uids, app, for_functions) if engine.tells_functions else nullcontext()
     own = listen(for_functions, "", 0, grace=PRE_STOP_GRACE, rules=rules.gateway, sockets=sockets) if sockets else None
-    main = listen(app, http.host, http.port, grace=PRE_STOP_GRACE, rules=api, tls=tls)
-    async with own or nullcontext(), main as port:
-        if engine.function_api == "open":
-            log.info("functions need no token for the API", hint="run as root with the sandbox, or set auth.file")
-        yield f"{'https' if tls else 'http'}://{f'[{http.host}]' if ':' in http.host else http.host}:{port}"
+    with by_user as choose:
+        api = replace(rules.api, choose=choose)
+        main = listen(app, http.host, http.port, grace=PRE_STOP_GRACE, rules=api, tls=tls)
+        async with own or nullcontext(), main as port:
+            if engine.function_api == "open":
+                log.info("functions need no token for the API", hint="run as root with the sandbox, or set auth.file")
+            yield f"{'https' if tls else 'http'}://{f'[{http.host}]' if ':' in http.host else http.host}:{port}"
 
 
 def _read_credentials(engine: EngineParts, read_auth: Callable[[], AuthSettings]) -> AuthSettings:

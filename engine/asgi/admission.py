@@ -38,6 +38,9 @@ ADVICE = {
     "slow_bodies": "a body took too long to arrive; raise http.body_timeout for slow clients",
 }
 
+#: Returns the application for a connection, by the addresses of client and engine.
+ChooseApp = Callable[[Address | None, Address | None], App]
+
 log = structlog.get_logger("functiond")
 
 
@@ -68,8 +71,7 @@ class ClientRules(Struct, frozen=True, kw_only=True):
     files: int = 0  #: file descriptors from this number on stay free for the engine's own work; 0: no such limit
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
     turned_away: TurnedAway = field(default_factory=TurnedAway)
-    #: returns the application for a connection, by the addresses of client and engine; None: that of the listener
-    choose: Callable[[Address | None, Address | None], App] | None = None
+    choose: ChooseApp | None = None  #: None: all connections have the application of the listener
 
     @property
     def share(self) -> int:
