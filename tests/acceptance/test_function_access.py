@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.engine_process import BASE, ECHO, PROJECT, EngineProcess, engine_on, until, urn_of
-from tests.support.programs import needs
+from tests.support.programs import needs, needs_networks
 
 pytestmark = needs("bwrap")
 IS_ROOT = os.geteuid() == 0
@@ -58,9 +58,10 @@ REWRITTEN = json.dumps({"func_name": "victim", "handler": "index.stolen", "timeo
 REWRITE = {"method": "PUT", "path": f"{BASE}/{urn_of('victim')}/config", "body": REWRITTEN}
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("access") / "data", FUNCTIOND_EXECUTOR__ISOLATION="auto") as engine:
+@pytest.fixture(scope="module", params=["host", pytest.param("project", marks=needs_networks)])
+def engine(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[EngineProcess]:
+    settings = {"FUNCTIOND_EXECUTOR__ISOLATION": "auto", "FUNCTIOND_EXECUTOR__NETWORK": request.param}
+    with engine_on(tmp_path_factory.mktemp("access") / "data", **settings) as engine:
         for name, source in (
             ("victim", ECHO),
             ("echo", ECHO),
@@ -104,7 +105,12 @@ def test_a_function_cannot_change_another(engine: EngineProcess) -> None:
 
 @pytest.mark.skipif(not IS_ROOT, reason="functions have the engine's own uid, unless the engine runs as root")
 def test_a_function_cannot_change_another_at_the_port_of_clients(engine: EngineProcess) -> None:
-    assert engine.ask("GET", "/readyz").json["function_api"] == "token"
+    ready = engine.ask("GET", "/readyz").json
+    assert ready["function_api"] == "token"
+    if ready["network"] == "project":
+        reply = engine.ask("POST", f"{BASE}/{urn_of('sender')}/invocations", REWRITE | {"url": engine.url})
+        assert "Connection refused" in reply.json["errorMessage"]
+        return
     for url in (engine.url, f"http://[::1]:{engine.port}"):
         status, text = sent(engine, **REWRITE, url=url, token=False)
         assert (status, "FUNCTIOND_TOKEN" in text) == (401, True)
@@ -177,6 +183,7 @@ def test_the_engine_of_an_ordinary_user_says_that_it_cannot_tell_functions() -> 
 
 def test_without_rights_functions_get_no_token(tmp_path: Path) -> None:
     settings = {"FUNCTIOND_EXECUTOR__ISOLATION": "auto", "FUNCTIOND_EXECUTOR__FUNCTION_ROLE": "none"}
+    settings |= {"FUNCTIOND_EXECUTOR__NETWORK": "host"}
     with engine_on(tmp_path / "data", **settings) as engine:
         engine.create("variables", VARIABLES)
         engine.create("sender", SENDER)

@@ -102,6 +102,7 @@ class NoInstances:
     """Pool that starts no instance."""
 
     function_uids = range(0)
+    walls: Mapping[str, str] = {"network": "host"}
 
     def __init__(self) -> None:
         self.reserve = Reserve(())

@@ -44,7 +44,7 @@ class SimulatedPool:
         self._world, self._witness, self._random = world, witness, random
         self._runs: dict[int, asyncio.Future[Code]] = {}
         self.reserve, self.files, self.http_network = Reserve(()), NoFiles(), "own"
-        self.function_uids = range(0)
+        self.function_uids, self.walls = range(0), {"network": "host"}
 
     def function_of(self, instance_id: str) -> Function | None:
         return None

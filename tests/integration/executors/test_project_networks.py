@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine.errors import SettingsError
 from engine.executors.local import choice
-from engine.executors.local.choice import IsolationOptions
+from engine.executors.local.choice import IsolationOptions, ports_of
 from engine.executors.local.spawners import SandboxSpawner
 from engine.executors.pool import Pool
 from engine.isolation import network
@@ -99,6 +100,13 @@ async def test_a_port_of_the_host_is_opened_to_a_project(tmp_path: Path, host_po
         event = {"host": "127.0.0.1", "port": host_port}
         assert await in_project(opened, "a", "connect", event) == "host"
         assert await in_project(opened, "b", "connect", event) == "ConnectionRefusedError"
+
+
+def test_the_port_of_the_api_leads_to_that_for_functions_also_if_it_is_listed() -> None:
+    sandbox = IsolationOptions(host_ports=(5432, 8080), api_ports={8080: 40_000, 40_000: 40_000})
+
+    assert ports_of(sandbox, "any") == ["5432:5432", "8080:40000", "40000:40000"]
+    assert ports_of(replace(sandbox, api_ports={8080: 0, 0: 0}), "any") == ["5432:5432"]
 
 
 async def test_projects_hear_nothing_of_each_other(opened: Pool) -> None:
