@@ -36,7 +36,7 @@ SELECT 0, count(*), coalesce(sum(size + coalesce(length(r.body) + length(r.log),
     + (SELECT coalesce(sum(length(log)), 0) FROM attempt) AS bytes
 FROM invocation LEFT JOIN result r USING (key) WHERE state >= 3 HAVING count(*) > 0 OR bytes > 0
 """
-TALLY = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
+TALLY = "SELECT function_id, rows, size FROM tally WHERE function_id >= 0 AND (rows <> 0 OR size <> 0)"
 #: Rows that must not exist.
 WRONG = {
     "invocations without a payload": "SELECT key FROM invocation WHERE key NOT IN (SELECT key FROM payload)",

@@ -86,6 +86,7 @@ class Purged(Struct, frozen=True, kw_only=True):
     """Result of one step of pruning."""
 
     request_ids: tuple[str, ...]  #: request ids of the dropped invocations
+    functions: tuple[int, ...] = ()  #: their functions, in the same order
     more: bool  #: another step may drop more now
     over: bool = False  #: rows or bytes still exceed their caps
     next_due: float | None  #: time at which a row or an idempotency key expires next; None: none is known
@@ -169,8 +170,9 @@ class Records(Protocol):
         """Run one step of pruning: drop some finished invocations that ended more than ``age`` seconds before ``now``.
 
         If more than ``rows`` finished invocations or ``size`` bytes are stored, drop the oldest regardless of their
-        age. Invocations with a pending delivery always stay. While the clock is in doubt, it is ``ahead`` of ``now``,
-        which is the last trusted time. An end more than a day ahead of the clock was stored under a wrong one, and
+        age; if several projects have some, only those of projects with at least their equal part. Invocations with a
+        pending delivery always stay. While the clock is in doubt, it is ``ahead`` of ``now``, which is the last trusted
+        time. An end more than a day ahead of the clock was stored under a wrong one, and
         becomes the clock's time (see ``model.identity.true_end``). The age of an invocation that ended under a clock
         far behind counts from its acceptance.
         """

@@ -334,4 +334,4 @@ SELECT 0, count(*), sum(size + coalesce((SELECT length(body) + length(log) FROM 
     + (SELECT coalesce(sum(length(log)), 0) FROM attempt)
 FROM invocation i WHERE state >= 3 HAVING count(*) > 0
 """
-TALLY = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
+TALLY = "SELECT function_id, rows, size FROM tally WHERE function_id >= 0 AND (rows <> 0 OR size <> 0)"

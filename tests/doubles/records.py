@@ -123,6 +123,7 @@ class MemoryRecords:
         invocations = [row.invocation for row in dropped]
         return Purged(
             request_ids=tuple(invocation.request_id for invocation in invocations),
+            functions=tuple(invocation.function_id for invocation in invocations),
             more=False,
             over=len(self._tables.ended) > rows or self._tables.ended_size > size,
             next_due=min(oldest) + age if oldest else None,

@@ -67,8 +67,8 @@ SQL: dict[Statement, str] = {
         " instance) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
     ),
     Statement.UNTALLY_ATTEMPTS: (
-        "UPDATE tally SET size = size - (SELECT coalesce(sum(length(log)), 0) FROM attempt WHERE key = ? AND"
-        " attempt <= ?) WHERE function_id = 0"
+        "UPDATE tally SET size = size - (SELECT coalesce(sum(length(log)), 0) FROM attempt WHERE key = ?1 AND"
+        " attempt <= ?2) WHERE function_id IN (0, -(SELECT function_id FROM invocation WHERE key = ?1))"
     ),
     Statement.DROP_ATTEMPTS: "DELETE FROM attempt WHERE key = ? AND attempt <= ?",
     Statement.ADD_DELIVERY: (
@@ -316,8 +316,9 @@ class WritingConnection(sqlite3.Connection):
 def with_sums(statement: Statement, rows: Sequence[Row]) -> Sequence[Row]:
     """Append the checksum to each row of a payload, result or invocation, and add up the rows of backlog counters.
 
-    Rows of other statements are returned unchanged. Checksums are computed when the rows are written, so that they take
-    no time from the event loop.
+    Counts of ended invocations are under the negative id of their function, and are added under 0, too. Rows of other
+    statements are returned unchanged. Checksums are computed when the rows are written, so that they take no time from
+    the event loop.
     """
     if statement is Statement.PAYLOAD:
         return [(key, body, payload_sum(key, body)) for key, body in rows]
@@ -334,8 +335,9 @@ def with_sums(statement: Statement, rows: Sequence[Row]) -> Sequence[Row]:
     if statement is Statement.TALLY:
         sums: dict[int, tuple[int, int]] = {}
         for function_id, count, size in rows:
-            earlier = sums.get(function_id, (0, 0))
-            sums[function_id] = earlier[0] + count, earlier[1] + size
+            for counted in (function_id, 0) if function_id < 0 else (function_id,):
+                earlier = sums.get(counted, (0, 0))
+                sums[counted] = earlier[0] + count, earlier[1] + size
         return [(function_id, *both) for function_id, both in sums.items()]
     return rows
 

@@ -82,7 +82,7 @@ _INSTRUCTIONS = 100_000  #: of SQLite, after which a check calls ``on_read`` wit
 _SHOWN = 10  #: rows of one kind of problem
 _RECOVER = recover()
 
-#: Rows and bytes of waiting invocations by function. ``tally`` must equal them, and has ended ones as function 0.
+#: Rows and bytes of waiting invocations by function. ``tally`` must equal them, and has all ended ones as function 0.
 _COUNTED = """
 SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY function_id
 """
@@ -90,7 +90,7 @@ SELECT function_id, count(*), sum(size) FROM invocation WHERE state < 3 GROUP BY
 _ENDED = """
 SELECT count(*), total(size + {}) FROM invocation i WHERE state >= 3
 """
-_TALLIED = "SELECT function_id, rows, size FROM tally WHERE rows <> 0 OR size <> 0"
+_TALLIED = "SELECT function_id, rows, size FROM tally WHERE function_id >= 0 AND (rows <> 0 OR size <> 0)"
 
 
 def find_problems(folder: Path, on_read: Callable[[int], int | None] = int) -> Iterator[Problem]:

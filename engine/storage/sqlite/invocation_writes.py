@@ -63,7 +63,7 @@ def end_all(db: WritingConnection, keys: Sequence[int], end: WaitingEnd) -> Sequ
         function_id, size, attempt, ordering_key = row
         # result and log of an earlier attempt
         kept = 0 if attempt == 1 else db.execute(f"SELECT {RESULT_SIZE.format('?1')}", (key,)).fetchone()[0]
-        rows += [(Statement.TALLY, (function_id, -1, -size)), (Statement.TALLY, (0, 1, size + kept))]
+        rows += [(Statement.TALLY, (function_id, -1, -size)), (Statement.TALLY, (-function_id, 1, size + kept))]
         if ordering_key is not None:
             rows.append((Statement.RELEASE, (function_id, ordering_key, end.outcome.ended_at)))
         if (to := end.deliver_to) is not None:
@@ -120,7 +120,7 @@ def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
         if before.ordering_key:
             rows.append((Statement.RELEASE, (before.function_id, before.ordering_key, outcome.ended_at)))
         rows.append((Statement.TALLY, (before.function_id, -1, -len(before.payload))))
-        rows.append((Statement.TALLY, (0, 1, size)))
+        rows.append((Statement.TALLY, (-before.function_id, 1, size)))
     if outcome.result or outcome.log or before.attempt > 1:  # replaces result and log of an earlier attempt
         rows.append((Statement.RESULT, (before.key, outcome.result, outcome.log)))
     if settlement.in_history:
@@ -144,7 +144,7 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
     details = (log or None, decision, outcome.progress, outcome.note or None, outcome.instance or None)
     rows: list[tuple[Statement, Row]] = [(Statement.ATTEMPT, row + details)]
     if log:
-        rows.append((Statement.TALLY, (0, 0, len(log))))
+        rows.append((Statement.TALLY, (-before.function_id, 0, len(log))))
     if before.attempt > HISTORY:
         oldest = (before.key, before.attempt - HISTORY)
         rows += [(Statement.UNTALLY_ATTEMPTS, oldest), (Statement.DROP_ATTEMPTS, oldest)]

@@ -23,6 +23,8 @@ from engine.storage.sqlite.status_log import StatusRows
 from engine.storage.sqlite.window import next_due
 from engine.storage.sqlite.writer import Writer, answer
 
+_BACKLOG = "SELECT function_id, rows, size FROM tally WHERE function_id >= 0"
+
 
 class SQLiteJournal:
     """Journal in SQLite (protocol ``engine.protocols.Journal``)."""
@@ -202,7 +204,7 @@ class SQLiteJournal:
         self.states.insert_revived(db)
         revived = db.execute(f"{REVIVE} WHERE state = 2 AND NOT ({POISONED})").rowcount
         return Recovery(
-            backlog={f: (rows, size) for f, rows, size in db.execute("SELECT function_id, rows, size FROM tally")},
+            backlog={f: (rows, size) for f, rows, size in db.execute(_BACKLOG)},
             waiting=frozenset(_functions_with_ready_rows(db)),
             poisoned=tuple(to_crashed(row, self._identity) for row in rows),
             next_due=next_due(db),

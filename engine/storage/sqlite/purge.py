@@ -1,12 +1,17 @@
-"""Pruning of finished invocations in all tables, in steps of a few milliseconds on the writer's thread."""
+"""Pruning of finished invocations in all tables, in steps of a few milliseconds on the writer's thread.
+
+The table ``tally`` has rows and bytes of ended invocations: of all functions under 0, of each under its negative id,
+which show the project with most. The bytes of the latter are estimates for rows that an earlier engine has stored.
+"""
 
 from __future__ import annotations
 
 import math
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engine.model.identity import AHEAD, Identity, accepted_at, key_at, true_end
 from engine.protocols import Purged
@@ -20,22 +25,28 @@ FREE_PAGES = 4096
 #: Least seconds between two scans of the keys ahead of the clock, which are all newer rows after a wrong clock.
 LOOK_AHEAD = 600.0
 
-#: Row of a scan: key, end (None: not ended), size in bytes, 1 if a delivery is pending, and the last attempt.
-_Row = tuple[int, float | None, int, int, int]
-_NEXT = (
+#: Row of a scan: key, end (None: not ended), size in bytes, 1 if a delivery is pending, last attempt, and function.
+_Row = tuple[int, float | None, int, int, int, int]
+_NEXT = (  # of some rows, see ``_next_rows``
     f"SELECT key, ended, size + {RESULT_SIZE.format('i.key')}"
     f" + CASE WHEN attempt > 1 THEN {LOGS_SIZE.format('i.key')} ELSE 0 END,"
-    " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL), attempt FROM invocation i"
-    " WHERE key > ? ORDER BY key LIMIT ?"
+    " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL), attempt, function_id"
+    " FROM invocation i WHERE {} key > ?1 ORDER BY key LIMIT ?2"
+)
+#: Functions with ended invocations: project (NULL: the function was deleted), id, and a sum.
+_HOLDERS = (
+    "SELECT project, -t.function_id, t.{} FROM tally t LEFT JOIN function f ON f.function_id = -t.function_id"
+    " WHERE t.function_id < 0 AND t.rows > 0"
 )
 
 
 class Scan(Struct):
     """Position and results of one scan for rows to prune, over invocations in the order of acceptance."""
 
-    drop: list[int]
+    drop: dict[int, int]  #: functions by key
     kept_rows: int
     kept_size: int
+    sizes: Counter[int] = field(default_factory=Counter)  #: bytes of rows to drop, by function
     attempts: dict[int, int] = {}  #: last attempts of rows to drop that had several, by key
     dropped_size: int = 0
     reached: int = 0  #: last key scanned
@@ -55,7 +66,9 @@ class Purge:
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._aged_to = self._capped_to = 0  #: last keys scanned by age and by caps; 0: start at the oldest row
+        self._aged_to = 0  #: last key scanned by age; 0: start at the oldest row
+        self._capped_to: dict[int, int] = {}  #: the same by caps, of each function, or of all under 0
+        self._done: set[int] = set()  #: functions whose rows have all been scanned by caps in this round
         self._doubt = 0.0  #: seconds by which a doubtful clock is ahead
         self._looks_ahead = False  #: the scan by age has reached the keys ahead of the clock
         self._look_ahead_at = self._oldest_ahead = math.inf  #: next scan of keys ahead of the clock, and its oldest end
@@ -64,8 +77,9 @@ class Purge:
         """Run one step of pruning.
 
         If more than ``rows`` finished invocations or ``size`` bytes are stored, drop finished invocations in the order
-        of acceptance. Otherwise, drop invocations that ended more than ``age`` seconds before ``now``, of which a
-        doubtful clock is ``ahead``.
+        of acceptance; if several projects have some, those of the function with most, of the project with most, and
+        none of projects with less than their equal part. Otherwise, drop invocations that ended more than ``age``
+        seconds before ``now``, of which a doubtful clock is ``ahead``.
         """
         self._doubt = ahead
         more_keys, next_expiry = _drop_idempotency_keys(db, now)
@@ -77,22 +91,44 @@ class Purge:
         """Scan the next rows. Return the scan, and whether rows or bytes still exceed their caps."""
         kept_rows, kept_size = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
         if kept_rows > rows or kept_size > size:
-            scan = Scan(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._capped_to)
-            _scan_by_caps(_next_rows(db, scan), scan, rows, size)
-            from_middle, self._capped_to = self._capped_to > 0, 0 if scan.complete else scan.reached
-            if from_middle:
-                scan.complete = False  # rows before the start of this scan may have ended meanwhile
+            function_id = self._holder(db, "rows" if kept_rows > rows else "size")
+            begin = self._capped_to.get(function_id, 0)
+            scan = Scan(drop={}, kept_rows=kept_rows, kept_size=kept_size, reached=begin)
+            _scan_by_caps(_next_rows(db, scan, function_id), scan, rows, size)
+            self._capped_to[function_id] = scan.reached
+            if scan.complete:
+                del self._capped_to[function_id]
+                self._done.add(function_id)
+            if begin or function_id > 0:
+                scan.complete = False  # rows before the start may have ended meanwhile, or others follow
         else:
-            scan = Scan(drop=[], kept_rows=kept_rows, kept_size=kept_size, reached=self._aged_to)
+            self._done.clear()
+            scan = Scan(drop={}, kept_rows=kept_rows, kept_size=kept_size, reached=self._aged_to)
             self._scan_by_age(db, _next_rows(db, scan), scan, now, age)
             self._aged_to = 0 if scan.complete else scan.reached
         return scan, scan.kept_rows > rows or scan.kept_size > size
+
+    def _holder(self, db: sqlite3.Connection, column: str) -> int:
+        """Return the function of the rows that a step by caps drops; 0: any, -1: none is left."""
+        held: dict[str | None, dict[int, int]] = {}
+        for project, function_id, amount in db.execute(_HOLDERS.format(column)):
+            held.setdefault(project, {})[function_id] = amount
+        if len(held) < 2:
+            return 0
+        sums = {project: sum(functions.values()) for project, functions in held.items()}
+        for project in sorted(sums, key=sums.__getitem__, reverse=True):
+            functions = held[project].keys() - self._done if sums[project] * len(sums) >= sum(sums.values()) else ()
+            if functions:
+                return max(functions, key=held[project].__getitem__)
+        self._done.clear()
+        return -1
 
     def _purged(self, scan: Scan, over: bool, age: float, next_expiry: float, *, more: bool) -> Purged:
         due = min(scan.oldest + age, next_expiry, self._look_ahead_at)
         return Purged(
             request_ids=tuple(self._identity.request_id(key) for key in scan.drop),
             attempts={self._identity.request_id(key): scan.attempts[key] for key in scan.drop if key in scan.attempts},
+            functions=tuple(scan.drop.values()),
             more=not scan.complete or more,
             over=over,
             next_due=None if due == math.inf else due,
@@ -100,7 +136,7 @@ class Purge:
 
     def _scan_by_age(self, db: sqlite3.Connection, page: list[_Row], scan: Scan, now: float, age: float) -> None:
         cutoff, ahead = now - age, key_at(now + AHEAD)
-        for key, ended, size, pending, attempt in page:
+        for key, ended, size, pending, attempt, function_id in page:
             if key > key_at(cutoff) and not self._looks_ahead:
                 if key <= ahead:  # all later rows up to the clock were accepted after the cutoff, and ended after it
                     scan.oldest = min(scan.oldest, accepted_at(key))
@@ -113,7 +149,7 @@ class Purge:
                 db.execute("UPDATE invocation SET ended = ?, sum = NULL WHERE key = ?", (end, key))
             if end > cutoff or pending:
                 scan.oldest = min(scan.oldest, end)
-            elif _take(scan, key, size, attempt):
+            elif _take(scan, key, function_id, size, attempt):
                 break
         if self._looks_ahead:
             self._note_ahead(scan, now, age)
@@ -137,25 +173,28 @@ class Purge:
             self._look_ahead_at = max(now + LOOK_AHEAD, min(self._oldest_ahead, now) + age)
 
 
-def _next_rows(db: sqlite3.Connection, scan: Scan) -> list[_Row]:
-    rows: list[_Row] = db.execute(_NEXT, (scan.reached, STEP_ROWS)).fetchall()
+def _next_rows(db: sqlite3.Connection, scan: Scan, function_id: int = 0) -> list[_Row]:
+    """Return the next rows of a scan, of all functions, or ended ones of a function by the index ``finished``."""
+    own = "function_id = ?3 AND state >= 3 AND" if function_id else "?3 = 0 AND"
+    rows: list[_Row] = db.execute(_NEXT.format(own), (scan.reached, STEP_ROWS, function_id)).fetchall()
     scan.complete = len(rows) < STEP_ROWS
     return rows
 
 
 def _scan_by_caps(page: list[_Row], scan: Scan, rows: int, size: int) -> None:
-    for key, ended, row_size, pending, attempt in page:
+    for key, ended, row_size, pending, attempt, function_id in page:
         if scan.kept_rows <= rows and scan.kept_size <= size:
             scan.complete = False  # the next step prunes by age
             return
         scan.reached = key
-        if ended is not None and not pending and _take(scan, key, row_size, attempt):
+        if ended is not None and not pending and _take(scan, key, function_id, row_size, attempt):
             return
 
 
-def _take(scan: Scan, key: int, size: int, attempt: int) -> bool:
+def _take(scan: Scan, key: int, function_id: int, size: int, attempt: int) -> bool:
     """Add a row to the rows that this step drops. Return True when they exceed the bytes allowed in one step."""
-    scan.drop.append(key)
+    scan.drop[key] = function_id
+    scan.sizes[function_id] += size
     if attempt > 1:
         scan.attempts[key] = attempt
     scan.kept_rows -= 1
@@ -174,6 +213,8 @@ def _drop(db: sqlite3.Connection, scan: Scan) -> None:
         db.executemany(f"DELETE FROM {table} WHERE key = ?", keys)
     db.execute(SQL[Statement.TALLY], (0, -len(keys), 0))
     db.execute("UPDATE tally SET size = max(0, ?) WHERE function_id = 0", (scan.kept_size,))
+    own = [(rows, scan.sizes[function_id], -function_id) for function_id, rows in Counter(scan.drop.values()).items()]
+    db.executemany("UPDATE tally SET rows = max(0, rows - ?), size = max(0, size - ?) WHERE function_id = ?", own)
 
 
 def _drop_idempotency_keys(db: sqlite3.Connection, now: float) -> tuple[bool, float]:

@@ -134,6 +134,7 @@ _COMPLETE = (
     "INSERT INTO tally SELECT 0, count(*), total(size) + (SELECT total(length(body) + length(r.log)) FROM result r"
     " JOIN invocation USING (key) WHERE state >= 3) + (SELECT total(length(log)) FROM attempt) FROM invocation"
     " WHERE state >= 3",
+    "INSERT INTO tally SELECT -function_id, count(*), sum(size) FROM invocation WHERE state >= 3 GROUP BY function_id",
 )
 _WITH_FUNCTION = "function, function_version, async_settings, invocation, idempotency, owed, status_target, seen"
 _LAST_FUNCTION = " UNION ALL ".join(f"SELECT max(function_id) FROM {table}" for table in _WITH_FUNCTION.split(", "))

@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.model import Invocation, Outcome, State
+from engine.model import DestinationSpec, Invocation, Outcome, State
 from engine.model.identity import key_at
 from engine.protocols import Purged, Settlement
 from engine.storage import StorageOptions
@@ -25,13 +26,13 @@ def storing(folder: Path) -> AbstractAsyncContextManager[SQLiteStorage]:
 
 
 async def appended(
-    storage: SQLiteStorage, number: int, *, size: int = 10, idempotency_key: str = ""
+    storage: SQLiteStorage, number: int, *, size: int = 10, idempotency_key: str = "", function_id: int = 1
 ) -> list[Invocation]:
     waiting = []
     for _ in range(number):
         key = storage.identity.next_key(NOW)
         request_id = storage.identity.request_id(key)
-        waiting.append(Invocation(key=key, request_id=request_id, function_id=1, payload=b"x" * size))
+        waiting.append(Invocation(key=key, request_id=request_id, function_id=function_id, payload=b"x" * size))
     await asyncio.gather(
         *(storage.journal.append(i, idempotency_key=idempotency_key and f"{idempotency_key}{i.key}") for i in waiting)
     )
@@ -44,10 +45,13 @@ async def finished(
     return settle(storage, await appended(storage, number, size=size, idempotency_key=idempotency_key))
 
 
-def settle(storage: SQLiteStorage, invocations: list[Invocation]) -> list[Invocation]:
+def settle(
+    storage: SQLiteStorage, invocations: list[Invocation], deliver_to: DestinationSpec | None = None
+) -> list[Invocation]:
     for i in invocations:
         outcome = Outcome(started_at=NOW, ended_at=NOW)
-        storage.journal.settle(Settlement(invocation=i, state=State.SUCCESS, outcome=outcome))
+        settlement = Settlement(invocation=i, state=State.SUCCESS, outcome=outcome, deliver_to=deliver_to)
+        storage.journal.settle(settlement)
     return invocations
 
 
@@ -135,3 +139,75 @@ async def test_the_file_gives_its_room_back_to_the_disk(storage: SQLiteStorage) 
     await storage.writer.call(lambda db: None)
     [pages] = await storage.writer.call(lambda db: db.execute("PRAGMA page_count").fetchone())
     assert pages <= FREE_PAGES + 200
+
+
+async def held_by(storage: SQLiteStorage, project: str, function_id: int, number: int, **more: Any) -> None:
+    """Store finished invocations of a function of a project."""
+    row = (function_id, project, f"f{function_id}")
+    await _execute(storage, "INSERT INTO function (function_id, project, package, name) VALUES (?, ?, 'p', ?)", row)
+    deliver_to = more.pop("deliver_to", None)
+    settle(storage, await appended(storage, number, function_id=function_id, **more), deliver_to)
+
+
+async def _execute(storage: SQLiteStorage, sql: str, row: tuple[Any, ...] = ()) -> list[Any]:
+    rows: list[Any] = await storage.writer.call(lambda db: db.execute(sql, row).fetchall())
+    return rows
+
+
+async def kept(storage: SQLiteStorage) -> dict[int, int]:
+    return dict(await _execute(storage, "SELECT function_id, count(*) FROM invocation GROUP BY function_id"))
+
+
+OWED = DestinationSpec(destination="WEBHOOK", param="{}")
+ENDED = "SELECT -function_id, rows, size FROM tally WHERE function_id < 0 AND rows > 0"
+
+
+@pytest.mark.parametrize("caps", [{"rows": 500}, {"size": 5000}], ids=["rows", "size"])
+async def test_a_project_with_many_records_loses_its_own(storage: SQLiteStorage, caps: dict[str, int]) -> None:
+    await held_by(storage, "small", 1, 100)
+    await held_by(storage, "large", 2, 300)
+    await held_by(storage, "large", 3, 450)
+
+    gone = await purged_whole(storage, NOW, **caps)
+
+    left = await kept(storage)
+    assert (gone, left[1], left[2] + left[3]) == (350, 100, 400)
+    assert min(left[2], left[3]) > 0
+    assert {f: (rows, size) for f, rows, size in await _execute(storage, ENDED)} == {
+        f: (rows, 10 * rows) for f, rows in left.items()
+    }
+
+
+async def test_records_that_cannot_be_dropped_yet_cost_no_other_project_its_own(storage: SQLiteStorage) -> None:
+    await held_by(storage, "small", 1, 10)
+    await held_by(storage, "large", 2, 2 * STEP_ROWS, deliver_to=OWED)
+    await held_by(storage, "large", 3, 20)
+
+    assert await purged_whole(storage, NOW, rows=30) == 20
+    assert await purged_whole(storage, NOW, rows=30) == 0
+    await _execute(storage, "DELETE FROM owed")
+
+    assert await purged_whole(storage, NOW, rows=30) == 2 * STEP_ROWS - 20
+    assert await kept(storage) == {1: 10, 2: 20}
+
+
+async def test_records_of_deleted_functions_count_for_a_project_of_their_own(storage: SQLiteStorage) -> None:
+    await held_by(storage, "small", 1, 10)
+    await held_by(storage, "other", 2, 100)
+    await _execute(storage, "DELETE FROM function WHERE function_id = 2")
+
+    assert await purged_whole(storage, NOW, rows=40) == 70
+    assert await kept(storage) == {1: 10, 2: 30}
+
+
+async def test_records_of_an_earlier_engine_count_for_their_projects(tmp_path: Path) -> None:
+    async with storing(tmp_path) as storage:
+        await held_by(storage, "small", 1, 10)
+        await held_by(storage, "large", 2, 100)
+        await _execute(storage, "DELETE FROM tally WHERE function_id < 0")
+        await _execute(storage, "PRAGMA user_version = 13")
+
+    async with storing(tmp_path) as storage:
+        assert sorted(await _execute(storage, ENDED)) == [(1, 10, 100), (2, 100, 1000)]
+        assert await purged_whole(storage, NOW, size=400) == 70
+        assert await kept(storage) == {1: 10, 2: 30}
