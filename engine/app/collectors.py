@@ -48,7 +48,7 @@ def _queue(engine: EngineParts) -> Iterator[Family]:
     limit = engine.settings.queue.rows
     yield gauge("backlog_limit_invocations", "Unended invocations at which new ones are refused", limit)
     yield gauge("backlog_bytes", "Payload bytes of the backlog", backlog.size)
-    yield gauge("synchronous_calls", "Synchronous calls waiting or running", backlog.sync_rows)
+    yield gauge("synchronous_calls", "Synchronous calls waiting or running", backlog.calls.rows)
     yield gauge("queue_age_seconds", "Seconds since the oldest invocation at the head of a queue was due", age)
     yield gauge("window_bytes", "Payload bytes of the backlog held in memory", queue.window_bytes)
     yield gauge("running", "Running invocations", queue.running)

@@ -268,7 +268,9 @@ async def _recover(engine: EngineParts) -> None:
         raise DataDirectoryUnusable(str(engine.settings.storage.path), str(problem)) from problem
 
     for function_id in {function.function_id for function in engine.catalog.all()}:
-        engine.function_changes.apply(function_id, engine.catalog.resolve(function_id, LATEST))
+        latest = engine.catalog.resolve(function_id, LATEST)
+        engine.projects.follow(function_id, latest)
+        engine.function_changes.apply(function_id, latest)
     engine.backlog.load(recovery.backlog)
     engine.scheduler.recover(recovery)
     for function_id in engine.backlog.functions:

@@ -57,6 +57,7 @@ from engine.resources.dependencies import DependencyRepository
 from engine.resources.facade import ResourceOptions, Resources
 from engine.resources.usage_store import SAMPLES, UsageStore
 from engine.scheduling.backlog import Backlog, DiskGuard, Limits
+from engine.scheduling.projects import Projects
 from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from engine.triggers.context import EnabledFunctions, IngressDeps
@@ -130,13 +131,18 @@ class EngineParts:
         self.aliases = Aliases(self.catalog, storage.resources, clock, triggers.bound_to)
 
         # From a request to its queue
+        self.authenticator, verifier = _authenticators(settings, clock)
+        tenants = self.authenticator is not None and self.authenticator.principals.several
+        self.projects = Projects(named=tenants, other_slots=executor.other_slots)
         retention = Retention(
             age=settings.storage.retention, rows=settings.storage.retention_rows, size=settings.storage.retention_size
         )
         self.pruner = Pruner(records=storage.records, logs=pool.files, clock=clock, retention=retention)
         disk = DiskGuard(settings.storage.path, settings.storage.free_space, clock, on_low=self.pruner.run_now)
-        self.backlog = Backlog(convert(settings.queue, Limits, from_attributes=True), disk.check)
-        queue = RunQueue(slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings))
+        self.backlog = Backlog(convert(settings.queue, Limits, from_attributes=True), disk.check, self.projects)
+        queue = RunQueue(
+            slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings), projects=self.projects
+        )
         self.scheduler = Scheduler(queue, storage.window, clock)
         self.intake = Intake(
             catalog=self.catalog,
@@ -149,7 +155,6 @@ class EngineParts:
         )
 
         # Callers, plugins and their destinations
-        self.authenticator, verifier = _authenticators(settings, clock)
         self.function_sockets, self.function_tokens = function_sockets, function_tokens
         self.functions_port = port_of(function_sockets)
         principal_of = partial(function_tokens.principal_of, function_of=pool.function_of)

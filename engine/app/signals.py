@@ -51,6 +51,7 @@ def _connect_catalog(engine: EngineParts) -> None:
     catalog.changed.connect(engine.resources.triggers.follow)
     catalog.changed.connect(engine.resources.follow)
     catalog.changed.connect(controls.follow)
+    catalog.changed.connect(engine.projects.follow)
     catalog.changed.connect(engine.function_changes.apply)
     catalog.changed.connect(engine.enabled.follow)
     catalog.changed.connect(engine.status_log.note_change)
@@ -58,6 +59,9 @@ def _connect_catalog(engine: EngineParts) -> None:
     controls.changed.connect(engine.function_changes.apply_controls)
     controls.changed.connect(engine.intake.refuse_calls)
     engine.resources.triggers.changed.connect(engine.sources.follow)
+    if (authenticator := engine.authenticator) is not None:
+        authenticator.replaced.connect(lambda: engine.projects.note_credentials(named=authenticator.principals.several))
+        authenticator.replaced.connect(lambda: engine.scheduler.resume("other credentials"))
 
 
 def _connect_work(engine: EngineParts) -> None:

@@ -122,7 +122,7 @@ class AuthSettings(Section, frozen=True, kw_only=True):
 
 class QueueSettings(Section, frozen=True, kw_only=True):
     priority_step: Seconds = 60.0  #: seconds of waiting that one priority level is worth
-    rows: Positive = 10_000_000  #: unfinished invocations of all functions
+    rows: Positive = 10_000_000  #: unfinished invocations of all functions; a project gets half of what others leave
     size: Positive = 20 * GIB  #: payload bytes of all unfinished invocations
     function_rows: Positive = 2_000_000
     function_size: Positive = 8 * GIB
@@ -140,6 +140,8 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
 
     slots: Positive = default_slots()  #: concurrent invocations
     sync_slots: Annotated[int, Meta(ge=0)] = 2  #: slots reserved for synchronous callers
+    #: free slots that projects leave to others that run nothing, with the same part of memory; only of several projects
+    other_slots: Annotated[int, Meta(ge=0)] = 2
     memory: Annotated[int, Meta(ge=0)] = 0  #: MB for all instances; 0: 3/4 of the usable memory
     idle: Seconds = 300.0  #: seconds after which an instance without work exits
     #: seconds that a handler may clean up when its invocation is cancelled or runs too long; 0: killed at once
@@ -182,7 +184,7 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     retention: Seconds = 7 * 86_400.0  #: seconds that finished invocations are kept
     retention_rows: Positive = 5_000_000
     retention_size: Positive = 10 * GIB
-    logs_size: Positive = GIB  #: bytes of logs too long for records; the oldest are removed
+    logs_size: Positive = GIB  #: bytes of logs too long for records; the oldest of the project with most are removed
     free_space: Annotated[int, Meta(ge=0)] = 256 * MIB  #: bytes of free disk space below which new work is rejected
     ballast: Annotated[int, Meta(ge=0)] = 16 * MIB  #: bytes of a file that is deleted when the disk is full
     code_quota: Positive = QUOTA  #: bytes of code packages of a project

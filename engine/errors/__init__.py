@@ -555,8 +555,8 @@ class BacklogFull(Overloaded):
 
 
 class SynchronousCallsFull(Overloaded):
-    def __init__(self, limit: int, unit: str) -> None:
-        super().__init__(f"{limit} {unit} of synchronous calls are already waiting")
+    def __init__(self, scope: str, limit: int, unit: str) -> None:
+        super().__init__(f"synchronous calls of {scope} have reached their limit of {limit} {unit}")
 
 
 class TooManyFailures(Overloaded):

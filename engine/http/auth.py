@@ -61,7 +61,7 @@ class Authenticator:
         bare_paths: Iterable[str] = (),
         spool: Path | None = None,
     ) -> None:
-        self.replaced: Signal[[]] = Signal()
+        self.replaced: Signal[[]] = Signal()  #: the credentials have changed
         self.replace(keys, tokens)
         self._spooling = SpoolSpace(spool or Path(tempfile.gettempdir()))
         self._clock, self._verifier, self._log = clock, SignatureVerifier(clock, failures), DenialLog(clock)

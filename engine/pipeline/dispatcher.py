@@ -270,7 +270,7 @@ class Dispatcher:
 
     def _answer(self, entry: Entry, outcome: Outcome) -> None:
         if entry.reply is not None:
-            self._backlog.remove_sync(entry.size)
+            self._backlog.remove_sync(entry.invocation.function_id, entry.size)
             if not entry.reply.done():
                 entry.reply.set_result(outcome)
 

@@ -235,7 +235,7 @@ class Intake:
             if (reason := self._scheduler.pause_reason(function.function_id)) is not None:
                 raise FunctionPaused(function.name, reason)
             invocation = self._factory.make(request, function)
-            self._backlog.admit_sync(len(invocation.payload))
+            self._backlog.admit_sync(invocation.function_id, len(invocation.payload))
             self._called += 1
             self.accepted(invocation, 1)
             reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -260,7 +260,7 @@ class Intake:
         if reason is None or latest is None:
             return
         for entry in self._scheduler.withdraw_calls(function_id):
-            self._backlog.remove_sync(entry.size)
+            self._backlog.remove_sync(function_id, entry.size)
             if not entry.reply.done():
                 entry.reply.set_exception(FunctionPaused(latest.name, reason))
 
@@ -342,7 +342,7 @@ class Intake:
         """Remove a waiting synchronous call from queue and count. Return False if its run has begun or ended."""
         waited = self._scheduler.withdraw(invocation.function_id, invocation.key)
         if waited:
-            self._backlog.remove_sync(len(invocation.payload))
+            self._backlog.remove_sync(invocation.function_id, len(invocation.payload))
         return waited
 
     def _route(self, request: Request) -> Function:

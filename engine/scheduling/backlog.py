@@ -1,7 +1,10 @@
-"""Backlog counters: number and payload bytes of invocations that have not ended, by function and in total.
+"""Backlog counters: number and payload bytes of invocations that have not ended, by function, project and in total.
 
 The counters enforce the limits of the backlog. The journal stores the same sums on disk. The counters in memory are
 used for admission, so that it need not wait for the disk. A guard refuses new work while disk space is low.
+
+While there are several projects, each may have half of what the others leave of a limit in total. However many projects
+fill their parts, there is room for the next one.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from msgspec import Struct
 from engine.errors import BacklogFull, DiskLow, SynchronousCallsFull
 from engine.isolation.machine import free_space
 from engine.model.clock import Clock
+from engine.scheduling.projects import Projects
 
 #: Seconds for which a measurement of the free space is used.
 LOOK_EVERY = 0.25
@@ -68,15 +72,110 @@ class DiskGuard:
             self._on_low()
 
 
-class Backlog:
-    """Counters of the backlog. ``check_disk`` is called for new invocations, with the bytes of their payloads."""
+class _ProjectSums(Struct, eq=False):
+    name: str
+    rows: int = 0
+    size: int = 0
 
-    def __init__(self, limits: Limits, check_disk: Callable[[int], None] = lambda size: None) -> None:
-        self.limits, self.check_disk = limits, check_disk
-        self._functions: dict[int, tuple[int, int]] = {}
+
+class _FunctionSums(Struct, eq=False):
+    project: _ProjectSums
+    rows: int = 0
+    size: int = 0
+
+
+class Counters:
+    """Number and bytes of invocations, by function, by project and in total."""
+
+    def __init__(self, projects: Projects) -> None:
+        self._projects = projects
+        self._functions: dict[int, _FunctionSums] = {}
+        self.by_project: dict[str, _ProjectSums] = {}
         self.rows = self.size = 0
         self.most_rows = 0  #: largest number of rows since ``restart_most``
-        self.sync_rows = self.sync_size = 0
+
+    def add(self, function_id: int, size: int, rows: int = 1) -> None:
+        """Count ``rows`` invocations of a function with ``size`` bytes of payload in total, regardless of the limits.
+
+        Negative numbers subtract.
+        """
+        own = self._functions.get(function_id)
+        if own is None:
+            own = self._functions[function_id] = self._sums(function_id)
+            self.by_project[own.project.name] = own.project
+        project = own.project
+        own.rows += rows
+        own.size += size
+        project.rows += rows
+        project.size += size
+        self.rows += rows
+        self.size += size
+        if self.rows > self.most_rows:
+            self.most_rows = self.rows
+        elif own.rows <= 0:
+            del self._functions[function_id]
+            if project.rows <= 0:
+                del self.by_project[project.name]
+
+    def restart_most(self) -> None:
+        """Begin anew to look for the largest number of rows."""
+        self.most_rows = self.rows
+
+    def _sums(self, function_id: int) -> _FunctionSums:
+        name = self._projects.of(function_id)
+        return _FunctionSums(self.by_project.get(name) or _ProjectSums(name))
+
+    def exceeded(
+        self, function_id: int, rows: int, size: int, name: str, limits: tuple[int, int, int, int], strict: bool
+    ) -> tuple[str, int, str] | None:
+        """Return whose limit one more batch would exceed, the limit and its unit; None: there is room.
+
+        ``limits`` are rows and bytes of the function, and of all. Unless ``strict``, a batch that is larger than a
+        limit is accepted when no other invocation is counted under that limit.
+        """
+        function_rows, function_size, all_rows, all_size = limits
+        own = self._functions.get(function_id) or self._sums(function_id)
+        project = own.project
+        if (  # far from every limit, also of the project
+            own.rows + rows <= function_rows
+            and own.size + size <= function_size
+            and self.rows + project.rows + 2 * rows <= all_rows
+            and self.size + project.size + 2 * size <= all_size
+        ):
+            return None
+        checks = [
+            (own.rows, rows, function_rows, name, "invocations"),
+            (own.size, size, function_size, name, "bytes"),
+            (self.rows, rows, all_rows, "all functions", "invocations"),
+            (self.size, size, all_size, "all functions", "bytes"),
+        ]
+        if self._projects.several:
+            left_rows, left_size = all_rows - self.rows + project.rows, all_size - self.size + project.size
+            scope = f"project {project.name}"
+            checks += [
+                (project.rows, rows, left_rows // 2, scope, "invocations"),
+                (project.size, size, left_size // 2, scope, "bytes"),
+            ]
+        for present, more, limit, scope, unit in checks:
+            if present + (more if strict else min(more, limit)) > limit:
+                return scope, limit, unit
+        return None
+
+
+class Backlog(Counters):
+    """Counters of the backlog. ``check_disk`` is called for new invocations, with the bytes of their payloads.
+
+    ``calls`` counts synchronous calls.
+    """
+
+    def __init__(
+        self, limits: Limits, check_disk: Callable[[int], None] = lambda size: None, projects: Projects | None = None
+    ) -> None:
+        super().__init__(projects or Projects())
+        self.limits, self.check_disk = limits, check_disk
+        self._limits = limits.function_rows, limits.function_size, limits.rows, limits.size
+        self._call_limits = (limits.sync_rows, limits.sync_size) * 2
+        self.calls = Counters(self._projects)
         self._waiting: dict[asyncio.Future[None], tuple[int, int, int]] = {}
 
     def load(self, backlog: dict[int, tuple[int, int]]) -> None:
@@ -84,9 +183,9 @@ class Backlog:
 
         Function id 0 has the sums of ended invocations and is skipped.
         """
-        self._functions = {f: sums for f, sums in backlog.items() if f and sums[0]}
-        self.rows = sum(rows for rows, _ in self._functions.values())
-        self.size = sum(size for _, size in self._functions.values())
+        for function_id, (rows, size) in backlog.items():
+            if function_id and rows:
+                self.add(function_id, size, rows)
         self.restart_most()
 
     @property
@@ -96,7 +195,8 @@ class Backlog:
 
     def of(self, function_id: int) -> tuple[int, int]:
         """Return the number of a function's accepted invocations that have not ended, and their bytes."""
-        return self._functions.get(function_id, (0, 0))
+        own = self._functions.get(function_id)
+        return (own.rows, own.size) if own else (0, 0)
 
     def admit(self, function_id: int, size: int, name: str) -> None:
         """Count one invocation with a payload of ``size`` bytes.
@@ -113,8 +213,8 @@ class Backlog:
         accepted when no other invocation is counted under that limit. Raises DiskLow as ``admit``.
         """
         self.check_disk(size)
-        if full := self._full(function_id, rows, size, name):
-            raise full
+        if full := self.exceeded(function_id, rows, size, name, self._limits, False):
+            raise BacklogFull(*full)
         self.add(function_id, size, rows)
 
     def admit_first(self, function_id: int, sizes: Sequence[int], name: str) -> tuple[int, BacklogFull | None]:
@@ -123,12 +223,9 @@ class Backlog:
         The first that would exceed a limit is refused with all after it, so that the order stays. Return the number of
         those that are counted, and the error of the others. Raises DiskLow as ``admit``.
         """
-        own_rows, own_size = self.of(function_id)
-        limits = self.limits
-        rows, room = len(sizes), min(limits.function_size - own_size, limits.size - self.size)
-        size = sum(sizes)
+        rows, size = len(sizes), sum(sizes)
         self.check_disk(size)
-        if min(limits.function_rows - own_rows, limits.rows - self.rows) >= rows and room >= size:
+        if self.exceeded(function_id, rows, size, name, self._limits, True) is None:
             self.add(function_id, size, rows)
             return rows, None
         for done, row_size in enumerate(sizes):
@@ -140,7 +237,7 @@ class Backlog:
 
     async def wait_for_room(self, function_id: int, rows: int, size: int) -> None:
         """Wait until ``admit_batch`` would accept ``rows`` invocations with ``size`` bytes in total."""
-        while self._full(function_id, rows, size):
+        while self.exceeded(function_id, rows, size, "", self._limits, False):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting[waiter] = (function_id, rows, size)
             try:
@@ -148,84 +245,33 @@ class Backlog:
             finally:
                 self._waiting.pop(waiter, None)
 
-    def add(self, function_id: int, size: int, rows: int = 1) -> None:
-        """Count ``rows`` invocations of a function, regardless of the limits.
-
-        ``size`` is the total of their payloads in bytes.
-        """
-        own_rows, used = self._functions.get(function_id, (0, 0))
-        self._functions[function_id] = (own_rows + rows, used + size)
-        self.rows += rows
-        self.size += size
-        if self.rows > self.most_rows:
-            self.most_rows = self.rows
-
-    def restart_most(self) -> None:
-        """Begin anew to look for the largest number of rows."""
-        self.most_rows = self.rows
-
     def remove(self, function_id: int, size: int, *, rows: int = 1) -> None:
         """Subtract ``rows`` invocations with ``size`` bytes of payload in total, which ended or were not stored."""
-        held, used = self._functions.get(function_id, (rows, size))
-        if held > rows:
-            self._functions[function_id] = (held - rows, used - size)
-        else:
-            self._functions.pop(function_id, None)
-        self.rows -= rows
-        self.size -= size
+        self.add(function_id, -size, -rows)
         if self._waiting:
             self._wake()
 
-    def admit_sync(self, size: int) -> None:
+    def admit_sync(self, function_id: int, size: int) -> None:
         """Count a synchronous call with a payload of ``size`` bytes.
 
-        Raises SynchronousCallsFull if the limit of synchronous calls would be exceeded.
+        Raises SynchronousCallsFull if a limit of synchronous calls would be exceeded.
         """
-        if self.sync_rows >= self.limits.sync_rows:
-            raise SynchronousCallsFull(self.limits.sync_rows, "calls")
-        if self.sync_size + size > self.limits.sync_size:
-            raise SynchronousCallsFull(self.limits.sync_size, "bytes")
-        self.sync_rows += 1
-        self.sync_size += size
+        if full := self.calls.exceeded(function_id, 1, size, "all functions", self._call_limits, True):
+            raise SynchronousCallsFull(*full)
+        self.calls.add(function_id, size)
 
-    def remove_sync(self, size: int) -> None:
-        self.sync_rows -= 1
-        self.sync_size -= size
+    def remove_sync(self, function_id: int, size: int) -> None:
+        self.calls.add(function_id, -size, -1)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _admit(self, function_id: int, size: int, name: str) -> None:
-        limits = self.limits
-        rows, used = self._functions.get(function_id, (0, 0))
-        if rows >= limits.function_rows:
-            raise BacklogFull(name, limits.function_rows, "invocations")
-        if used + size > limits.function_size:
-            raise BacklogFull(name, limits.function_size, "bytes")
-        if self.rows >= limits.rows:
-            raise BacklogFull("all functions", limits.rows, "invocations")
-        if self.size + size > limits.size:
-            raise BacklogFull("all functions", limits.size, "bytes")
+        if full := self.exceeded(function_id, 1, size, name, self._limits, True):
+            raise BacklogFull(*full)
         self.add(function_id, size)
-
-    def _full(self, function_id: int, rows: int, size: int, name: str = "") -> BacklogFull | None:
-        """Return an error if the batch would exceed a limit, otherwise None.
-
-        A batch that is larger than a limit is accepted when no other invocation is counted under that limit.
-        """
-        limits = self.limits
-        own_rows, own_size = self.of(function_id)
-        for present, more, limit, scope, unit in (
-            (own_rows, rows, limits.function_rows, name, "invocations"),
-            (own_size, size, limits.function_size, name, "bytes"),
-            (self.rows, rows, limits.rows, "all functions", "invocations"),
-            (self.size, size, limits.size, "all functions", "bytes"),
-        ):
-            if present + min(more, limit) > limit:
-                return BacklogFull(scope, limit, unit)
-        return None
 
     def _wake(self) -> None:
         # Each running source has at most one waiter, so that all of them can be checked.
         for waiter, need in self._waiting.items():
-            if not waiter.done() and not self._full(*need):
+            if not waiter.done() and not self.exceeded(*need, "", self._limits, False):
                 waiter.set_result(None)

@@ -23,13 +23,14 @@ BEGINNING = (float("-inf"), 0)
 class Entry:
     """Invocation that waits or runs, with the future of its synchronous caller and the capacity that its run takes."""
 
-    __slots__ = ("invocation", "memory", "reply", "seconds", "sharing")
+    __slots__ = ("invocation", "memory", "passed", "reply", "seconds", "sharing")
 
     def __init__(self, invocation: Invocation, reply: Any = None) -> None:
         self.invocation = invocation
         self.reply = reply  #: future for the outcome of a synchronous call, otherwise None
         self.seconds = 0.0  #: expected seconds, charged to the function at the start
         self.memory = 0  #: MiB taken for this run; 0 if ``sharing``
+        self.passed = 0  #: MiB taken before the first invocation, see ``RunQueue``
         self.sharing = False  #: the run is on an instance that serves several requests
 
     @property

@@ -1,17 +1,24 @@
 """Run queue: order of ready invocations, and the capacity that runs take. Uses neither clock nor event loop.
 
-    synchronous first → fair share between functions → rank within one function → its limit → free slot and memory
+    synchronous first → fair share between projects, then functions → rank within one function → its limit
+    → free slot and memory
 
-*Fair share* is weighted fair queueing on slot-seconds. Each function has a virtual time, which advances by the seconds
-of its runs divided by its weight. The function with the lowest virtual time is next. A run is charged at its start with
-the mean duration of the function's earlier runs, and corrected at its end. A function that was idle starts at the
-current virtual time, so that it neither gains nor loses from its pause.
+*Fair share* is weighted fair queueing on slot-seconds. Each project has a virtual time, which advances by the seconds
+of its runs. Each function has one within its project, which advances by these seconds divided by its weight. The
+function with the lowest virtual time, of the project with the lowest, is next. A run is charged at its start with the
+mean duration of the function's earlier runs, and corrected at its end. A project or function that was idle starts at
+the current virtual time, so that it neither gains nor loses from its pause.
+
+*Other projects*: while there are several, a free slot is kept for each project that runs nothing, up to ``other_slots``
+and half of the asynchronous ones, with as large a part of memory. These projects come first, so that the first run of
+one waits for no end of another one's.
 
 *Rate*: a start of asynchronous work takes a token of its function, see ``rates``. Synchronous calls take none.
 
 *Capacity* is slots and memory. If an instance serves several requests, memory is taken for each instance that the runs
 need, not for each run. Asynchronous work leaves ``sync_slots`` slots free. If the first invocation does not fit into
-free memory, no later one starts, so that large functions are not starved. An invocation that was dispatched at
+free memory, no later one starts, so that large functions are not starved; only projects that run nothing may take the
+part of memory that is for them. An invocation that was dispatched at
 three crashes of the engine takes all asynchronous slots, so that no other asynchronous work runs beside it.
 """
 
@@ -19,14 +26,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from heapq import heappop, heappush, heapreplace
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
 from engine.model import Invocation, Mode
 from engine.model.retry import MAX_CRASHES
 from engine.scheduling.function_queue import BEGINNING, Entry, FunctionQueue
+from engine.scheduling.projects import Projects
 from engine.scheduling.rates import Rates
-from engine.scheduling.share import Share
+from engine.scheduling.share import Order, ProjectShare, Share
 
 
 class Obstacles(Struct, frozen=True, kw_only=True):
@@ -62,13 +71,18 @@ class QueueStatistics(Struct, frozen=True, kw_only=True):
     functions: int  #: functions with a share
 
 
-class _ModeQueue:
-    """Queues of all functions for synchronous or asynchronous work, and the order of functions that can run next."""
+Listed = list[tuple[float, int, ProjectShare]]  #: heap of virtual time, number and project; only the top is current
 
-    def __init__(self) -> None:
+
+class _ModeQueue:
+    """Queues of all functions for synchronous or asynchronous work, and the orders of projects that can run next."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index  #: in ``ProjectShare.orders``
         self.queues: defaultdict[int, FunctionQueue] = defaultdict(FunctionQueue)
-        self.order: list[tuple[float, int]] = []  #: heap of (virtual time, function); only the top is up to date
-        self.queued: set[int] = set()
+        self.queued: set[int] = set()  #: functions in the orders of their projects
+        self.idle: Listed = []  #: projects that run nothing, which are first
+        self.busy: Listed = []
         self.running = 0
 
 
@@ -83,17 +97,24 @@ class RunQueue:
         window_size: int = 4 << 20,
         windows_size: int = 64 << 20,
         suspect_crashes: int = MAX_CRASHES,
+        projects: Projects | None = None,
     ) -> None:
+        self._all = projects or Projects()
+        self._other_slots = min(self._all.other_slots, (slots - sync_slots) // 2)
+        self._other_memory = memory * self._other_slots // slots
+        self._projects, self._unnamed = WeakValueDictionary[str, ProjectShare](), ProjectShare()
         self._slots = slots
         self._sync_slots = sync_slots
         self._memory = memory
         self.page_rows, self.page_size, self._all_size = window_rows, window_size, windows_size
         self._suspect_crashes = suspect_crashes
-        self._shares: defaultdict[int, Share] = defaultdict(Share)
-        self._sync, self._async = _ModeQueue(), _ModeQueue()
-        self._running = 0
+        self._shares: defaultdict[int, Share] = defaultdict(lambda: Share(project=self._unnamed))
+        self._sync, self._async = _ModeQueue(0), _ModeQueue(1)
+        self._running = self._active = 0  #: runs, and projects that have some
         self._virtual = 0.0
         self._used_memory = 0
+        self._passed = 0  #: MiB of runs that started before the first invocation, because their project ran nothing
+        self._blocked = False  #: in ``pop``: the first invocation does not fit
         self._held = 0  #: payload bytes in all asynchronous windows
         self._alone = False  #: a suspect invocation runs, so no asynchronous one may start
         self._low: set[int] = set()  #: functions whose window is low
@@ -112,6 +133,8 @@ class RunQueue:
         higher limit takes effect at the next ``pop``.
         """
         share = self._shares[function_id]
+        if share.project is self._unnamed and (name := self._all.of(function_id)):
+            share.project = self._projects.setdefault(name, ProjectShare())
         share.weight, share.limit, share.memory, share.concurrent_requests = weight, limit, memory, concurrent_requests
         self._requeue(function_id)
 
@@ -144,23 +167,27 @@ class RunQueue:
         """
         if self._running >= self._slots:
             return None
-        if self._sync.order:
-            entry = self._choose(self._sync, take)
-            if entry is not None or self._sync.order:  # calls that do not fit yet stay first
-                return entry
-        if asynchronous and self._async.order and self._running < self._slots - self._sync_slots:
-            return self._choose(self._async, take, now)
-        return None
+        self._blocked = False
+        entry = self._choose(self._sync, take) if self._sync.idle or self._sync.busy else None
+        if entry is None and asynchronous and (self._async.idle or self._async.busy):
+            entry = self._choose(self._async, take, now)  # calls that do not fit yet stay first
+        return entry
 
     def release(self, entry: Entry, seconds: float) -> None:
         """Free the slot and memory that ``pop`` took for an entry. ``seconds`` is the duration of the run."""
         invocation = entry.invocation
-        self._used_memory -= self._shares[invocation.function_id].end(entry, seconds)
+        share = self._shares[invocation.function_id]
+        self._used_memory -= share.end(entry, seconds)
+        self._passed -= entry.passed
         self._mode_queue(invocation.mode).running -= 1
         self._running -= 1
         if self._suspect(invocation):
             self._alone = False
         self._requeue(invocation.function_id)
+        if not share.project.running:
+            self._active -= 1
+            for mode_queue in (self._sync, self._async):
+                self._list(mode_queue, share.project)
         if invocation.function_id in self._dropped:
             self._clear(invocation.function_id)
 
@@ -283,18 +310,19 @@ class RunQueue:
 
     def obstacles(self, function_id: int) -> Obstacles:
         """Return the capacity that there is for a function now."""
-        share = self._shares.get(function_id, Share())
+        share = self._shares.get(function_id) or Share(project=self._unnamed)
         shared = share.sharing < share.concurrent_requests * len(share.grants)  # an instance can serve one more
         need = share.memory if self._running and not shared else 0
+        idle, kept = not share.project.running, self._other_memory if self._kept_slots() else 0
         return Obstacles(
             limit=share.limit,
             running=share.running,
             parked=share.parked,
             next_token=self._rates.next_token(function_id),
             slots=self._slots - self._sync_slots,
-            slot_free=self._running < self._slots - self._sync_slots,
-            memory=min(need, self._memory),
-            memory_free=self._memory - self._used_memory,
+            slot_free=self._slot_free(self._async, idle),
+            memory=min(need, self._memory - kept),
+            memory_free=self._memory - self._used_memory - (0 if idle else kept),
             alone=self._alone,
         )
 
@@ -324,8 +352,51 @@ class RunQueue:
     # --- choosing -------------------------------------------------------------------------------------------
 
     def _choose(self, mode_queue: _ModeQueue, take: bool, now: float = 0.0) -> Entry | None:
-        while mode_queue.order:
-            virtual, function_id = mode_queue.order[0]
+        chosen = self._chosen(mode_queue, mode_queue.idle, idle=True) if mode_queue.idle else None
+        if chosen is None and mode_queue.busy:
+            chosen = self._chosen(mode_queue, mode_queue.busy, idle=False)
+        if chosen is None:
+            return None
+        share, queue = chosen
+        if not take:
+            return queue.head()
+        if share.rated and mode_queue is self._async:
+            share.spent = self._rates.take(queue.head().invocation.function_id, now)
+        return self._take(mode_queue, queue, share)
+
+    def _chosen(self, mode_queue: _ModeQueue, projects: Listed, *, idle: bool) -> tuple[Share, FunctionQueue] | None:
+        """Return share and queue of the function to start now, of ``idle`` projects, which run nothing, or of others.
+
+        If the first one does not fit, only idle projects may start, and no function behind an invocation that must run
+        alone. Functions and projects that cannot start are removed from the top of their orders.
+        """
+        skipped, chosen = None, None
+        slot_free = self._slot_free(mode_queue, idle)
+        while projects and slot_free:
+            virtual, number, project = projects[0]
+            order = project.orders[mode_queue.index]
+            if virtual != project.virtual and len(projects) > 1:
+                heapreplace(projects, (project.virtual, number, project))
+            elif (project.running == 0) != idle or (first := self._first(mode_queue, order)) is None:
+                heappop(projects)
+                order.listed.discard(idle)
+                self._list(mode_queue, project)
+            elif self._fits(*first, idle):
+                chosen = first
+                break
+            else:
+                self._blocked = True
+                if not (idle and self._all.several) or self._suspect(first[1].head().invocation):
+                    break
+                skipped = [*(skipped or ()), heappop(projects)]
+        for listed in skipped or ():
+            heappush(projects, listed)
+        return chosen
+
+    def _first(self, mode_queue: _ModeQueue, order: Order) -> tuple[Share, FunctionQueue] | None:
+        """Return share and queue of the next function of a project that could start with free capacity."""
+        while order.heap:
+            virtual, function_id = order.heap[0]
             share, queue = self._shares.get(function_id), mode_queue.queues.get(function_id)
             if (
                 share is None
@@ -333,38 +404,57 @@ class RunQueue:
                 or share.full
                 or ((share.parked or share.spent) and mode_queue is self._async)
             ):
-                heappop(mode_queue.order)
+                heappop(order.heap)
                 mode_queue.queued.discard(function_id)
-            elif virtual != share.virtual:
-                heapreplace(mode_queue.order, (share.virtual, function_id))
-            elif self._fits(queue.head().invocation, share):
-                if not take:
-                    return queue.head()
-                if share.rated and mode_queue is self._async:
-                    share.spent = self._rates.take(function_id, now)
-                return self._take(mode_queue, queue, share)
+            elif virtual != share.virtual and len(order.heap) > 1:
+                heapreplace(order.heap, (share.virtual, function_id))
             else:
-                return None
+                return share, queue
         return None
 
-    def _fits(self, invocation: Invocation, share: Share) -> bool:
-        """Return True if memory suffices for the invocation, and no other work forbids its start.
+    def _kept_slots(self) -> int:
+        """Return the number of free slots that are for projects that run nothing."""
+        return max(0, min(self._other_slots, self._all.count - self._active)) if self._all.several else 0
+
+    def _slot_free(self, mode_queue: _ModeQueue, idle: bool) -> bool:
+        """Return whether a project that runs nothing (``idle``), or another one, may take a slot."""
+        free = self._slots - self._running - (self._sync_slots if mode_queue is self._async else 0)
+        if free > self._other_slots or not self._all.several:
+            return free > 0
+        if not idle:
+            return free > self._kept_slots()
+        # Calls that run are in slots of their own, so that they do not hold up the first run of another project.
+        return free + (min(self._sync_slots, self._sync.running) if mode_queue is self._async else 0) > 0
+
+    def _fits(self, share: Share, queue: FunctionQueue, idle: bool) -> bool:
+        """Return True if memory suffices for the first invocation of a function, and no other work forbids its start.
 
         A free slot is assumed. An invocation that takes all asynchronous slots cannot start beside other asynchronous
         work.
         """
-        need = min(share.need(invocation), self._memory)
-        if self._running and self._used_memory + need > self._memory:
+        invocation, several = queue.head().invocation, self._all.several
+        kept = self._other_memory if several and self._kept_slots() else 0
+        need = min(share.need(invocation), self._memory - kept)
+        if self._running and self._used_memory + need > self._memory - (0 if idle else kept):
+            return False
+        if self._blocked and (not (idle and several) or self._passed + need > kept):
             return False
         if invocation.mode is Mode.SYNC:
             return True
         return not (self._alone or (self._suspect(invocation) and self._async.running))
 
     def _take(self, mode_queue: _ModeQueue, queue: FunctionQueue, share: Share) -> Entry:
-        entry = queue.pop()
+        entry, project, busy = queue.pop(), share.project, mode_queue.busy
         invocation = entry.invocation
-        self._virtual = share.virtual
-        self._used_memory += share.begin(entry, self._memory)
+        # A project that runs nothing comes first, also if it is ahead of others that wait.
+        self._virtual = min(project.virtual, busy[0][2].virtual) if busy else project.virtual
+        project.present = share.virtual
+        kept = self._other_memory if self._all.several and self._kept_slots() else 0
+        taken = share.begin(entry, self._memory - kept)
+        self._used_memory += taken
+        self._active += project.running == 1
+        entry.passed = taken if self._blocked else 0
+        self._passed += entry.passed
         mode_queue.running += 1
         self._running += 1
         if invocation.mode is Mode.ASYNC:
@@ -402,9 +492,20 @@ class RunQueue:
             return
         share = self._shares[function_id]
         if not share.full and not ((share.parked or share.spent) and mode_queue is self._async):
-            share.virtual = max(share.virtual, self._virtual)
-            heappush(mode_queue.order, (share.virtual, function_id))
+            share.virtual = max(share.virtual, share.project.present)
+            heappush(share.project.orders[mode_queue.index].heap, (share.virtual, function_id))
             mode_queue.queued.add(function_id)
+            self._list(mode_queue, share.project)
+
+    def _list(self, mode_queue: _ModeQueue, project: ProjectShare) -> None:
+        """Add a project to the order of those that run nothing, or of the others, if functions of it can run next."""
+        order, idle = project.orders[mode_queue.index], project.running == 0
+        if not order.heap or idle in order.listed:
+            return
+        if not order.listed:
+            project.virtual = max(project.virtual, self._virtual)
+        heappush(mode_queue.idle if idle else mode_queue.busy, (project.virtual, project.number, project))
+        order.listed.add(idle)
 
     def _bound(self, queue: FunctionQueue) -> None:
         before = queue.size

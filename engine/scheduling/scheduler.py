@@ -265,6 +265,7 @@ class Scheduler:
         self._held.add(reason)
 
     def resume(self, reason: str) -> None:
+        """End a hold, if there is one for this reason, and start what may start now."""
         self._held.discard(reason)
         self._hand_out()
 

@@ -1,6 +1,11 @@
-"""Share of one function in the run queue: its limits, its virtual time, and the capacity that its runs take."""
+"""Share of one function in the run queue: its limits, its virtual time, and the capacity that its runs take.
+
+A project has a share, too, and its functions share what it gets.
+"""
 
 from __future__ import annotations
+
+from itertools import count
 
 from msgspec import Struct, field
 
@@ -11,9 +16,27 @@ _MEAN = 0.2  #: weight of the newest run in the mean duration
 _CHEAPEST = 0.0005  #: seconds; lower bound of the mean duration, so that every run has a cost
 
 
+class Order(Struct, eq=False):
+    """Functions of one project that can run next, in one mode."""
+
+    heap: list[tuple[float, int]] = field(default_factory=list)  #: virtual time and function; only the top is current
+    listed: set[bool] = field(default_factory=set)  #: orders that have the project: True: of those that run nothing
+
+
+class ProjectShare(Struct, weakref=True, eq=False):
+    """Virtual time of one project, and its runs."""
+
+    number: int = field(default_factory=count().__next__)  #: distinguishes projects with equal virtual times
+    running: int = 0
+    virtual: float = 0.0  #: seconds of its runs; the project with the lowest is next
+    present: float = 0.0  #: virtual time of the function that started last
+    orders: tuple[Order, Order] = field(default_factory=lambda: (Order(), Order()))  #: synchronous, asynchronous
+
+
 class Share(Struct, kw_only=True):
     """Limits, weight and virtual time of one function, and the slots and memory that its runs take."""
 
+    project: ProjectShare
     weight: float = 1.0
     limit: int = -1  #: largest number of concurrent runs; -1: no limit
     memory: int = 0  #: MiB of an instance
@@ -25,7 +48,7 @@ class Share(Struct, kw_only=True):
     running: int = 0
     sharing: int = 0  #: runs on instances that serve several requests
     grants: list[int] = field(default_factory=list)  #: MiB taken for each of these instances
-    virtual: float = 0.0  #: virtual time; the function with the lowest is next
+    virtual: float = 0.0  #: virtual time; the function with the lowest is the next of its project
     seconds: float = 0.01  #: mean duration of runs
 
     @property
@@ -53,6 +76,8 @@ class Share(Struct, kw_only=True):
         entry.seconds = self.seconds
         self.virtual += self.seconds / self.weight
         self.running += 1
+        self.project.virtual += self.seconds
+        self.project.running += 1
         taken = min(self.need(entry.invocation), memory)
         entry.sharing = self.shares(entry.invocation)
         if not entry.sharing:
@@ -69,6 +94,8 @@ class Share(Struct, kw_only=True):
         Of instances that serve several requests, those are freed that the remaining runs do not need.
         """
         self.running -= 1
+        self.project.virtual += seconds - entry.seconds
+        self.project.running -= 1
         self.virtual += (seconds - entry.seconds) / self.weight
         self.seconds = max(_CHEAPEST, self.seconds * (1 - _MEAN) + seconds * _MEAN)
         if not entry.sharing:

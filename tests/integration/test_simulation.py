@@ -173,6 +173,15 @@ def _prefer_a_function(patch: Patch) -> None:
     patch(RunQueue, "release", unpaid)
 
 
+def _prefer_a_project(patch: Patch) -> None:
+    def free(self: RunQueue, *given: Any, take: Any = RunQueue._take) -> Any:
+        entry = take(self, *given)
+        self._shares[entry.invocation.function_id].project.virtual = 0.0
+        return entry
+
+    patch(RunQueue, "_take", free)
+
+
 def _drop_deliveries(patch: Patch) -> None:
     attempt, hit = DeliveryWorker._try, _nth(20)
 
@@ -218,7 +227,8 @@ FAULTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     ),
     "the order is reversed": (_reverse_the_order, "runs before"),
     "the horizon is forgotten": (_forget_the_horizon, "runs before"),
-    "a function is preferred": (_prefer_a_function, "side by side"),
+    "a function is preferred": (_prefer_a_function, r"\(\d+, \d+\) waited side by side"),
+    "a project is preferred": (_prefer_a_project, r"\('.*'\) waited side by side"),
     "deliveries are dropped": (_drop_deliveries, "no destination has taken it"),
     "waiting work is forgotten at the start": (
         _replaced(RunQueue, "expect", lambda _: lambda *_: None),

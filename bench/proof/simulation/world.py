@@ -44,6 +44,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     timeout: int = 30
     weight: float = 1.0
     settings: AsyncSettings | None = None
+    project: str = PROJECT
 
     @property
     def limit(self) -> int:
@@ -51,12 +52,12 @@ class Kind(Struct, frozen=True, kw_only=True):
 
     @property
     def urn(self) -> FunctionUrn:
-        return FunctionUrn(region=REGION, project=PROJECT, package="default", name=self.name)
+        return FunctionUrn(region=REGION, project=self.project, package="default", name=self.name)
 
     def function(self) -> Function:
         return Function(
             function_id=self.id,
-            project=PROJECT,
+            project=self.project,
             package="default",
             name=self.name,
             runtime="Python3.10",
@@ -77,7 +78,7 @@ def _to(name: str) -> DestinationSpec:
 _SINK = DestinationSpec(
     destination="FunctionGraph", param=f'{{"func_urn":"urn:fss:{REGION}:{PROJECT}:function:default:sink"}}'
 )
-FAIR = (1, 2, 3)  #: functions that are always among those compared for fairness
+FAIR = (1, 2, 3, 12)  #: functions that are always among those compared for fairness
 _RULED = AsyncSettings(
     max_age=86_400,
     max_retries=2,
@@ -111,6 +112,7 @@ LASTING = (
     Kind(id=9, name="ticker"),
     Kind(id=10, name="large", memory=1536, settings=AsyncSettings(max_age=3600, max_retries=0)),
     Kind(id=11, name="shared", instances=2, requests=4, memory=512),
+    Kind(id=12, name="fair4", timeout=10, project="other"),
 )
 #: Functions that are deleted in the course of a simulation.
 PASSING = tuple(

@@ -68,11 +68,11 @@ async def ingress(tmp_path: Path) -> Ingress:
 async def test_a_call_that_nobody_waits_for_any_more_leaves_the_queue(ingress: Ingress) -> None:
     calling = asyncio.ensure_future(ingress.intake.call(Request(function=urn(""), payload=b"{}", mode=Mode.SYNC)))
     await asyncio.sleep(0)
-    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.sync_rows) == (1, 1)
+    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.calls.rows) == (1, 1)
     calling.cancel()
     await asyncio.wait([calling])
 
-    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.sync_rows) == (0, 0)
+    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.calls.rows) == (0, 0)
 
 
 async def test_a_held_invocation_is_not_queued_but_counted(ingress: Ingress) -> None:
@@ -165,12 +165,12 @@ async def test_a_call_of_a_paused_function_is_refused_and_an_event_is_accepted(
     with pytest.raises(FunctionPaused, match="a migration"):
         await calling(ingress)
     assert await ingress.accept()
-    assert ingress.backlog.sync_rows == 0
+    assert ingress.backlog.calls.rows == 0
 
     ingress.scheduler.set_pause(function_id, None)
     again = calling(ingress)
     await asyncio.sleep(0)
-    assert ingress.backlog.sync_rows == 1
+    assert ingress.backlog.calls.rows == 1
     again.cancel()
 
 
@@ -178,16 +178,16 @@ async def test_calls_that_wait_when_their_function_is_paused_are_refused(ingress
     (function_id,) = {function.function_id for function in ingress.house.catalog.all()}
     calls = [calling(ingress) for _ in range(3)]
     await asyncio.sleep(0)
-    assert ingress.backlog.sync_rows == 3
+    assert ingress.backlog.calls.rows == 3
 
     ingress.intake.refuse_calls(function_id)  # not paused
-    assert ingress.backlog.sync_rows == 3
+    assert ingress.backlog.calls.rows == 3
     ingress.scheduler.set_pause(function_id, "now")
     ingress.intake.refuse_calls(function_id)
 
     ends = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(end) for end in ends] == [FunctionPaused] * 3
-    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.sync_rows) == (0, 0)
+    assert (ingress.scheduler.statistics().waiting_in_memory, ingress.backlog.calls.rows) == (0, 0)
 
 
 async def test_each_request_of_a_batch_is_accepted_or_refused_alone(ingress: Ingress) -> None:

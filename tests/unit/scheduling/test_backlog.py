@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import anyio
 import pytest
 
-from engine.errors import BacklogFull, SynchronousCallsFull
+from engine.errors import BacklogFull, Overloaded, SynchronousCallsFull
 from engine.scheduling.backlog import Backlog, Limits
+from engine.scheduling.projects import Projects
+from tests.support.builders import a_function
 
 LIMITS = Limits(rows=3, size=100, function_rows=2, function_size=60, sync_rows=1, sync_size=50)
 
@@ -40,6 +43,69 @@ def test_an_ended_invocation_makes_room() -> None:
     assert (backlog.rows, backlog.size, backlog.of(1)) == (2, 60, (2, 60))
 
 
+def shared(*names: str, limits: Limits = LIMITS) -> Backlog:
+    """Return a backlog with one function for each name of a project, whose ids begin at 1."""
+    projects = Projects()
+    for function_id, name in enumerate(names, 1):
+        projects.follow(function_id, a_function(function_id, project=name))
+    return Backlog(limits, projects=projects)
+
+
+WIDE = Limits(rows=8, size=80, function_rows=8, function_size=80, sync_rows=8, sync_size=80)
+
+
+def filled(add: Callable[[], object]) -> tuple[int, str]:
+    """Add until there is no room. Return the number of those that were added, and the error."""
+    for number in range(20):
+        try:
+            add()
+        except Overloaded as full:
+            return number, str(full)
+    raise AssertionError("there is no limit")
+
+
+@pytest.mark.parametrize(("size", "counts", "limit"), [(1, [4, 2, 1], "4 invocations"), (11, [3, 2, 1], "40 bytes")])
+def test_a_project_that_fills_its_share_of_the_backlog_leaves_room_to_each_other_one(
+    size: int, counts: list[int], limit: str
+) -> None:
+    backlog = shared("a", "b", "c", "a", limits=WIDE)
+    full = [filled(lambda own=own: backlog.admit(own, size, "function")) for own in (1, 2, 3)]  # type: ignore[misc]
+
+    assert [count for count, _ in full] == counts
+    assert full[0][1] == f"the backlog of project a has reached its limit of {limit}"
+    assert filled(lambda: backlog.admit_batch(4, 1, size, "function"))[0] == 0
+
+
+def test_a_project_that_fills_its_share_of_synchronous_calls_leaves_room_to_another() -> None:
+    backlog = shared("a", "b", limits=WIDE)
+    full = [filled(lambda own=own: backlog.admit_sync(own, 1)) for own in (1, 2)]  # type: ignore[misc]
+    for own, (count, _) in enumerate(full, 1):
+        for _ in range(count):
+            backlog.remove_sync(own, 1)
+
+    assert full[0] == (4, "synchronous calls of project a have reached their limit of 4 invocations")
+    assert full[1][0] == 2
+    assert (backlog.calls.rows, backlog.calls.size, backlog.calls.by_project) == (0, 0, {})
+
+
+def test_a_project_alone_has_the_whole_backlog() -> None:
+    backlog = shared("a", limits=WIDE)
+
+    assert filled(lambda: backlog.admit(1, 1, "function"))[0] == 8
+    assert filled(lambda: backlog.admit_sync(1, 1))[0] == 8
+
+
+def test_credentials_of_several_projects_keep_room_for_those_without_functions() -> None:
+    projects = Projects(named=True)
+    projects.follow(1, a_function(1, project="a"))
+    rows, full = Backlog(WIDE, projects=projects).admit_first(1, [1] * 9, "function")
+    projects.note_credentials(named=False)
+    alone, _ = Backlog(WIDE, projects=projects).admit_first(1, [1] * 9, "function")
+
+    assert (rows, alone) == (4, 8)
+    assert "project a has reached its limit of 4 invocations" in str(full)
+
+
 def test_invocations_on_disk_count_except_ended_ones() -> None:
     backlog = Backlog(LIMITS)
 
@@ -51,14 +117,14 @@ def test_invocations_on_disk_count_except_ended_ones() -> None:
 def test_synchronous_calls_are_bounded_in_count_and_bytes() -> None:
     backlog = Backlog(LIMITS)
     with pytest.raises(SynchronousCallsFull, match="bytes"):
-        backlog.admit_sync(51)
-    backlog.admit_sync(50)
-    with pytest.raises(SynchronousCallsFull, match="1 calls"):
-        backlog.admit_sync(0)
+        backlog.admit_sync(1, 51)
+    backlog.admit_sync(1, 50)
+    with pytest.raises(SynchronousCallsFull, match="1 invocations"):
+        backlog.admit_sync(1, 0)
 
-    backlog.remove_sync(50)
+    backlog.remove_sync(1, 50)
 
-    backlog.admit_sync(50)
+    backlog.admit_sync(1, 50)
 
 
 @pytest.mark.parametrize(

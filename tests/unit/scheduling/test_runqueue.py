@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from engine.scheduling.runqueue import RunQueue
 from tests.support.builders import call, entry, waiting
 
 
-def queue(slots: int = 4, sync_slots: int = 0, memory: int = 10_000, **sizes: int) -> RunQueue:
+def queue(slots: int = 4, sync_slots: int = 0, memory: int = 10_000, **sizes: Any) -> RunQueue:
     return RunQueue(slots=slots, sync_slots=sync_slots, memory=memory, **sizes)
 
 
