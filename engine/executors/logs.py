@@ -2,19 +2,21 @@
 
 Files are in the format of ``engine.logs.lines``:
 
-    xx/<request_id>                     whole log of a first attempt, if longer than the tail stored in the journal
-    xx/<request_id>.<n>                 the same of attempt n, from 2 on
+    r<function_id>/<request_id>         whole log of a first attempt, if longer than the tail stored in the journal
+    r<function_id>/<request_id>.<n>     the same of attempt n, from 2 on
     i<function_id>/<first time>-<any>   lines of an instance that belong to no request
+    xx/<request_id>                     log of an attempt by an earlier engine
 
-The files together have a size limit, above which the oldest files are deleted. Files are not synchronised to disk. A
-standby that takes over on another machine has only the tails, which are in the journal.
+The files together have a size limit, above which files are deleted: the oldest of the project with most. Files are not
+synchronised to disk. A standby that takes over on another machine has only the tails, which are in the journal.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -78,9 +80,10 @@ class LogBuffer:
         self._lines[:] = kept
 
 
-def log_file(folder: Path, request_id: str, attempt: int = 1) -> Path:
+def log_file(folder: Path, function_id: int, request_id: str, attempt: int = 1) -> Path:
     name = request_id if attempt == 1 else f"{request_id}.{attempt}"
-    return folder / request_id[11:13] / name  # low bits of the request's millisecond: 256 folders
+    earlier = folder / request_id[11:13] / name
+    return earlier if earlier.exists() else folder / f"r{function_id}" / name
 
 
 class LogFiles:
@@ -91,19 +94,20 @@ class LogFiles:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
+        self.project_of: Callable[[int], str] = lambda function_id: ""  #: set when the engine is wired
         self._lock = Lock()
         self._size: int | None = None  #: upper bound of the total bytes; None until the first write
 
-    def keep(self, request_id: str, written: Written, attempt: int = 1) -> None:
+    def keep(self, function_id: int, request_id: str, written: Written, attempt: int = 1) -> None:
         """Write the log of an attempt to a file, in place of one of the same attempt that a crash interrupted.
 
         A log of at most ``TAIL`` bytes gets no file, because the Outcome contains the whole log. Files of attempts that
         the history no longer has are deleted.
         """
-        file = log_file(self._folder, request_id, attempt)
+        file = log_file(self._folder, function_id, request_id, attempt)
         try:
             if attempt > HISTORY:
-                log_file(self._folder, request_id, attempt - HISTORY).unlink(missing_ok=True)
+                log_file(self._folder, function_id, request_id, attempt - HISTORY).unlink(missing_ok=True)
             if len(written.kept) <= TAIL:
                 file.unlink(missing_ok=True)
                 return
@@ -112,23 +116,26 @@ class LogFiles:
         except OSError:
             pass  # the tail is in the Outcome
 
-    def read(self, request_id: str, attempt: int = 1) -> bytes | None:
+    def read(self, function_id: int, request_id: str, attempt: int = 1) -> bytes | None:
         """Return the log of an attempt.
 
         Return None if there is no file: the log was short, or the file was deleted.
         """
         try:
-            return log_file(self._folder, request_id, attempt).read_bytes()
+            return log_file(self._folder, function_id, request_id, attempt).read_bytes()
         except OSError:
             return None
 
-    def remove(self, request_ids: Iterable[str], attempts: Mapping[str, int]) -> None:
-        """Delete the logs of invocations. ``attempts`` has the last attempts of those that had several."""
-        for request_id in request_ids:
+    def remove(self, invocations: Iterable[tuple[int, str]], attempts: Mapping[str, int]) -> None:
+        """Delete the logs of invocations, each given by function and request id.
+
+        ``attempts`` has the last attempts of those that had several.
+        """
+        for function_id, request_id in invocations:
             last = attempts.get(request_id, 1)
             for attempt in {1, *range(max(1, last - HISTORY), last + 1)}:
                 with suppress(OSError):
-                    log_file(self._folder, request_id, attempt).unlink(missing_ok=True)
+                    log_file(self._folder, function_id, request_id, attempt).unlink(missing_ok=True)
 
     def keep_instance(self, function_id: int, written: Written) -> None:
         """Write the lines of an ended instance that belong to no request to a file."""
@@ -165,21 +172,26 @@ class LogFiles:
             else:
                 self._size += size
             if self._size > self._limit:
-                self._size = self._delete_oldest()
+                self._size = self._delete_some()
 
-    def _delete_oldest(self) -> int:
-        """Delete the oldest files until the others take at most ``_REMAINING_SHARE`` of the size limit.
+    def _delete_some(self) -> int:
+        """Delete the oldest files of the project with most, until ``_REMAINING_SHARE`` of the size limit remains.
 
         Return the remaining size in bytes.
         """
-        files = sorted(self._files())
-        left = sum(size for _, size, _ in files)
-        for _, size, path in files:
-            if left <= self._limit * _REMAINING_SHARE:
-                break
+        files: defaultdict[str, list[tuple[int, int, str]]] = defaultdict(list)
+        sizes = Counter[str]()
+        for file in sorted(self._files(), reverse=True):
+            folder = os.path.basename(os.path.dirname(file[2]))
+            project = self.project_of(int(folder[1:])) if folder[0] in "ir" else ""
+            files[project].append(file)
+            sizes[project] += file[1]
+        while sizes.total() > self._limit * _REMAINING_SHARE:
+            [(project, _)] = sizes.most_common(1)
+            _, size, path = files[project].pop()
             os.unlink(path)
-            left -= size
-        return left
+            sizes[project] -= size
+        return sizes.total()
 
     def _files(self) -> Iterable[tuple[int, int, str]]:
         """Yield the modification time, the size in bytes and the path of each log file."""

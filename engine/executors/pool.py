@@ -142,7 +142,8 @@ class Pool:
             ended = self._errors.note(function, invocation, ended)
         # After a crash, there may be a file of the same attempt.
         if (len(ended.written.kept) > TAIL or invocation.crashes) and invocation.mode is Mode.ASYNC:
-            await to_thread.run_sync(self.files.keep, invocation.request_id, ended.written, invocation.attempt)
+            file = (function.function_id, invocation.request_id, ended.written, invocation.attempt)
+            await to_thread.run_sync(self.files.keep, *file)
         answer = ended.answer
         progress, note = call.progress or (None, "")
         # The history leaves out such a success, see ``Settlement.in_history``.
@@ -229,9 +230,9 @@ class Pool:
             return None
         return running.written().whole()
 
-    async def log(self, request_id: str, attempt: int) -> bytes | None:
+    async def log(self, function_id: int, request_id: str, attempt: int) -> bytes | None:
         """Return the log of an ended attempt. Return None if only the tail stored in the journal exists."""
-        return await to_thread.run_sync(self.files.read, request_id, attempt)
+        return await to_thread.run_sync(self.files.read, function_id, request_id, attempt)
 
     async def instance_log(self, function_id: int) -> bytes:
         """Return recent lines of a function that belong to no stored invocation.

@@ -87,5 +87,6 @@ class Pruner:
         )
         if purged.request_ids:
             self.purged += len(purged.request_ids)
-            await anyio.to_thread.run_sync(self._logs.remove, purged.request_ids, purged.attempts)
+            invocations = zip(purged.functions, purged.request_ids, strict=True)
+            await anyio.to_thread.run_sync(self._logs.remove, invocations, purged.attempts)
         return purged

@@ -55,4 +55,4 @@ def migrate(data: Path) -> int:
 def documented(schema: int, data: Path) -> str:
     """Return the documented error with the schema and the folder of the test."""
     said = block(DOCS / "running.md", "", "newer functiond").strip().removeprefix("functiond: ")
-    return said.replace("/var/lib/functiond", str(data)).replace("schema 14", f"schema {schema}")
+    return said.replace("/var/lib/functiond", str(data)).replace("schema 15", f"schema {schema}")

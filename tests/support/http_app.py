@@ -188,7 +188,7 @@ class Engine(NoInstances):
     def running_log(self, key: int, attempt: int | None = None) -> bytes | None:
         return None
 
-    async def log(self, request_id: str, attempt: int) -> bytes | None:
+    async def log(self, function_id: int, request_id: str, attempt: int) -> bytes | None:
         return self.logs.get(request_id if attempt == 1 else f"{request_id}.{attempt}")
 
     async def instance_log(self, function_id: int) -> bytes:

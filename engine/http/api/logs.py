@@ -161,10 +161,10 @@ async def log_of(archive: Pool, record: Record, attempt: int | None = None) -> b
     last = max(stored, default=record.attempt or 1)
     number = last if attempt is None else attempt
     tail = record.log if number == last else stored.get(number, b"")
-    whole = await archive.log(record.request_id, number)
+    whole = await archive.log(record.function_id, record.request_id, number)
     if whole is None and number == last > 1 and len(tail) > TAIL // 2:
         # Before attempts had logs of their own, the newest had the file without a number.
-        first = await archive.log(record.request_id, 1) or b""
+        first = await archive.log(record.function_id, record.request_id, 1) or b""
         whole = first if last_lines(first, TAIL) == tail else None
     return tail if whole is None else whole
 

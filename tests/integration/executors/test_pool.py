@@ -121,7 +121,7 @@ async def test_a_request_served_by_a_start_without_a_request_has_a_log_of_the_fu
         await asyncio.to_thread((tmp_path / "code" / "gate").write_text, "")
         assert (await executing).ok
         assert await warming
-        whole = await opened.log(asked_as.request_id, 1)
+        whole = await opened.log(asked_as.function_id, asked_as.request_id, 1)
         own = await opened.instance_log(1)
 
     assert (len(plain(whole or b"").replace(b"\n", b"")), plain(own)) == (100 << 10, b"loaded\n")

@@ -263,7 +263,7 @@ async def test_a_line_that_is_too_long_is_split_between_characters(folder: Path,
     asked = invocation()
     await opened.execute(node("long"), asked)
 
-    texts = [line.text for line in decode(log_file(folder / "logs", asked.request_id).read_bytes())]
+    texts = [line.text for line in decode(log_file(folder / "logs", asked.function_id, asked.request_id).read_bytes())]
     assert "".join(texts) == "é" * 100_000
     assert len(texts) > 3
 
@@ -272,7 +272,7 @@ async def test_more_lines_than_a_socket_holds_come_whole_and_in_order(folder: Pa
     asked = invocation("5000")
     await opened.execute(node("flood"), asked)
 
-    texts = [line.text for line in decode(log_file(folder / "logs", asked.request_id).read_bytes())]
+    texts = [line.text for line in decode(log_file(folder / "logs", asked.function_id, asked.request_id).read_bytes())]
     assert texts == [f"{number} {'x' * 100}" for number in range(5000)]
 
 

@@ -97,7 +97,7 @@ async def test_long_output_is_whole_in_a_file_and_its_tail_in_the_outcome(opened
 
     outcome = await opened.execute(function("say"), asked)
 
-    whole = log_file(tmp_path / "logs", asked.request_id).read_bytes()
+    whole = log_file(tmp_path / "logs", asked.function_id, asked.request_id).read_bytes()
     assert [line.text for line in decode(whole)] == lines
     assert whole.endswith(outcome.log[16:])
     assert 4096 - 16 <= len(outcome.log) <= 4096
@@ -116,13 +116,13 @@ async def test_each_attempt_has_a_log_file_of_its_own(opened: Pool) -> None:
         tried = replace(asked, payload=json.dumps(letter * 9000).encode(), attempt=number)
         await opened.execute(function("say"), tried)
 
-    texts = [plain(await opened.log(asked.request_id, number) or b"")[:1] for number in (1, 2, 3, 4)]
+    texts = [plain(await opened.log(asked.function_id, asked.request_id, number) or b"")[:1] for number in (1, 2, 3, 4)]
     assert texts == [b"a", b"b", b"c", b""]
 
 
 async def test_an_attempt_after_a_crash_replaces_the_log_of_the_interrupted_one(opened: Pool, tmp_path: Path) -> None:
     asked = invocation('"short"', attempt=2, start_crashes=1)
-    file, first = (log_file(tmp_path / "logs", asked.request_id, attempt) for attempt in (2, 1))
+    file, first = (log_file(tmp_path / "logs", asked.function_id, asked.request_id, attempt) for attempt in (2, 1))
     file.parent.mkdir(parents=True)
     for path in (file, first):
         path.write_text("before the crash")
@@ -136,10 +136,10 @@ def test_the_files_of_all_attempts_go_with_their_invocation(tmp_path: Path) -> N
     request_id = "00000000-0000-7000-8000-000000000000"
     files, written = LogFiles(tmp_path, 1 << 20), Written(b"x" * 5_000, 0)
     for attempt in (1, 2, HISTORY + 1, HISTORY + 2):
-        files.keep(request_id, written, attempt)
+        files.keep(1, request_id, written, attempt)
     kept = sorted(file.suffix for file in tmp_path.glob("*/*"))
 
-    files.remove([request_id], {request_id: HISTORY + 3})
+    files.remove([(1, request_id)], {request_id: HISTORY + 3})
 
     assert (kept, list(tmp_path.glob("*/*"))) == ([f".{HISTORY + 1}", f".{HISTORY + 2}"], [])
 
@@ -152,7 +152,7 @@ async def test_a_gigabyte_of_output_neither_blocks_the_function_nor_grows_the_en
         outcome = await opened.execute(function("spill", timeout=100), asked)
 
         grown = _peak() - before
-        note, _, rest = log_file(tmp_path / "logs", asked.request_id).read_bytes().partition(b"\n")
+        note, _, rest = log_file(tmp_path / "logs", asked.function_id, asked.request_id).read_bytes().partition(b"\n")
     assert (outcome.result, len(rest), grown < 20 << 10) == (b"done", 100_000, True)
     assert re.fullmatch(rb"\d{13} n \[10\d{8} bytes before this were dropped\]", note)
 
@@ -180,18 +180,43 @@ def test_files_of_logs_have_a_bound_together_and_the_oldest_go(tmp_path: Path) -
     files, written = LogFiles(tmp_path, 25_000), Written(b"x" * 5_000, 0)
     ids = [f"00000000-00{number}0-7000-8000-000000000000" for number in range(7)]
     for age, request_id in enumerate(ids):
-        files.keep(request_id, written)
-        os.utime(log_file(tmp_path, request_id), (age, age))
+        files.keep(1, request_id, written)
+        os.utime(log_file(tmp_path, 1, request_id), (age, age))
 
-    assert [files.read(request_id) is not None for request_id in ids] == [False] * 2 + [True] * 5
+    assert [files.read(1, request_id) is not None for request_id in ids] == [False] * 2 + [True] * 5
 
 
 def test_files_from_before_count_as_well(tmp_path: Path) -> None:
     old, new = (f"00000000-00{number}0-7000-8000-000000000000" for number in range(2))
-    LogFiles(tmp_path, 1 << 20).keep(old, Written(b"x" * 9_000, 0))
-    os.utime(log_file(tmp_path, old), (1, 1))
+    LogFiles(tmp_path, 1 << 20).keep(1, old, Written(b"x" * 9_000, 0))
+    os.utime(log_file(tmp_path, 1, old), (1, 1))
     files = LogFiles(tmp_path, 10_000)
 
-    files.keep(new, Written(b"x" * 5_000, 0))
+    files.keep(1, new, Written(b"x" * 5_000, 0))
 
-    assert (files.read(old), files.read(new)) == (None, b"x" * 5_000)
+    assert (files.read(1, old), files.read(1, new)) == (None, b"x" * 5_000)
+
+
+def test_a_project_with_many_log_files_loses_its_own(tmp_path: Path) -> None:
+    files, written = LogFiles(tmp_path, 35_000), Written(b"x" * 5_000, 0)
+    files.project_of = {1: "small", 2: "large", 3: "large"}.get  # type: ignore[assignment]
+    ids = [f"00000000-00{number}0-7000-8000-000000000000" for number in range(9)]
+    for age, (function_id, request_id) in enumerate(zip((1, 1, 2, 3, 2, 3, 2, 3, 2), ids, strict=True)):
+        files.keep(function_id, request_id, written)
+        os.utime(log_file(tmp_path, function_id, request_id), (age, age))
+
+    left = {f: len(list(tmp_path.glob(f"r{f}/*"))) for f in (1, 2, 3)}
+    assert (left[1], left[2] + left[3]) == (2, 5)
+
+
+def test_log_files_of_an_earlier_engine_are_read_replaced_and_deleted(tmp_path: Path) -> None:
+    files, request_id = LogFiles(tmp_path, 1 << 20), "00000000-00a1-7000-8000-000000000000"
+    (tmp_path / "a1").mkdir()
+    (tmp_path / "a1" / request_id).write_bytes(b"before")
+    assert files.read(1, request_id) == b"before"
+
+    files.keep(1, request_id, Written(b"x" * 5_000, 0))
+    assert [file.parent.name for file in tmp_path.glob("*/*")] == ["a1"]
+    files.remove([(1, request_id)], {})
+
+    assert list(tmp_path.glob("*/*")) == []
