@@ -43,6 +43,7 @@ SCENARIOS = (
     "idle",
     "cold_start",
     "dispatch",
+    "fairness",
     "hostile",
 )
 
