@@ -43,7 +43,6 @@ from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bi
 log = structlog.get_logger("functiond")
 
 TRIGGERS = 10  #: triggers per version or alias, of all kinds with ``TriggerRules.limited`` together (FunctionGraph)
-
 LOOP = "nothing would end the loop of a trigger and a destination of this function; take another stream or topic"
 
 
@@ -209,11 +208,10 @@ class Triggers:
             trigger = self._bind(stored, plugin, function)
             if too_long := rules.excess(kind, trigger.stored.data):
                 raise too_long
-            self._registry.check_use(plugin, trigger.options, trigger.project)
             _check_log_streams(trigger, self._catalog)
             _check_room(trigger, self.in_project(function.project))
             _check_claims(trigger, self.all())
-            self._check_loops(trigger)
+            self._check_use(trigger)
             await self._put(trigger, "trigger created")
         return trigger
 
@@ -254,11 +252,10 @@ class Triggers:
             if trigger.stored.data != old.stored.data and (too_long := rules.excess(trigger.kind, trigger.stored.data)):
                 raise too_long
             if trigger.stored.active or trigger.options != old.options:  # otherwise, it is only disabled
-                self._registry.check_use(plugin, trigger.options, trigger.project)
+                self._check_use(trigger)
             rules.check_fixed(old.kind, plugin, old.stored.data, trigger.stored.data)
             if trigger.options != old.options:
                 _check_log_streams(trigger, self._catalog)
-                self._check_loops(trigger)
             _check_others(trigger, self.in_project(trigger.project))
             if claims:
                 _check_claims(trigger, self.all())
@@ -278,8 +275,12 @@ class Triggers:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _check_loops(self, trigger: BoundTrigger) -> None:
-        """Raise InvalidTrigger if a destination of the trigger's function calls the function again without end."""
+    def _check_use(self, trigger: BoundTrigger) -> None:
+        """Raise NotForProject if the trigger's project may not use what it reads.
+
+        Raises InvalidTrigger if a destination of the trigger's function calls the function again without end.
+        """
+        self._registry.check_use(trigger.plugin, trigger.options, trigger.project)
         for version in self._catalog.versions(trigger.function_id):
             settings = self._catalog.settings_of(trigger.function_id, version.version)
             for spec in (settings.on_success, settings.on_failure) if settings is not None else ():
@@ -359,9 +360,20 @@ def _check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
     Raises TriggerExists if such a trigger of the same version or alias has the same values in the fields that must be
     unique; TriggerClash if the plugin does not allow both triggers together.
     """
+    own, key = new.plugin.rules, rules.same_key(new.plugin, new.options)
     for other in others:
-        if other.kind == new.kind and other.id != new.id and other.options is not None:
-            _check_pair(new, other)
+        if other.kind != new.kind or other.id == new.id or other.options is None:
+            continue
+        if key and _same_version(new, other) and key == rules.same_key(other.plugin, other.options):
+            fields = ", ".join(f"{name} {value}" for name, value in zip(own.unique, key, strict=True))
+            raise TriggerExists(new.kind, fields, other.id)
+        if own.conflicts is not None and own.conflicts(
+            new.options, other.options, new.function_id == other.function_id
+        ):
+            problem = (
+                f"the {new.kind} trigger {other.id} of {other.function} already uses a resource that this trigger needs"
+            )
+            raise TriggerClash(new.kind, problem)
 
 
 def _check_claims(new: BoundTrigger, others: Iterable[BoundTrigger]) -> None:
@@ -371,18 +383,6 @@ def _check_claims(new: BoundTrigger, others: Iterable[BoundTrigger]) -> None:
             taken = new.plugin.rules.taken
             if taken is not None and (problem := taken(new.kind, new.options, other.kind, other.options)):
                 raise TriggerClash(new.kind, problem)
-
-
-def _check_pair(new: BoundTrigger, other: BoundTrigger) -> None:
-    own = new.plugin.rules
-    key = rules.same_key(new.plugin, new.options)
-    same_function = new.function_id == other.function_id
-    if key and _same_version(new, other) and key == rules.same_key(other.plugin, other.options):
-        fields = ", ".join(f"{name} {value}" for name, value in zip(own.unique, key, strict=True))
-        raise TriggerExists(new.kind, fields, other.id)
-    if own.conflicts is not None and own.conflicts(new.options, other.options, same_function):
-        taken = f"the {new.kind} trigger {other.id} of {other.function} already uses a resource that this trigger needs"
-        raise TriggerClash(new.kind, taken)
 
 
 def _same_version(new: BoundTrigger, other: BoundTrigger) -> bool:
