@@ -61,6 +61,7 @@ logging.getLogger("broker.client").warning("cannot reach %s", "it")
 logging.getLogger("broker.client").info("all is well")
 logging.getLogger("broker.client").log(35, "of a level of its own")
 logging.getLogger("broker.client").error("%d of it", "some")
+secret = "word" + "-of-a-request"
 try:
     1 / 0
 except ZeroDivisionError:
@@ -76,6 +77,7 @@ except ZeroDivisionError:
         ("error", "broken", "broker"),
     ]
     assert lines[3]["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert "word-of-a-request" not in run.stderr
 
 
 CONSOLE = """
