@@ -48,7 +48,7 @@ def test_four_hundred_simulated_hours_break_no_promise(seed: int) -> None:
 
 @pytest.mark.long
 def test_simulated_hours_on_the_real_storage_break_no_promise() -> None:
-    report = simulate(1, STORED_HOURS, stored=True)
+    report = simulate(2, STORED_HOURS, stored=True)
 
     assert report.violations == ()
     assert report.crashes >= 10
@@ -264,6 +264,6 @@ def test_a_fault_in_the_engine_is_found(name: str, monkeypatch: pytest.MonkeyPat
     fault, found = FAULTS[name]
     fault(monkeypatch.setattr)
 
-    report = simulate(3, SHORT if name in AT_THE_END else HOURS, first_only=True)
+    report = simulate(4, SHORT if name in AT_THE_END else HOURS, first_only=True)
 
     assert [text for text in report.violations if re.search(found, text)], report.violations[:3]

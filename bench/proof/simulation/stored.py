@@ -141,6 +141,7 @@ class StoredStorage:
         self._witness.count["doubtful commits that appeared"] += 1
         factory: Any = partial(Writing, disk=disk)
         with closing(sqlite3.connect(kept / "journal.db", isolation_level=None, factory=factory)) as database:
+            database.create_function("encrypted", 4, lambda *row: row[-1])  # the world has no secrets
             database.executemany("", doubtful)
 
     def _damage_payload(self, kept: Path) -> None:
