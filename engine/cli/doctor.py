@@ -302,7 +302,7 @@ def _interpreters(settings: Settings) -> Iterator[Finding]:
     interpreters = Interpreters(python=settings.executor.python, node=settings.executor.node)
     for runtime, name in _RUNTIMES.items():
         try:
-            anyio.run(interpreters.check, runtime)
+            anyio.run(interpreters.find, runtime)
         except FunctiondError as error:
             # Many machines have functions in one language only.
             given = bool(getattr(settings.executor, name))

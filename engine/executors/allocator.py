@@ -148,8 +148,6 @@ class Allocator:
 
     async def warm(self, function: Function) -> bool:
         """Start an instance without a call. Return False if the instance does not become ready."""
-        if not self._launcher.has_capacity(function):
-            return False
         key = key_of(function)
         waiting = self._waiting_for(key, function)
         return await asyncio.shield(self._begin(waiting, Start(key, function)))
@@ -315,7 +313,7 @@ class Start:
     def __init__(self, key: Key, function: Function, cause: Call | None = None) -> None:
         self.cause = cause
         self.call = Call(key, function, None)  #: with the starting instance
-        self.instance: Instance | None = None  #: None while the start waits for capacity
+        self.instance: Instance | None = None  #: None while the start is prepared
         self.obsolete = False  #: the instance is dismissed as soon as no call waits
         self.task: asyncio.Task[bool]
         if cause is not None:

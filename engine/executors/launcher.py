@@ -34,15 +34,10 @@ class Launcher(Protocol):
 
     @property
     def walls(self) -> Mapping[str, str]:
-        """What keeps projects apart, as readiness tells it, such as ``{"network": "project"}``."""
-        ...
+        """What keeps projects apart, as readiness tells it, such as ``{"network": "project"}``.
 
-    @property
-    def http_network(self) -> str:
-        """Network of HTTP functions' instances: ``own``, ``mapped`` or ``shared``.
-
-        ``own``: each instance has a network of its own. ``mapped``: the port on which the function's server listens is
-        mapped to a free port. ``shared``: all instances listen on the same port, so that one runs at a time.
+        ``http_network`` is ``own`` if each instance of an HTTP function has a network of its own, ``mapped`` if the
+        port of its server is mapped to a free one, and ``unavailable`` if HTTP functions cannot run.
         """
         ...
 
@@ -66,15 +61,10 @@ class Launcher(Protocol):
         """
         ...
 
-    def has_capacity(self, function: Function) -> bool:
-        """Return whether ``prepare`` would not wait for the end of another instance."""
-        ...
-
     async def prepare(self, key: Key, function: Function) -> LaunchPlan:
-        """Wait until an instance can be started: its interpreter is known, and the capacity is there.
+        """Wait until an instance can be started: its interpreter is known, and the network of its project is open.
 
-        May dismiss an idle instance for that. Raises InvalidField if the function's runtime cannot run, and OSError if
-        the capacity cannot be had.
+        Raises InvalidField if the function's runtime cannot run, and OSError if something else is missing.
         """
         ...
 

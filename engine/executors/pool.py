@@ -121,7 +121,7 @@ class Pool:
     ) -> None:
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files
         self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
-        self.isolation, self.walls, self.http_network = launcher.isolation, launcher.walls, launcher.http_network
+        self.isolation, self.walls = launcher.isolation, launcher.walls
         self.function_uids, self.function_of = launcher.function_uids, launcher.function_of
         self.check_runtime, self.interpreters = launcher.check_runtime, launcher.interpreters
         self._launcher, self._recorder, self._clock = launcher, recorder, clock

@@ -30,7 +30,7 @@ from engine.model.limits import (
 )
 from engine.model.retry_rules import MAX_RULES, RetryRule
 from engine.model.urn import LATEST, NAME, FunctionUrn, parse_urn
-from engine.runtimes.catalog import Family, family_of, find_runtime, refusal_of
+from engine.runtimes.catalog import Family, find_runtime, refusal_of
 
 VARIABLES = 20
 VARIABLES_SIZE = 4_096  #: characters of names and values
@@ -119,17 +119,6 @@ def weight(function: Function) -> float:
     """Return the function's share of the slots, relative to the weights of other functions; 1.0 by default."""
     share: float = function.details.get(OWN, {}).get("weight", 1.0)
     return share
-
-
-def request_limit(function: Function, *, shared_port: bool) -> int:
-    """Return how many requests of the function may run at the same time. A negative result means any number.
-
-    ``shared_port`` states that instances share the engine's network, where their HTTP servers listen on one port. An
-    HTTP function then has a single instance at most.
-    """
-    alone = shared_port and family_of(function.runtime) is Family.HTTP and function.max_instances != 0
-    instances = 1 if alone else function.max_instances
-    return instances if instances < 0 else instances * function.concurrent_num
 
 
 def equal_for_instances(one: Function, other: Function) -> bool:

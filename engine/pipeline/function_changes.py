@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
-from engine.functions.function_rules import request_limit, weight
+from engine.functions.function_rules import weight
 from engine.model import Function
 from engine.pipeline.discarder import Discarder
 from engine.scheduling.scheduler import Scheduler
@@ -46,7 +46,7 @@ class FunctionChanges:
             self._scheduler.configure(
                 function_id,
                 weight=weight(latest),
-                limit=request_limit(latest, shared_port=self._pool.http_network == "shared"),
+                limit=max(-1, latest.max_instances * latest.concurrent_num),
                 memory=latest.memory_size,
                 concurrent_requests=latest.concurrent_num,
             )

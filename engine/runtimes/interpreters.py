@@ -125,10 +125,6 @@ class Interpreters:
             return [interpreter.path, *_heap(memory), str(WORKERS / "node_worker.cjs")]
         return [interpreter.path, "-I", str(WORKERS / "python_worker.py")]
 
-    async def check(self, runtime: str) -> None:
-        """Raise InvalidField if this machine cannot run the runtime, for example because an interpreter is missing."""
-        await self.find(runtime)
-
     async def describe(self, runtime: str) -> InterpreterInfo | None:
         """Describe the interpreter that runs functions of this runtime; for a ``bootstrap``, its ``python3``.
 

@@ -32,7 +32,7 @@ def test_the_isolation_is_reported_by_readiness_and_metrics(engine: EngineProces
 
     assert ready["isolation"].startswith("bubblewrap, ")
     assert ready["isolation"].endswith(", seccomp")
-    assert ready["http_network"] in ("mapped", "shared")
+    assert ready["http_network"] in ("mapped", "unavailable")
     assert ready["network"] == "project" or not has_networks()
     assert f'isolation{{by="{ready["isolation"]}"}} 1' in engine.ask("GET", "/metrics").body.decode()
 

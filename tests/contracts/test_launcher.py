@@ -288,7 +288,6 @@ async def test_the_interpreter_of_a_runtime_is_one_of_all(launching: Launching) 
     assert replace(bootstraps[0], runtime="") in [replace(interpreter, runtime="") for interpreter in everything]
 
 
-async def test_a_launcher_has_capacity_for_another_instance(launching: Launching) -> None:
-    assert launching.launcher.has_capacity(function("echo"))
+async def test_a_launcher_tells_its_walls(launching: Launching) -> None:
     assert launching.launcher.isolation
-    assert launching.launcher.http_network in ("own", "mapped", "shared")
+    assert launching.launcher.walls["http_network"] in ("own", "mapped", "unavailable")

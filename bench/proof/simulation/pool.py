@@ -43,7 +43,7 @@ class SimulatedPool:
     def __init__(self, world: World, witness: Witness, random: Random) -> None:
         self._world, self._witness, self._random = world, witness, random
         self._runs: dict[int, asyncio.Future[Code]] = {}
-        self.reserve, self.files, self.http_network = Reserve(()), NoFiles(), "own"
+        self.reserve, self.files = Reserve(()), NoFiles()
         self.function_uids, self.walls = range(0), {"network": "host"}
 
     def function_of(self, instance_id: str) -> Function | None:

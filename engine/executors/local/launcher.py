@@ -1,4 +1,4 @@
-"""Launcher of instances as processes of this machine: processes, limits, temporary folders and the shared port.
+"""Launcher of instances as processes of this machine: processes, limits and temporary folders.
 
 Blocking work runs in threads: creating a cgroup can wait for the kernel, and removing files can take long if the
 user created many. Starting and cleaning have separate threads, so that neither waits for the other.
@@ -7,7 +7,6 @@ user created many. Starting and cleaning have separate threads, so that neither 
 from __future__ import annotations
 
 import asyncio
-import errno
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from engine.errors import InvalidField
 from engine.executors.call import Call, End, Key
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
@@ -71,8 +71,7 @@ class LocalLauncher:
     ) -> None:
         self._options, self._spawner, self._isolation, self._recorder = options, spawner, isolation, recorder
         self._code_path, self._check_code, self._interpreters = code_path, check_code, interpreters
-        self._maps_ports = can_map_ports()
-        self._port = SharedPort()
+        self._http_network = "own" if spawner.network == "none" else "mapped" if can_map_ports() else "unavailable"
         self._starters = ThreadPoolExecutor(_START_THREADS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEAN_THREADS, "functiond-clean")
         self._memory = MemoryWatch(isolation, self._cleaners)
@@ -89,14 +88,8 @@ class LocalLauncher:
         return {
             "network": self._spawner.network,
             "users": "one for each project" if len(self._spawner.uids) > 1 else "one for all projects",
-            "http_network": self.http_network,
+            "http_network": self._http_network,
         }
-
-    @property
-    def http_network(self) -> str:
-        if self._spawner.network == "none":
-            return "own"
-        return "mapped" if self._maps_ports else "shared"
 
     @property
     def function_uids(self) -> range:
@@ -106,7 +99,10 @@ class LocalLauncher:
         return self._functions.get(instance_id)
 
     async def check_runtime(self, runtime: str) -> None:
-        await self._interpreters.check(runtime)
+        await self._interpreters.find(runtime)
+        if self._http_network == "unavailable" and family_of(runtime) is Family.HTTP:
+            advice = 'HTTP functions need Linux 5.5 or newer on x86-64 or ARM64, or executor.network = "none"'
+            raise InvalidField("runtime", runtime, advice)
 
     async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
         if not runtime:
@@ -114,11 +110,8 @@ class LocalLauncher:
         interpreter = await self._interpreters.describe(runtime)
         return [interpreter] if interpreter is not None else []
 
-    def has_capacity(self, function: Function) -> bool:
-        return self._port.is_free or not self._shares_port(function)
-
     async def prepare(self, key: Key, function: Function) -> LaunchPlan:
-        """Find the interpreter, and wait for the port that all HTTP functions share, if the function needs it.
+        """Check that the instance can run here, and find the interpreter.
 
         The first call for a runtime searches for its interpreter, and the first call for a package checks its files.
         Both take time. Raises OSError also if the package is damaged.
@@ -126,10 +119,9 @@ class LocalLauncher:
         if self._check_code is not None:
             for package in (function.code, *(dependency.code for dependency in function.dependencies)):
                 await self._check_code(package)
+        await self.check_runtime(function.runtime)
         command = await self._interpreters.worker_command(function.runtime, key[-1])
         await self._spawner.prepare(function.project)
-        if self._shares_port(function):
-            await self._port.free()
         return LaunchPlan(key, function, command)
 
     def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
@@ -146,8 +138,6 @@ class LocalLauncher:
             self._spawner.ended(key[:3])
             self._cleaners.submit(remove_tree, spec.tmp)
             raise
-        if self._shares_port(function):
-            self._port.hold(instance)
         return instance
 
     def _connect(self, plan: LaunchPlan, owner: InstanceOwner, spec: InstanceSpec, spawned: Spawned) -> Instance:
@@ -240,10 +230,6 @@ class LocalLauncher:
         self._cleaners.shutdown()
         self._isolation.close()
 
-    def _shares_port(self, function: Function) -> bool:
-        """Return whether instances of the function listen on the port that all HTTP functions share."""
-        return _serves_http(function) and self.http_network == "shared"
-
     def _new_spec(self, function: Function, *, memory: int) -> InstanceSpec:
         instance_id = uuid.uuid4().hex
         return InstanceSpec(
@@ -255,13 +241,8 @@ class LocalLauncher:
             memory=memory,
             project=function.project,
             layers=tuple(self._code_path(dependency.code).absolute() for dependency in function.dependencies),
-            maps_port=self.http_network == "mapped" and _serves_http(function),
+            maps_port=self._http_network == "mapped" and family_of(function.runtime) is Family.HTTP,
         )
-
-
-def _serves_http(function: Function) -> bool:
-    """Return whether the function is an HTTP function, whose instances listen on one fixed port."""
-    return family_of(function.runtime) is Family.HTTP
 
 
 def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | OSError:
@@ -310,33 +291,3 @@ class LocalProcess:
         if enclosure is not None and not isinstance(enclosure, OSError):
             enclosure.remove()
         remove_tree(self.spec.tmp)
-
-
-class SharedPort:
-    """Port on which the servers of all HTTP functions listen if instances share the host's network.
-
-    Only one instance with this port runs at a time. An idle one is dismissed when another function or version needs the
-    port.
-    """
-
-    def __init__(self) -> None:
-        self._holder: Instance | None = None
-
-    @property
-    def is_free(self) -> bool:
-        return self._holder is None or self._holder.closed.is_set()
-
-    async def free(self) -> None:
-        """Wait until no instance has the port. The caller must then call ``hold`` without awaiting in between.
-
-        An idle instance that has the port is dismissed. Raises OSError if the instance is not idle.
-        """
-        while (holder := self._holder) is not None and not holder.closed.is_set():
-            if holder.end is None and not holder.idle:
-                raise OSError(errno.EADDRINUSE, "the port of HTTP functions is in use, since there is one for all")
-            holder.dismiss()
-            await holder.closed.wait()
-
-    def hold(self, instance: Instance) -> None:
-        """Assign the port to an instance, until the process of the instance has exited."""
-        self._holder = instance

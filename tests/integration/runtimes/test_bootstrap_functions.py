@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,11 +12,11 @@ import pytest
 from engine.errors import InvalidField
 from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
-from engine.functions.function_rules import check_function, listed, request_limit
+from engine.functions.function_rules import check_function, listed
 from engine.model import Code, Outcome
 from tests.contracts.dialect import Dialect
 from tests.contracts.dialect_bootstrap import CUSTOM, HTTP
-from tests.support.bridging import enter_network, needs_mapping, needs_network
+from tests.support.bridging import needs_mapping
 from tests.support.executing import exit_of, function, invocation, pool
 from tests.support.programs import needs, needs_networks
 
@@ -105,7 +102,7 @@ IN_PROJECT = IsolationOptions(isolation="bubblewrap", network="project")
 )
 async def apart(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pool]:
     async with pool(tmp_path, "", sandbox=request.param) as opened:
-        assert opened.http_network == ("own" if request.param is CUT_OFF else "mapped")
+        assert opened.walls["http_network"] == ("own" if request.param is CUT_OFF else "mapped")
         HTTP.write(tmp_path / "code")
         yield opened
 
@@ -120,59 +117,16 @@ async def test_instances_run_side_by_side_on_networks_or_ports_of_their_own(apar
     assert (await hanging).code == Code.CANCELLED
 
 
-#: Script that needs port 8000 for itself.
-ON_ONE_PORT = """
-import asyncio, json, sys
-from pathlib import Path
-from engine.executors.local import launcher
-from tests.contracts.dialect_bootstrap import HTTP
-from tests.support.executing import pool
-
-
-async def main(folder):
-    launcher.can_map_ports = lambda: False
-    async with pool(folder, "") as opened:
-        HTTP.write(folder / "code")
-
-        def run(version, do):
-            return opened.execute(HTTP.function(version=version), HTTP.wish(do))
-
-        texts = [HTTP.given(await run(version, "text")) for version in ("1", "2", "1")]
-        alive = opened.statistics().alive
-        hanging = asyncio.ensure_future(run("1", "hang"))
-        await asyncio.sleep(0)
-        refused = await run("2", "text")
-        hanging.cancel()
-        print(json.dumps([texts, alive, refused.code, refused.message]))
-
-
-asyncio.run(main(Path(sys.argv[1])))
-"""
-
-
-@needs_network
-def test_on_one_port_an_idle_instance_makes_room_and_a_busy_one_does_not(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", ON_ONE_PORT, str(tmp_path)]
-
-    ran = subprocess.run(command, cwd=ROOT, preexec_fn=enter_network, stdout=subprocess.PIPE, check=True)
-
-    texts, alive, code, message = json.loads(ran.stdout.splitlines()[-1])  # log lines precede the result
-    assert (texts, alive, code) == (["straße ✓"] * 3, 1, Code.OVERLOAD)
-    assert "the port of HTTP functions is in use, since there is one for all" in message
-
-
-@pytest.mark.parametrize(
-    ("asked", "fields", "shared_port", "limit"),
-    [
-        (HTTP, {}, False, 800),
-        (HTTP, {}, True, 2),
-        (HTTP, {"max_instances": 0}, True, 0),
-        (CUSTOM, {}, True, 800),
-        (CUSTOM, {"max_instances": 0}, True, 0),
-        (CUSTOM, {"max_instances": -1}, True, -1),
-    ],
-)
-def test_an_enabled_function_whose_servers_share_a_port_has_one_instance(
-    asked: Dialect, fields: dict[str, int], shared_port: bool, limit: int
+async def test_http_functions_are_refused_where_ports_cannot_be_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert request_limit(asked.function(concurrent_num=2, **fields), shared_port=shared_port) == limit
+    monkeypatch.setattr("engine.executors.local.launcher.can_map_ports", lambda: False)
+    async with pool(tmp_path, "") as opened:
+        HTTP.write(tmp_path / "code")
+
+        assert opened.walls["http_network"] == "unavailable"
+        await opened.check_runtime(CUSTOM.runtime)
+        with pytest.raises(InvalidField, match="HTTP functions need Linux"):
+            await opened.check_runtime(HTTP.runtime)
+        created_elsewhere = await opened.execute(HTTP.function(), HTTP.wish("text"))
+        assert "HTTP functions need Linux 5.5" in created_elsewhere.message

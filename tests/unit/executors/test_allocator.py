@@ -51,7 +51,7 @@ class Bare(Instance):
 class Loading:
     """Launcher whose instances become ready, or fail, when the test says so (protocol ``Launcher``)."""
 
-    isolation = http_network = "none"
+    isolation = "none"
     walls: Mapping[str, str] = {}
     function_uids = range(0)
 
@@ -68,9 +68,6 @@ class Loading:
 
     async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
         return []
-
-    def has_capacity(self, function: Function) -> bool:
-        return self.room.is_set()
 
     async def prepare(self, key: Key, function: Function) -> LaunchPlan:
         await self.room.wait()
@@ -415,10 +412,3 @@ async def test_a_failed_start_looks_at_no_call_but_those_that_it_ends() -> None:
 
     assert len(crowd.failed) == len(calls)
     assert Counted.seen <= len(calls)
-
-
-async def test_no_instance_is_warmed_that_would_have_to_wait_for_capacity() -> None:
-    crowd = Crowd()
-    crowd.launcher.room.clear()
-
-    assert not await crowd.allocator.warm(crowd.function)

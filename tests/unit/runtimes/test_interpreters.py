@@ -130,7 +130,7 @@ async def test_a_set_interpreter_that_is_of_no_use_is_named(machine: Path, told:
     program(machine / "mine", *told)
 
     with pytest.raises(NoInterpreter, match=rf"found only \S*mine \({shown}\): .* setting executor.python") as refused:
-        await Interpreters(python=str(machine / "mine")).check("Python3.10")
+        await Interpreters(python=str(machine / "mine")).find("Python3.10")
 
     assert refused.value.field == "runtime"
 
@@ -166,7 +166,7 @@ async def test_an_interpreter_that_is_replaced_is_looked_for_again(machine: Path
 async def test_an_interpreter_installed_later_is_found_without_a_new_start(machine: Path) -> None:
     interpreters = Interpreters()
     with pytest.raises(NoInterpreter, match=r"this machine has none: install one, or name it by .* executor\.node"):
-        await interpreters.check("Node.js18.15")
+        await interpreters.find("Node.js18.15")
 
     program(machine / "node", "18.15.0", "/real/node", "/real/node")
 
@@ -183,7 +183,7 @@ async def test_runtimes_with_their_own_bootstrap_are_served_by_the_bridge(runtim
 @pytest.mark.parametrize("runtime", ["Java8", "C#(.NET Core 6.0)", "Custom Image", "Python", "nonsense"])
 async def test_a_runtime_without_an_interpreter_is_refused_with_those_that_have_one(runtime: str) -> None:
     with pytest.raises(InvalidField, match="this engine runs Python3") as refused:
-        await Interpreters().check(runtime)
+        await Interpreters().find(runtime)
 
     assert not isinstance(refused.value, NoInterpreter)
 
