@@ -3,6 +3,8 @@
 Plugins may import only the names in this module.
 """
 
+from functiond.signing import sign as sign_request
+
 from engine.asgi.egress import is_public
 from engine.asgi.error_replies import delay_of, hold_back, retry_after, status_of
 from engine.asgi.forwarded import FORWARDED, Forwarded
@@ -22,7 +24,6 @@ from engine.asgi.wire import (
     respond,
 )
 from engine.auth.roles import Role
-from engine.auth.signing import sign as sign_request
 from engine.errors import (
     BadLink,
     Forbidden,

@@ -11,23 +11,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 import anyio.to_thread
+from functiond.signing import canonical_path, canonical_query, canonical_request, hash_of, signature
 from msgspec import Struct
 
 from engine.asgi.wire import Headers, ReadBody, Scope
 from engine.auth.denials import DenialLog
-from engine.auth.signing import (
-    EMPTY,
-    UNSIGNED,
-    Authorization,
-    canonical_path,
-    canonical_query,
-    canonical_request,
-    hash_of,
-    is_same,
-    read_authorization,
-    read_date,
-    signature,
-)
+from engine.auth.signing import EMPTY, UNSIGNED, Authorization, is_same, read_authorization, read_date
 from engine.auth.throttle import AuthThrottle, Subject
 from engine.errors import Unauthorized
 from engine.model.clock import Clock

@@ -111,7 +111,6 @@ class Engine(NoInstances):
         self.logs: dict[str, bytes] = {}  #: complete logs by request id
         self.attempt_ended = Signal[[Function, Invocation, Outcome]]()
         self.closed = Signal[[]]()
-        self.check_runtime = Interpreters().check
         self._ends: dict[int, anyio.Event] = {}
 
     @property
@@ -196,6 +195,9 @@ class Engine(NoInstances):
 
     def alive(self, functions: Iterable[int]) -> int:
         return 0
+
+    async def check_runtime(self, runtime: str) -> None:
+        await Interpreters().find(runtime)
 
     async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
         return []

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import ssl
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from msgspec import Struct
 
 from functiond.errors import BadConfiguration
+from functiond.signing import sign
 
 URL = "http://127.0.0.1:8080"
-ALGORITHM = "SDK-HMAC-SHA256"
 
 
 class Configuration(Struct, frozen=True, kw_only=True):
@@ -94,42 +91,3 @@ def checked_url(url: str) -> str:
             f"url is {url!r}: the URL {problem}, without a path: an engine is at the root of its host"
         )
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def sign(
-    method: str, target: str, headers: Mapping[str, str], body: bytes, *, access: str, secret: str, moment: float
-) -> dict[str, str]:
-    """Return the headers X-Sdk-Date and Authorization of a request.
-
-    ``target`` is path and query. All ``headers`` are signed, and must include Host. ``moment`` is the time in seconds
-    since the epoch.
-    """
-    date = datetime.fromtimestamp(moment, UTC).strftime("%Y%m%dT%H%M%SZ")
-    signed = sorted({**{name.lower(): value.strip() for name, value in headers.items()}, "x-sdk-date": date}.items())
-    names = ";".join(name for name, _ in signed)
-    path, _, query = target.partition("?")
-    canonical = "\n".join(
-        (
-            method,
-            _canonical_path(path),
-            _canonical_query(query),
-            *(f"{name}:{value}" for name, value in signed),
-            "",
-            names,
-            hashlib.sha256(body).hexdigest(),
-        )
-    )
-    text = f"{ALGORITHM}\n{date}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    signature = hmac.digest(secret.encode(), text.encode(), "sha256").hex()
-    authorization = f"{ALGORITHM} Access={access}, SignedHeaders={names}, Signature={signature}"
-    return {"X-Sdk-Date": date, "Authorization": authorization}
-
-
-def _canonical_path(path: str) -> str:
-    path = "/".join(quote(unquote(segment), safe="") for segment in path.split("/"))
-    return path if path.endswith("/") else f"{path}/"
-
-
-def _canonical_query(query: str) -> str:
-    pairs = sorted(parse_qsl(query, keep_blank_values=True))
-    return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)

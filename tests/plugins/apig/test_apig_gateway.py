@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from functiond.signing import hash_of, sign
 from msgspec.structs import replace
 
 from engine.auth import throttle
-from engine.auth.signing import hash_of, sign
 from engine.code.store import NO_CODE, CodeSource
 from engine.errors import InvalidTrigger, SettingsError, TriggerClash
 from engine.http.api.errors import trigger_status

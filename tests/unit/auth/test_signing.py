@@ -8,21 +8,11 @@ import warnings
 from urllib.parse import parse_qsl, quote, unquote
 
 import pytest
+from functiond.signing import canonical_path, canonical_query, canonical_request, hash_of, sign, signature
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.auth.signing import (
-    canonical_path,
-    canonical_query,
-    canonical_request,
-    hash_of,
-    is_same,
-    read_authorization,
-    read_date,
-    sign,
-    signature,
-    write_date,
-)
+from engine.auth.signing import is_same, read_authorization, read_date
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's warnings
@@ -216,10 +206,3 @@ def test_the_parts_of_authorization_are_read() -> None:
 )
 def test_a_text_that_is_no_date_has_no_moment(value: str) -> None:
     assert read_date(value.encode()) is None
-
-
-def test_a_date_is_written_as_it_is_read() -> None:
-    moment = read_date(DATE.encode())
-
-    assert moment == 1769903999.0
-    assert write_date(moment) == DATE

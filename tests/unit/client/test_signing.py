@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from functiond.configuration import sign
+from functiond.signing import sign
 
 from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import SignatureVerifier

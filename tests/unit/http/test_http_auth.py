@@ -17,13 +17,13 @@ from typing import Any
 
 import anyio
 import pytest
+from functiond.signing import hash_of, sign
 
 from engine.asgi.addresses import network_of
 from engine.asgi.forwarded import FORWARDED, Forwarded
 from engine.asgi.listener import listen
 from engine.auth import throttle
 from engine.auth.credentials import AccessKey, Token
-from engine.auth.signing import hash_of, sign
 from engine.auth.throttle import AT_ONCE, OF_ONE, SUBJECTS, AuthThrottle
 from engine.errors import Forbidden, TooManyFailures
 from engine.http.auth import Authenticator

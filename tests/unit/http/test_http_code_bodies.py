@@ -12,10 +12,10 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from functiond.signing import hash_of, sign
 
 from engine.asgi.listener import listen
 from engine.auth.credentials import AccessKey
-from engine.auth.signing import hash_of, sign
 from engine.auth.throttle import AuthThrottle
 from engine.code.receiving import REST_LIMIT
 from engine.http.auth import Authenticator
