@@ -150,7 +150,7 @@ def _queues_page(engine: EngineParts, pages: Pages, frame: FunctionFrame) -> Que
         storage.identity,
         engine.dispatcher.running,
     )
-    return QueuesPage(pages, rows, frame, engine.backlog, scheduler.statistics, storage.records, engine.clock)
+    return QueuesPage(pages, rows, frame, engine.backlog, scheduler.statistics)
 
 
 def _trigger_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:

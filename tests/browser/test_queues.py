@@ -76,10 +76,10 @@ def test_what_waits_is_purged_after_a_count_and_a_sample(engine: EngineProcess, 
     running = keep_busy(engine, "purged")
     page.goto(QUEUES)
     page.get_by_label("Cancel what waits of purged…").click()
-    expect(page.get_by_role("main")).to_contain_text("11 invocations wait, and 1 run")
+    expect(page.get_by_role("main")).to_contain_text("11 wait, 1 runs")
     expect(page.locator("tbody tr")).to_have_count(10)
     assert violations(page) == []
-    page.get_by_role("button", name="Cancel 11 waiting invocations").click()
+    page.get_by_role("button", name="Cancel them").click()
 
     expect(page.get_by_role("status")).to_contain_text("11 invocations cancelled")
     states = engine.ask("GET", f"{BASE}/{urn_of('purged')}/async-invocations?limit=50").json["invocations"]
@@ -92,8 +92,9 @@ def test_a_purge_works_without_scripts(engine: EngineProcess, plain_page: Page) 
     engine.create("plain", SLOW)
     pause(engine, "plain")
     page = plain_page
-    page.goto(f"{QUEUES}/plain/purge")
-    page.get_by_role("button", name="Cancel 3 waiting invocations").click()
+    page.goto(QUEUES)
+    page.get_by_label("Cancel what waits of plain…").click()
+    page.get_by_role("button", name="Cancel them").click()
     expect(page.get_by_role("status")).to_contain_text("3 of 3 cancelled")
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("status")).to_contain_text("3 invocations cancelled")

@@ -1,7 +1,4 @@
-"""Pages of queues: what waits and why, pause and resume, and the cancellation of all that waits of a function.
-
-The state of the steps of a cancellation is in the form of each page. A small script sends it on; without it, a button.
-"""
+"""Page of queues: what waits and why, pause and resume."""
 
 from __future__ import annotations
 
@@ -10,33 +7,28 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
-from engine.http.api.invocation_actions import CancelledInvocations
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call
-from engine.http.api.times import short_time
-from engine.http.console.forms import Form, error_of_whole, errors_of, struct_of
+from engine.http.console.forms import Form, errors_of
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
+from engine.http.console.pages import PageFamily, Pages, get, post, see_other
 from engine.http.console.paths import QUEUE, QUEUES, name_of
-from engine.model import Function, Invocation, Mode, State
-from engine.model.clock import Clock
+from engine.model import Function, Invocation, Mode
 from engine.model.controls import Controls
 from engine.model.identity import Identity
 from engine.pipeline.explanation import Explainer, Reason
-from engine.protocols import Queued, Records, Selection
+from engine.protocols import Queued, Records
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.runqueue import QueueStatistics
 from engine.scheduling.scheduler import Scheduler
 
 ROWS = 50
 MOST = 10_000  #: invocations of a kind that are counted
-SAMPLE = 10  #: invocations shown before a purge
 
 
 class QueueRow(Struct, frozen=True, kw_only=True):
@@ -106,17 +98,6 @@ class QueueRows:
         )
 
 
-class Purge(Struct, frozen=True, kw_only=True):
-    """State of a purge between two steps."""
-
-    until: str  #: only invocations accepted until this second (UTC)
-    running: bool = False  #: cancel running ones, too
-    total: int = 0  #: invocations that waited at the begin
-    done: int = 0
-    round: int = 0  #: ended in this pass over the queue; another pass finds those that it has left out
-    marker: str = "0"
-
-
 class QueuesPage(PageFamily):
     """Page of all queues of a project. ``statistics`` returns the numbers of the run queue of the engine."""
 
@@ -127,12 +108,9 @@ class QueuesPage(PageFamily):
         frame: FunctionFrame,
         backlog: Backlog,
         statistics: Callable[[], QueueStatistics],
-        records: Records,
-        clock: Clock,
     ) -> None:
         self._pages, self._rows, self._frame = pages, rows, frame
         self._backlog, self._statistics = backlog, statistics
-        self._records, self._clock = records, clock
 
     @post("ConsolePauseQueue", f"{QUEUE}/pause")
     async def pause(self, call: Call, form: Form) -> Reply:
@@ -168,47 +146,6 @@ class QueuesPage(PageFamily):
             **{"wrong": 0, "errors": {}, "typed": "", **data},
         )
 
-    @get("ConsolePurge", f"{QUEUE}/purge", ADMIN)
-    async def ask_purge(self, call: Call) -> Reply:
-        function = self._frame.function_of(call)
-        [row] = await self._rows.rows([function])
-        waiting = Selection(function_id=function.function_id, states=frozenset({State.WAIT}))
-        sample = (await self._records.search(waiting, None, SAMPLE)).records
-        purge = Purge(until=short_time(self._clock.now()), total=row.waiting)
-        return await self._show_purge(call, function, "queues/purge.html", purge=purge, row=row, sample=sample)
-
-    @post("ConsolePurgeQueue", f"{QUEUE}/purge")
-    async def purge(self, call: Call, form: Form) -> Reply:
-        """Make one step, and show the progress, or the result after the last step."""
-        function, purge = self._frame.function_of(call), struct_of(form, Purge)
-        states = (State.WAIT, State.RUNNING) if purge.running else (State.WAIT,)
-        body = {"status": ",".join(states), "query_end_time": purge.until, "marker": purge.marker}
-        try:
-            reply = await self._frame.send(call, "POST", function, "/async-invocations/cancel", body)
-        except FunctiondError as error:
-            errors = error_of_whole(error)
-            return await self._show_purge(call, function, purge=purge, ended=False, errors=errors)
-        purge, ended = _after(purge, reply.read(CancelledInvocations))
-        return await self._show_purge(call, function, purge=purge, ended=ended, errors={})
-
-    async def _show_purge(
-        self, call: Call, function: Function, template: str = "queues/purging.html", **data: Any
-    ) -> Reply:
-        return await self._pages.show(call, template, live=False, name=name_of(function), **data)
-
 
 def _back(call: Call) -> str:
     return QUEUES.format(project_id=call.project)
-
-
-def _after(purge: Purge, step: CancelledInvocations) -> tuple[Purge, bool]:
-    """Return the state after a step, and whether it was the last one."""
-    done, in_round = purge.done + len(step.cancelled), purge.round + len(step.cancelled)
-    after = replace(
-        purge,
-        total=max(purge.total, done),
-        done=done,
-        round=in_round if step.next_marker else 0,
-        marker=step.next_marker or "0",
-    )
-    return after, not step.next_marker and not in_round

@@ -82,7 +82,6 @@ CHANGES: Mapping[str, dict[str, str]] = {
     "functions/hello/test": {"event": "{}"},
     "functions/hello/configuration/asynchronous": {"max_async_retry_attempts": "1"},
     "queues/hello/pause": {},
-    "queues/hello/purge": {"until": "2026-01-01T00:00:00"},
     "deliveries": {"one": "redrive-1"},
     "deliveries/discard": {},
 }

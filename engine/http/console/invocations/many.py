@@ -46,6 +46,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     function: str = ""  #: of a project: the last one that a step acted on; all before it are done
     marker: str = ""  #: place in this function; empty: it is done
     done: int = 0
+    earlier: int = 0  #: done in earlier passes; another pass finds those that a pass has left out
     refused: int = 0
     refusals: tuple[str, ...] = ()  #: request id and reason of the first refused ones
     total: int = 0  #: number of invocations before the first step
@@ -169,6 +170,8 @@ class ManyInvocations(PageFamily):
                 return Step(progress=progress, error=error, function=name)
             if progress.marker:
                 return Step(progress=progress)
+        if chosen.status == State.WAIT and progress.done > progress.earlier:
+            return Step(progress=replace(progress, function="", marker="", earlier=progress.done))
         return Step(progress=replace(progress, ended=True))
 
     def _names(self, project: str) -> Mapping[int, str]:
@@ -238,6 +241,7 @@ def _read(form: Form) -> Progress:
         function=form.text("leave") or form.text("at"),
         marker="" if "leave" in form else form.text("marker"),
         done=whole_number("done", form.text("done"), 0),
+        earlier=whole_number("earlier", form.text("earlier"), 0),
         refused=whole_number("refused", form.text("refused"), 0),
         refusals=tuple(text[:LONGEST_REFUSAL] for text in form.all("refusal")[:REFUSALS]),
         total=whole_number("total", form.text("total"), 0),
