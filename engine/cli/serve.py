@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import anyio
+import uvloop
 
 from engine.app.parts import EngineParts
 from engine.app.service import serve as serve_engine
@@ -107,7 +107,7 @@ def serve(
     try:
         settings = load()
         configure_logging(settings.log.format, settings.log.level)
-        _loop_runner()(_serve(settings, demo, lambda: load().auth))
+        uvloop.run(_serve(settings, demo, lambda: load().auth))
     except (*_EXPECTED, OSError, BaseExceptionGroup) as error:
         return _explain(error, log_format or os.environ.get("FUNCTIOND_LOG__FORMAT", ""))
     return 0
@@ -127,14 +127,6 @@ async def _serve(settings: Settings, demo: bool, read_auth: Callable[[], AuthSet
 
         await serve_engine(settings, plugins=plugins, ready=ready, read_auth=read_auth)
         tasks.cancel_scope.cancel()
-
-
-def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
-    try:
-        import uvloop
-    except ImportError:  # not on every platform
-        return asyncio.run
-    return uvloop.run
 
 
 def _explain(error: BaseException, form: str) -> int:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import anyio
 import structlog
+import uvloop
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from engine.app.lifecycle import drain
@@ -183,7 +184,7 @@ class EngineThread:
 
     def _work(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._run())
         except BaseException as error:
             self._ended.set_exception(error)
@@ -194,11 +195,3 @@ class EngineThread:
         host = self._make()
         self._hosted.set_result((host, asyncio.get_running_loop()))
         await host.run(self._started.set_result)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not on every platform
-        return None
-    return uvloop.new_event_loop
