@@ -81,7 +81,7 @@ def _executors(engine: EngineParts) -> Iterator[Family]:
     states = {"starting": pool.starting, "idle": pool.idle, "busy": pool.busy}
     ended = {"retired": pool.retired, "killed": pool.killed}
     yield gauge("instances", "Instances, by state", states, "state")
-    yield gauge("isolation", "1 for the active isolation of instances", {pool.isolation: 1.0}, "by")
+    yield gauge("isolation", "1 for the active isolation of instances", {engine.pool.walls["isolation"]: 1.0}, "by")
     yield gauge("instances_memory_bytes", "Memory limits of all instances", pool.memory << 20)
     yield count("instances_started", "Instances started", pool.started)
     yield count("instances_ended", "Instances ended, by cause", ended, "cause")

@@ -91,8 +91,8 @@ class EngineHealth:
 
     def about(self, project: str | None) -> Mapping[str, Any]:
         """Return what readiness tells besides: isolation, paused functions of a project or all, a clock in doubt."""
-        pool, clock = self._engine.pool, self._engine.clock_guard.state()
-        details: dict[str, Any] = {"isolation": pool.isolation, **pool.walls, "function_api": self._engine.function_api}
+        clock = self._engine.clock_guard.state()
+        details: dict[str, Any] = {**self._engine.pool.walls, "function_api": self._engine.function_api}
         if paused := [function for function in self._engine.controls.paused() if project in (None, function.project)]:
             names = ", ".join(function.name for function in paused[:NAMED])
             details["paused"] = f"{len(paused)} functions start nothing until they are resumed: {names}"

@@ -103,7 +103,7 @@ async def listening(engine: EngineParts) -> AsyncIterator[str]:
 def _read_credentials(engine: EngineParts, read_auth: Callable[[], AuthSettings]) -> AuthSettings:
     """Return the credentials of a reload. Raises SettingsError if a start with them would be refused."""
     auth = read_auth()
-    unseparated = engine.pool.isolation.partition(",")[0] == HostSpawner.name
+    unseparated = engine.pool.walls["isolation"].partition(",")[0] == HostSpawner.name
     if auth.projects > 1 and unseparated and engine.settings.executor.isolation == "auto":
         raise several_projects(auth.projects, "no sandbox works here")
     return auth

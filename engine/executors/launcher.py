@@ -28,14 +28,10 @@ class Launcher(Protocol):
     """
 
     @property
-    def isolation(self) -> str:
-        """Names of the mechanisms that separate and limit instances, such as ``bubblewrap, cgroup v2, seccomp``."""
-        ...
-
-    @property
     def walls(self) -> Mapping[str, str]:
-        """What keeps projects apart, as readiness tells it, such as ``{"network": "project"}``.
+        """What separates and limits instances, as readiness tells it, such as ``{"network": "project"}``.
 
+        ``isolation`` has the names of the mechanisms, such as ``bubblewrap, cgroup v2, seccomp``.
         ``http_network`` is ``own`` if each instance of an HTTP function has a network of its own, ``mapped`` if the
         port of its server is mapped to a free one, and ``unavailable`` if HTTP functions cannot run.
         """

@@ -66,7 +66,6 @@ class PoolStatistics(Struct, frozen=True, kw_only=True):
     recycled: dict[str, int]  #: dismissed by the controls of their function, by cause; counted in ``retired``, too
     killed: int  #: ended otherwise: exited, timed out, cancelled
     cold_starts: Distribution  #: seconds until an instance was ready
-    isolation: str
 
 
 @asynccontextmanager
@@ -103,7 +102,7 @@ async def open_pool(
         recorder=recorder,
     )
     if options.sandbox is not NO_ISOLATION:
-        log.info("isolation chosen", isolation=launcher.isolation, **launcher.walls)
+        log.info("isolation chosen", **launcher.walls)
     allocator = Allocator(launcher, memory=options.memory, idle=options.idle, clock=clock)
     pool = Pool(launcher, allocator, recorder, files, clock)
     try:
@@ -121,9 +120,8 @@ class Pool:
     ) -> None:
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files
         self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
-        self.isolation, self.walls = launcher.isolation, launcher.walls
+        self.walls, self.check_runtime, self.interpreters = launcher.walls, launcher.check_runtime, launcher.interpreters
         self.function_uids, self.function_of = launcher.function_uids, launcher.function_of
-        self.check_runtime, self.interpreters = launcher.check_runtime, launcher.interpreters
         self._launcher, self._recorder, self._clock = launcher, recorder, clock
         self._errors = RunErrors(recorder)
         self._running: dict[int, Call] = {}
@@ -267,7 +265,6 @@ class Pool:
             recycled=dict(allocator.recycled),
             killed=allocator.killed,
             cold_starts=allocator.cold_starts.snapshot(),
-            isolation=self.isolation,
         )
 
     async def drain(self) -> None:

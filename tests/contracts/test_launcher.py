@@ -289,5 +289,5 @@ async def test_the_interpreter_of_a_runtime_is_one_of_all(launching: Launching) 
 
 
 async def test_a_launcher_tells_its_walls(launching: Launching) -> None:
-    assert launching.launcher.isolation
+    assert launching.launcher.walls["isolation"]
     assert launching.launcher.walls["http_network"] in ("own", "mapped", "unavailable")

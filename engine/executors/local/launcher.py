@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -71,25 +71,17 @@ class LocalLauncher:
     ) -> None:
         self._options, self._spawner, self._isolation, self._recorder = options, spawner, isolation, recorder
         self._code_path, self._check_code, self._interpreters = code_path, check_code, interpreters
-        self._http_network = "own" if spawner.network == "none" else "mapped" if can_map_ports() else "unavailable"
+        self.walls = {
+            "isolation": f"{spawner.name}, {isolation.name}, {'seccomp' if spawner.filter else 'no seccomp'}",
+            "network": spawner.network,
+            "users": "one for each project" if len(spawner.uids) > 1 else "one for all projects",
+            "http_network": "own" if spawner.network == "none" else "mapped" if can_map_ports() else "unavailable",
+        }
         self._starters = ThreadPoolExecutor(_START_THREADS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEAN_THREADS, "functiond-clean")
         self._memory = MemoryWatch(isolation, self._cleaners)
         self._processes: dict[Instance, LocalProcess] = {}  #: from ``launch`` to ``clear``
         self._functions: dict[str, Function] = {}  #: of the same instances, by the instances' ids
-
-    @property
-    def isolation(self) -> str:
-        seccomp = "seccomp" if self._spawner.filter else "no seccomp"
-        return f"{self._spawner.name}, {self._isolation.name}, {seccomp}"
-
-    @property
-    def walls(self) -> Mapping[str, str]:
-        return {
-            "network": self._spawner.network,
-            "users": "one for each project" if len(self._spawner.uids) > 1 else "one for all projects",
-            "http_network": self._http_network,
-        }
 
     @property
     def function_uids(self) -> range:
@@ -100,7 +92,7 @@ class LocalLauncher:
 
     async def check_runtime(self, runtime: str) -> None:
         await self._interpreters.find(runtime)
-        if self._http_network == "unavailable" and family_of(runtime) is Family.HTTP:
+        if self.walls["http_network"] == "unavailable" and family_of(runtime) is Family.HTTP:
             advice = 'HTTP functions need Linux 5.5 or newer on x86-64 or ARM64, or executor.network = "none"'
             raise InvalidField("runtime", runtime, advice)
 
@@ -241,7 +233,7 @@ class LocalLauncher:
             memory=memory,
             project=function.project,
             layers=tuple(self._code_path(dependency.code).absolute() for dependency in function.dependencies),
-            maps_port=self._http_network == "mapped" and family_of(function.runtime) is Family.HTTP,
+            maps_port=self.walls["http_network"] == "mapped" and family_of(function.runtime) is Family.HTTP,
         )
 
 

@@ -425,7 +425,7 @@ def test_a_group_that_is_claimed_while_others_sweep_is_there(tmp_path: Path) -> 
 async def test_instances_that_compete_for_a_processor_get_it_in_proportion_to_their_cpu(
     opened: Pool, tmp_path: Path
 ) -> None:
-    if "without CPU weights" in opened.isolation:
+    if "without CPU weights" in opened.walls["isolation"]:
         pytest.skip("no cgroup with cpu can be written here")
     event = {"processor": min(os.sched_getaffinity(0)), "stop": str(tmp_path / "stop")}
     running, pids = [], []

@@ -454,7 +454,7 @@ async def test_a_sandbox_that_is_asked_for_and_not_there_is_refused(
 async def test_where_there_is_none_processes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     async with pool(tmp_path, SOURCE, sandbox=IsolationOptions()) as opened:
-        assert opened.statistics().isolation.startswith("process, ")
+        assert opened.walls["isolation"].startswith("process, ")
 
 
 @pytest.mark.parametrize("python", ["/usr/bin/python3", "/bin/python3"])  # the second if PATH begins with /bin

@@ -214,5 +214,5 @@ async def test_a_machine_without_filters_runs_functions_and_says_so(
         async with pool(tmp_path, "def handler(event, context):\n    return 1\n") as opened:
             outcome = await opened.execute(function("handler"), invocation())
 
-    assert (outcome.result, opened.isolation.rpartition(", ")[2]) == (b"1", "no seccomp")
+    assert (outcome.result, opened.walls["isolation"].rpartition(", ")[2]) == (b"1", "no seccomp")
     assert [line["reason"] for line in logs if line["event"] == "functions run without a seccomp filter"] == [reason]

@@ -51,7 +51,6 @@ class Bare(Instance):
 class Loading:
     """Launcher whose instances become ready, or fail, when the test says so (protocol ``Launcher``)."""
 
-    isolation = "none"
     walls: Mapping[str, str] = {}
     function_uids = range(0)
 
