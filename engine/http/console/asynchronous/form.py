@@ -22,7 +22,6 @@ from engine.http.console.struct_forms import (
     Choice,
     Field,
     fields_of,
-    number_of,
     read_struct,
     shown_values,
     typed_values,
@@ -233,27 +232,13 @@ def changed_order(rows: Sequence[Row], change: str) -> list[Row]:
 
 def rules_of(rows: Sequence[Row], stored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rules for the API. A text that is no number is kept as text, and the API refuses it."""
-    return [_rule(row, _stored(row, stored)) for row in rows]
+    forms = [(Form([(PREFIX + key, text) for key, text in row.items()]), _stored(row, stored)) for row in rows]
+    return [read_struct(_RULE, form, old) for form, old in forms]
 
 
 def _stored(row: Row, stored: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     old = row["old"]
     return stored[int(old)] if old.isdecimal() and len(old) < 3 and int(old) < len(stored) else {}
-
-
-def _rule(row: Row, old: Mapping[str, Any]) -> dict[str, Any]:
-    rule: dict[str, Any] = {}
-    before = _texts(old)
-    for field in _RULE:
-        text = row[field.key]
-        if field.key in old and text == before[field.key]:
-            rule[field.key] = old[field.key]
-        elif field.control == "text":
-            if text:
-                rule[field.key] = text
-        elif text.strip():
-            rule[field.key] = number_of(text, whole=field.whole)
-    return rule
 
 
 def _texts(rule: Mapping[str, Any]) -> dict[str, str]:
