@@ -57,7 +57,7 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
         *_function_pages(engine, pages, frame, api),
         *_configuration_pages(engine, frame),
         *_invocation_pages(engine, pages, frame),
-        _queues_page(engine, pages, frame),
+        _queues_page(engine, pages),
         *_trigger_pages(engine, pages, frame, api),
         _deliveries_page(engine, pages, api),
         DocsPage(pages),
@@ -138,7 +138,7 @@ def _invocation_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame) -
     ]
 
 
-def _queues_page(engine: EngineParts, pages: Pages, frame: FunctionFrame) -> QueuesPage:
+def _queues_page(engine: EngineParts, pages: Pages) -> QueuesPage:
     storage, scheduler = engine.storage, engine.scheduler
     rows = QueueRows(
         engine.catalog,
@@ -150,7 +150,7 @@ def _queues_page(engine: EngineParts, pages: Pages, frame: FunctionFrame) -> Que
         storage.identity,
         engine.dispatcher.running,
     )
-    return QueuesPage(pages, rows, frame, engine.backlog, scheduler.statistics)
+    return QueuesPage(pages, rows, engine.backlog, scheduler.statistics)
 
 
 def _trigger_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:

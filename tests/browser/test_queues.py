@@ -59,9 +59,6 @@ def test_each_queue_says_what_waits_and_why(page: Page) -> None:
 def test_a_queue_is_paused_with_a_reason_and_resumed(engine: EngineProcess, page: Page) -> None:
     page.goto(QUEUES)
     page.get_by_label("Pause later…").click()
-    page.get_by_label("Reason").locator("visible=true").fill("x" * 300)
-    page.get_by_role("button", name="Pause", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("256")
     page.get_by_label("Reason").locator("visible=true").fill('a "reason" & more')
     page.get_by_role("button", name="Pause", exact=True).click()
 

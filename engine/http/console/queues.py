@@ -1,23 +1,19 @@
-"""Page of queues: what waits and why, pause and resume."""
+"""Page of queues: what waits and why."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from msgspec import Struct
 
 from engine.asgi.wire import Reply
-from engine.errors import FunctiondError
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call
-from engine.http.console.forms import Form, errors_of
-from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import PageFamily, Pages, get, post, see_other
-from engine.http.console.paths import QUEUE, QUEUES, name_of
+from engine.http.console.pages import PageFamily, Pages, get
+from engine.http.console.paths import QUEUES, name_of
 from engine.model import Function, Invocation, Mode
 from engine.model.controls import Controls
 from engine.model.identity import Identity
@@ -105,36 +101,19 @@ class QueuesPage(PageFamily):
         self,
         pages: Pages,
         rows: QueueRows,
-        frame: FunctionFrame,
         backlog: Backlog,
         statistics: Callable[[], QueueStatistics],
     ) -> None:
-        self._pages, self._rows, self._frame = pages, rows, frame
-        self._backlog, self._statistics = backlog, statistics
-
-    @post("ConsolePauseQueue", f"{QUEUE}/pause")
-    async def pause(self, call: Call, form: Form) -> Reply:
-        function = self._frame.function_of(call)
-        try:
-            await self._frame.send(call, "POST", function, "/pause", {"reason": form.text("reason")})
-        except FunctiondError as error:
-            wrong = {"wrong": function.function_id, "errors": errors_of(error), "typed": form.text("reason")}
-            return await self._show(call, live=False, **wrong)
-        return see_other(_back(call), "Paused. Requests are accepted and wait.")
-
-    @post("ConsoleResumeQueue", f"{QUEUE}/resume")
-    async def resume(self, call: Call, form: Form) -> Reply:
-        await self._frame.send(call, "POST", self._frame.function_of(call), "/resume")
-        return see_other(_back(call), "Resumed.")
+        self._pages, self._rows, self._backlog, self._statistics = pages, rows, backlog, statistics
 
     @get("ConsoleQueues", QUEUES)
-    async def _show(self, call: Call, *, live: bool = True, **data: Any) -> Reply:
+    async def show(self, call: Call) -> Reply:
         whole = bool(call.text("all"))
         page = page_of(call, self._rows.functions(call.project, busy=not whole), "limit", maximum=ROWS)
         return await self._pages.show(
             call,
             "queues.html",
-            live=live,
+            live=True,
             page=page,
             limit=ROWS,
             rows=await self._rows.rows(page.items),
@@ -143,9 +122,4 @@ class QueuesPage(PageFamily):
             filters="all=1&" if whole else "",
             backlog=self._backlog,
             queue=self._statistics(),
-            **{"wrong": 0, "errors": {}, "typed": "", **data},
         )
-
-
-def _back(call: Call) -> str:
-    return QUEUES.format(project_id=call.project)

@@ -81,7 +81,6 @@ CHANGES: Mapping[str, dict[str, str]] = {
     "functions/hello/delete": {"name": "hello"},
     "functions/hello/test": {"event": "{}"},
     "functions/hello/configuration/asynchronous": {"max_async_retry_attempts": "1"},
-    "queues/hello/pause": {},
     "deliveries": {"one": "redrive-1"},
     "deliveries/discard": {},
 }
@@ -166,7 +165,6 @@ async def test_the_path_of_a_form_leads_to_its_page(client: httpx.AsyncClient) -
         "functions/hello/code": "functions/hello",
         "functions/a%3Ab/test/save": "functions/a%3Ab/test",
         "functions/hello/configuration/concurrency/controls": "functions/hello/configuration/concurrency",
-        "queues/hello/pause": "queues",
     }
     replies = {path: await client.get(f"{HERE}/{path}", headers=headers("read")) for path in pages}
     unknown = await client.get(f"{HERE}/functions/hello/nothing", headers=headers("read"))

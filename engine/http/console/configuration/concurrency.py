@@ -8,17 +8,13 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, to_builtins
 from msgspec.structs import replace
 
-from engine.asgi.wire import Reply
-from engine.errors import FunctiondError, InvalidField
+from engine.errors import InvalidField
 from engine.functions.controls import FunctionControls
 from engine.functions.function_rules import OWN, WEIGHTS, priority_cap, weight
 from engine.http.api.controls import ControlsBody
 from engine.http.api.routing import Call
-from engine.http.console.configuration.forms import FieldsForm, SettingsPage, Values, digest_of, errors_beside
-from engine.http.console.forms import WHOLE, Form
+from engine.http.console.configuration.forms import FieldsForm, SettingsPage, Values, digest_of
 from engine.http.console.functions.frame import FunctionFrame
-from engine.http.console.pages import post
-from engine.http.console.paths import CONFIGURATION
 from engine.http.console.struct_forms import Field, fields_of, number_of, one_line
 from engine.http.console.visibility import value_shown
 from engine.model import Function
@@ -107,7 +103,7 @@ class ControlsForm(FieldsForm):
 
 
 class ConcurrencyPage(SettingsPage[Values]):
-    """Page with a form of the instances, one of the controls, and one that pauses the function."""
+    """Page with a form of the instances and one of the controls, and with the pause."""
 
     operation = "ConsoleConcurrency"
     actions = {"ConsoleSaveConcurrency": "", "ConsoleSaveControls": "/controls"}
@@ -117,24 +113,6 @@ class ConcurrencyPage(SettingsPage[Values]):
         self._fields = {"instances": InstancesForm(frame), "controls": ControlsForm(frame, controls)}
         super().__init__(frame, *self._fields.values())
         self._controls = controls
-
-    @post("ConsolePauseWithReason", f"{CONFIGURATION}/concurrency/pause")
-    async def pause(self, call: Call, form: Form) -> Reply:
-        """Pause the function, or change the reason of its pause."""
-        function, reason = self._frame.function_of(call), form.text("pause_reason")
-        try:
-            await self._frame.send(call, "POST", function, "/pause", {"reason": reason})
-        except FunctiondError as error:
-            beside = errors_beside(error, ("reason",))
-            errors = {"pause_reason" if name else WHOLE: text for name, text in beside.items()}
-            return await self._show(call, function, {"pause_reason": reason}, errors)
-        return self._done(function, "Paused. Requests are accepted and wait.")
-
-    @post("ConsoleEndPause", f"{CONFIGURATION}/concurrency/resume")
-    async def resume(self, call: Call, form: Form) -> Reply:
-        function = self._frame.function_of(call)
-        await self._frame.send(call, "POST", function, "/resume")
-        return self._done(function, "Resumed.")
 
     def data(self, call: Call, function: Function, typed: Values | None) -> Mapping[str, Any]:
         shown = {name: field.shown(function) for name, field in self._fields.items()}

@@ -24,10 +24,11 @@ from engine.http.api.routing import Call
 from engine.http.console.forms import Form, errors_of
 from engine.http.console.functions.frame import NOT_SENT, FunctionFrame, PauseForm
 from engine.http.console.pages import ADMIN, HEADERS, PageFamily, get, may, post, see_other
-from engine.http.console.paths import FUNCTION, path_of
+from engine.http.console.paths import FUNCTION, QUEUES, path_of
 from engine.model import Dependency, Function
 from engine.resources.dependencies import Dependencies
 
+CONCURRENCY = "/configuration/concurrency"
 _SHOW, _UPDATE = "ShowFunctionCode", "UpdateFunctionCode"
 _CHANGED = "the code was changed since this page was opened; copy your text, reload the page, and edit again"
 
@@ -49,19 +50,19 @@ class CodePage(PageFamily):
 
     @post("ConsolePauseFunction", f"{FUNCTION}/pause")
     async def pause(self, call: Call, form: Form) -> Reply:
-        """Pause the function, by the form in the heading of its pages."""
-        function, reason = self._frame.function_of(call), form.text("reason")
+        """Pause the function, or change the reason of its pause, by a form of its pages or of the queues."""
+        function, reason = self._frame.function_of(call), form.text("pause_reason", form.text("reason"))
         try:
             await self._frame.send(call, "POST", function, "/pause", {"reason": reason})
         except FunctiondError as error:
             return await self._show(call, pause=PauseForm(reason=reason, error="; ".join(errors_of(error).values())))
-        return see_other(path_of(function), "Paused. Requests are accepted and wait.")
+        return see_other(_origin(function, form), "Paused. Requests are accepted and wait.")
 
     @post("ConsoleResumeFunction", f"{FUNCTION}/resume")
     async def resume(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         await self._frame.send(call, "POST", function, "/resume")
-        return see_other(path_of(function), "Resumed.")
+        return see_other(_origin(function, form), "Resumed.")
 
     @get("ConsoleFunctionPackage", f"{FUNCTION}/package", ADMIN)
     async def download(self, call: Call) -> Reply:
@@ -199,6 +200,12 @@ class CodePage(PageFamily):
             *((dependency, True) for dependency in function.dependencies),
             *((other, False) for other in others if other.id not in used),
         ]
+
+
+def _origin(function: Function, form: Form) -> str:
+    """Return the page with the form that pauses or resumes a function."""
+    pages = {"queues": QUEUES.format(project_id=function.project), "concurrency": path_of(function, CONCURRENCY)}
+    return pages.get(form.text("back"), path_of(function))
 
 
 def _typed(field: str, text: str, form: Form) -> dict[str, str]:
