@@ -117,7 +117,7 @@ def _configuration_pages(engine: EngineParts, frame: FunctionFrame) -> list[Page
         VersionsPage(frame, catalog),
         AliasPages(frame, catalog),
         TagsPage(frame, resources.tags),
-        ReservedPages(frame, catalog, resources.reservations),
+        ReservedPages(frame, resources.reservations),
         AsyncSettingsPage(frame, catalog, kinds, settings.retry),
         StatusLinesPage(frame, catalog),
     ]
@@ -158,7 +158,7 @@ def _trigger_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api:
     rows = TriggerRows(triggers_api(engine))
     return [
         TriggersPage(pages, catalog, triggers, engine.sources, rows, region),
-        FunctionTriggersPages(frame, catalog, triggers, rows),
+        FunctionTriggersPages(frame, triggers, rows),
         GatewayPages(pages, api, triggers, rows),
     ]
 

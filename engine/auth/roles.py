@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from msgspec import Struct
 
@@ -11,7 +11,6 @@ from engine.errors import AccessDenied
 #: ``invoke``: invocations and their results. ``read``: lists, configuration, records, logs and metrics. ``admin``: all
 #: of a project. ``operator``: the engine itself, such as its backups, and nothing in projects.
 Role = Literal["invoke", "read", "admin", "operator"]
-ROLES: tuple[Role, ...] = get_args(Role)
 #: Roles of operations on the whole engine: an admin may use them only while credentials name no other project.
 OPERATOR: tuple[Role, ...] = ("operator",)
 #: Key in the ASGI scope: Principal of the authenticated request. Absent if the request needs no credentials.

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField, NotFound
-from engine.functions.catalog import Catalog
 from engine.http.api.reserved_instances import ReservedBody
 from engine.http.api.routing import Call
 from engine.http.console.configuration.forms import CHANGED, digest_of, errors_beside, is_stale
@@ -28,6 +27,7 @@ from engine.http.console.paths import CONFIGURATION, path_of
 from engine.http.console.struct_forms import Choice, Field, fields_of, number_of, one_line
 from engine.http.console.visibility import value_shown
 from engine.model import Function
+from engine.model.urn import LATEST
 from engine.resources.reservations import MAX_PER_PROJECT, Reservation, Reservations, Reserved
 
 _ROW = ("cron", "count", "name", "start", "end")
@@ -117,13 +117,12 @@ def _time_text(moment: int) -> str:
 
 
 class ReservedPages(PageFamily):
-    def __init__(self, frame: FunctionFrame, catalog: Catalog, reservations: Reservations) -> None:
-        self._frame, self._catalog, self._reservations = frame, catalog, reservations
+    def __init__(self, frame: FunctionFrame, reservations: Reservations) -> None:
+        self._frame, self._reservations = frame, reservations
 
     @get("ConsoleNewReservation", f"{CONFIGURATION}/new-reservation", ADMIN)
     async def show_new(self, call: Call) -> Reply:
-        function = self._frame.function_of(call)
-        return await self._show(call, function, ReservationForm(count="1"), None)
+        return await self._show(call, ReservationForm(count="1"), None)
 
     @get("ConsoleReservation", f"{CONFIGURATION}/reserved/{{qualifier}}")
     async def show(self, call: Call) -> Reply:
@@ -131,7 +130,7 @@ class ReservedPages(PageFamily):
         reserved = self._found(function, qualifier)
         if reserved is None:
             raise NotFound(f"no reservation of {qualifier[:100]} (it may have been removed)")
-        return await self._show(call, function, form_of(qualifier, reserved.reservation), reserved)
+        return await self._show(call, form_of(qualifier, reserved.reservation), reserved)
 
     @post("ConsoleReserve", f"{CONFIGURATION}/new-reservation")
     @post("ConsoleSaveReservation", f"{CONFIGURATION}/reserved/{{qualifier}}")
@@ -141,10 +140,10 @@ class ReservedPages(PageFamily):
         reserved = self._found(function, typed.qualifier)
         if "qualifier" not in call.parts and reserved is not None:
             text = "It has a reservation. Change that one in the list."
-            return await self._show(call, function, typed, None, {"qualifier": text})
+            return await self._show(call, typed, None, {"qualifier": text})
         before = reserved.reservation if reserved else None
         if is_stale(form, before):
-            return await self._show(call, function, typed, reserved, {WHOLE: CHANGED})
+            return await self._show(call, typed, reserved, {WHOLE: CHANGED})
         body = body_of(typed, before)
         if before is not None and body == body_of(form_of(typed.qualifier, before), before):
             return see_other(path_of(function, LIST), "Nothing was changed.")
@@ -152,10 +151,10 @@ class ReservedPages(PageFamily):
             await self._frame.send(call, "PUT", function, _api_part(typed.qualifier), body)
         except FunctiondError as error:
             marked, errors = with_errors(typed, error)
-            return await self._show(call, function, marked, reserved, errors)
+            return await self._show(call, marked, reserved, errors)
         kept = self._found(function, typed.qualifier) is not None
         if not kept and reserved is None:
-            return await self._show(call, function, typed, None, {"count": NOTHING})
+            return await self._show(call, typed, None, {"count": NOTHING})
         return see_other(path_of(function, LIST), "Saved." if kept else REMOVED)
 
     @post("ConsoleRemoveReservation", f"{CONFIGURATION}/reserved/{{qualifier}}/remove")
@@ -182,7 +181,6 @@ class ReservedPages(PageFamily):
     async def _show(
         self,
         call: Call,
-        function: Function,
         values: ReservationForm,
         reserved: Reserved | None,
         errors: Mapping[str, str] | None = None,
@@ -194,21 +192,16 @@ class ReservedPages(PageFamily):
             tab=TAB,
             reserved=reserved,
             values=value_shown(call, to_builtins(values)),
-            settings=self._fields(function),
+            settings=self._fields(call),
             policies=len(before.tactics.metric_configs) if before else 0,
             errors=errors or {},
             seen=digest_of(before),
         )
 
-    def _fields(self, function: Function) -> Mapping[str, Field]:
-        versions = self._catalog.versions(function.function_id)
-        aliases = self._catalog.aliases(function.function_id)
-        choices = [Choice(value=version.version, label=version.version) for version in versions]
-        choices += [
-            Choice(value=f"!{alias.name}", label=f"{alias.name} (alias of {alias.version})") for alias in aliases
-        ]
+    def _fields(self, call: Call) -> Mapping[str, Field]:
+        choices = tuple(Choice(value=value, label=label) for value, label in self._frame.qualifiers(call, LATEST))
         qualifier = Field(
-            name="qualifier", key="qualifier", label="Version or alias", control="choice", choices=tuple(choices)
+            name="qualifier", key="qualifier", label="Version or alias", control="choice", choices=choices
         )
         return {"qualifier": qualifier, "count": fields_of(ReservedBody)[0]}
 

@@ -20,6 +20,7 @@ from engine.http.console.api_requests import ApiReply, ApiRequests
 from engine.http.console.pages import Pages
 from engine.http.console.paths import name_of, path_of
 from engine.model import Function
+from engine.model.urn import LATEST
 
 
 class Tab(Struct, frozen=True, kw_only=True):
@@ -84,14 +85,17 @@ class FunctionFrame:
         """Return the URN of a function, without a version."""
         return function.urn(self.region).function
 
-    def qualifiers(self, call: Call) -> list[tuple[str, str]]:
-        """Return the versions and aliases among which a page lets its reader choose, with their names on the page."""
+    def qualifiers(self, call: Call, latest: str = "") -> list[tuple[str, str]]:
+        """Return the versions and aliases among which a page lets its reader choose, with their names on the page.
+
+        ``latest`` is the value that stands for this version.
+        """
         function_id = self.function_of(call).function_id
         versions = [version.version for version in reversed(self._catalog.versions(function_id)[1:])]
         aliases = [
             (f"!{alias.name}", f"{alias.name} → {alias.version}") for alias in self._catalog.aliases(function_id)
         ]
-        return [("", "latest"), *aliases, *((version, version) for version in versions)]
+        return [(latest, LATEST), *aliases, *((version, version) for version in versions)]
 
     def api_path(self, function: Function, rest: str = "", *, qualifier: str = "") -> str:
         """Return the percent-encoded path of a function in the API, with ``rest`` after it.

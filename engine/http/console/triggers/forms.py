@@ -12,7 +12,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.errors import FunctiondError
-from engine.functions.catalog import Catalog
 from engine.http.api.routing import BASE, Call
 from engine.http.api.triggers import ProjectTrigger, TriggersApi
 from engine.http.console.forms import Form, errors_of
@@ -21,7 +20,7 @@ from engine.http.console.struct_forms import Data, Field, errors_beside, fields_
 from engine.http.console.visibility import trigger_shown
 from engine.model import Function, Mode
 from engine.model.crontab import from_crontab
-from engine.model.urn import LATEST, short_name
+from engine.model.urn import short_name
 from engine.protocols import Plugin
 from engine.resources.bound_trigger import BoundTrigger, name_of
 from engine.resources.trigger_rules import EVENT_DATA
@@ -159,13 +158,3 @@ def trigger_path(trigger: BoundTrigger) -> str:
     """Return the percent-encoded path of a trigger in the API."""
     triggers = f"{BASE.format(project_id=trigger.project)}/triggers"
     return f"{triggers}/{quote(trigger.function, safe='')}/{quote(trigger.kind, safe='')}/{trigger.id}"
-
-
-def qualifiers_of(catalog: Catalog, function: Function) -> list[tuple[str, str]]:
-    """Return the versions and aliases that triggers of a function may call, with their labels."""
-    versions = [version.version for version in catalog.versions(function.function_id)[1:]]
-    return [
-        (LATEST, LATEST),
-        *((f"!{alias.name}", f"alias {alias.name}") for alias in catalog.aliases(function.function_id)),
-        *((version, f"version {version}") for version in reversed(versions)),
-    ]

@@ -30,7 +30,6 @@ from engine.http.console.triggers.forms import (
     kind_of,
     page_of_function,
     page_of_trigger,
-    qualifiers_of,
     trigger_path,
 )
 from engine.http.console.visibility import service_shown
@@ -107,8 +106,8 @@ class TriggersPage(PageFamily):
 
 
 class FunctionTriggersPages(PageFamily):
-    def __init__(self, frame: FunctionFrame, catalog: Catalog, triggers: Triggers, rows: TriggerRows) -> None:
-        self._frame, self._catalog, self._triggers, self._rows = frame, catalog, triggers, rows
+    def __init__(self, frame: FunctionFrame, triggers: Triggers, rows: TriggerRows) -> None:
+        self._frame, self._triggers, self._rows = frame, triggers, rows
 
     @get("ConsoleFunctionTriggers", f"{CONFIGURATION}/triggers")
     async def show(self, call: Call) -> Reply:
@@ -179,7 +178,7 @@ class FunctionTriggersPages(PageFamily):
             fields=fields_of_kind(plugin),
             values=values,
             qualifier=qualifier,
-            qualifiers=qualifiers_of(self._catalog, self._frame.function_of(call)),
+            qualifiers=self._frame.qualifiers(call, LATEST),
             active=active,
             errors=errors or {},
         )
