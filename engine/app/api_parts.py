@@ -10,11 +10,11 @@ from engine.pipeline.failed_deliveries import FailedDeliveries
 
 def deliveries_api(engine: EngineParts) -> DeliveriesApi:
     failed, region = failed_deliveries(engine), engine.settings.http.region
-    return DeliveriesApi(engine.redrive, failed, engine.delivery, engine.catalog, engine.storage.identity, region)
+    return DeliveriesApi(failed, engine.delivery, engine.catalog, engine.storage.identity, region)
 
 
 def failed_deliveries(engine: EngineParts) -> FailedDeliveries:
-    return FailedDeliveries(engine.storage.outbox, engine.catalog, engine.redrive)
+    return FailedDeliveries(engine.storage.outbox, engine.catalog, engine.delivery, engine.clock)
 
 
 def triggers_api(engine: EngineParts) -> TriggersApi:

@@ -81,7 +81,7 @@ def _overview_page(engine: EngineParts, pages: Pages, health: HealthChecks, api:
         triggers=engine.resources.triggers,
         sources=engine.sources,
         destinations=engine.delivery,
-        redrive=engine.redrive,
+        deliveries=failed_deliveries(engine),
         backlog=engine.backlog,
         scheduler=engine.scheduler,
         clock=engine.clock,
@@ -128,7 +128,7 @@ def _invocation_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame) -
     filters = Filters(catalog, storage.identity, engine.clock.now, engine.settings.http.region)
     triggers = InvocationTriggers(engine.resources.triggers)
     details = InvocationDetails(
-        catalog, storage.records, storage.identity, engine.pool, engine.redrive, deliveries_api(engine), triggers
+        catalog, storage.records, storage.identity, engine.pool, storage.outbox, deliveries_api(engine), triggers
     )
     sources = {"API", "FunctionGraph", SOURCE, *engine.resources.triggers.kinds}
     return [

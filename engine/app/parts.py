@@ -230,16 +230,7 @@ class EngineParts:
             lag=self.lag,
         )
         self.sources = Sources(triggers, self.plugins, ingress, storage.cluster, clock, policy)
-        self.redrive = Redrive(
-            outbox=storage.outbox,
-            records=storage.records,
-            intake=self.intake,
-            catalog=self.catalog,
-            identity=storage.identity,
-            clock=clock,
-            region=region,
-            deliveries=self.delivery,
-        )
+        self.redrive = Redrive(storage.records, self.intake, self.catalog, storage.identity, region)
         self.clock_guard = ClockGuard(
             clock=clock,
             records=storage.records,

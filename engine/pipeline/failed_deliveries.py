@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from engine.functions.catalog import Catalog
 from engine.model import DestinationSpec, PendingDelivery
+from engine.model.clock import Clock
 from engine.model.urn import FunctionUrn
-from engine.pipeline.redrive import Redrive
+from engine.pipeline.delivery import DeliveryWorker
 from engine.protocols import Count, DeliveryFilter, Outbox
 
 LOOKS = 4  #: pages of the outbox that one page of a list may read
@@ -45,8 +46,12 @@ class DeliveryCounts(Struct, frozen=True, kw_only=True):
 
 
 class FailedDeliveries:
-    def __init__(self, outbox: Outbox, catalog: Catalog, redrive: Redrive) -> None:
-        self._outbox, self._catalog, self._redrive = outbox, catalog, redrive
+    def __init__(self, outbox: Outbox, catalog: Catalog, worker: DeliveryWorker, clock: Clock) -> None:
+        self._outbox, self._catalog, self._worker, self._clock = outbox, catalog, worker, clock
+
+    async def oldest(self, scope: DeliveryScope, offset: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
+        """Return a page of the given-up deliveries, oldest first, and their total number."""
+        return await self._outbox.given_up(self._functions(scope), offset, limit)
 
     async def page(self, scope: DeliveryScope, *, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
         """Return up to ``limit`` deliveries with ids above ``after``, and ``after`` for the next page; 0: last page.
@@ -85,8 +90,18 @@ class FailedDeliveries:
         """Redrive the next deliveries of a scope."""
         deliveries, after = await self._outbox.page(self._filter(scope), after, limit)
         ids = [delivery.delivery_id for delivery in deliveries]
-        done = await self._redrive.deliver(scope.project, ids, redirect=scope.redirect)
-        return DeliveryStep(delivery_ids=done, after=after)
+        return DeliveryStep(delivery_ids=await self.redrive_these(scope, ids), after=after)
+
+    async def redrive_these(self, scope: DeliveryScope, delivery_ids: Collection[int]) -> Sequence[int]:
+        """Make these deliveries of a scope's functions due now, and restart the day for which a delivery is retried.
+
+        Those of either state are redriven. Returns the ids of the deliveries that exist, and have a destination if
+        they are redirected. For each destination, one delivery is tried even if the circuit breaker is open.
+        """
+        functions, present = self._functions(scope), self._catalog.destination_of if scope.redirect else None
+        revived = await self._outbox.revive(functions, delivery_ids, self._clock.now(), present)
+        self._worker.probe(pending.destination for pending in revived)
+        return [pending.delivery_id for pending in revived]
 
     async def discard(self, scope: DeliveryScope, after: int, limit: int) -> DeliveryStep:
         """Remove the next deliveries of a scope."""

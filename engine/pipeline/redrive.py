@@ -1,4 +1,4 @@
-"""Redrive: repeats failed or waiting deliveries, and failed or discarded asynchronous invocations.
+"""Redrive: repeats failed or discarded asynchronous invocations.
 
 The failed invocations of a function are redriven in steps of limited size, from the newest to the oldest. A repeated
 invocation is newer than the position of the next step, so it is not repeated again if it fails meanwhile. The intake
@@ -8,7 +8,7 @@ applies the same limits to these requests as to all others.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -22,14 +22,11 @@ from engine.errors import (
 )
 from engine.functions.catalog import Catalog
 from engine.functions.invocation_filter import record_of, selection_of
-from engine.model import Code, PendingDelivery, Record, Request, State
-from engine.model.clock import Clock
+from engine.model import Code, Record, Request, State
 from engine.model.identity import Identity
 from engine.model.urn import FunctionUrn, parse_urn
-from engine.pipeline.circuit_breaker import DeliveryStatus
-from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.intake import Intake
-from engine.protocols import Count, DeliveryFilter, Outbox, Records
+from engine.protocols import Records
 
 SOURCE = "REDRIVE"
 FAILED = frozenset({State.FAIL, State.DISCARD})
@@ -65,54 +62,9 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class Redrive:
-    def __init__(
-        self,
-        *,
-        outbox: Outbox,
-        records: Records,
-        intake: Intake,
-        catalog: Catalog,
-        identity: Identity,
-        clock: Clock,
-        region: str,
-        deliveries: DeliveryWorker,
-    ) -> None:
-        self._outbox, self._records, self._intake, self._catalog = outbox, records, intake, catalog
-        self._identity, self._clock, self._region, self._deliveries = identity, clock, region, deliveries
-
-    async def given_up(self, project: str, offset: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of the given-up deliveries of a project, oldest first, and their total number."""
-        return await self._outbox.given_up(self._functions(project), offset, limit)
-
-    async def count_given_up(self, project: str, most: int) -> Count:
-        """Count the given-up deliveries of a project, but no more than ``most``."""
-        return await self._outbox.count_given_up(self._functions(project), most)
-
-    async def pending(self, project: str, after: int, limit: int) -> tuple[Sequence[PendingDelivery], int]:
-        """Return a page of the project's pending deliveries with ids above ``after``, and ``after`` for the next page.
-
-        The second value is 0 after the last page.
-        """
-        return await self._outbox.page(DeliveryFilter(functions=self._functions(project)), after, limit)
-
-    def delivery_status(self, pending: PendingDelivery) -> DeliveryStatus:
-        return self._deliveries.delivery_status(pending)
-
-    async def deliveries_of(self, record: Record) -> Sequence[PendingDelivery]:
-        """Return the deliveries of an invocation's outcome that are pending or given up."""
-        return await self._outbox.deliveries_of(record.key)
-
-    async def deliver(self, project: str, delivery_ids: Collection[int], *, redirect: bool = False) -> Sequence[int]:
-        """Make these deliveries of the project due now, and restart the day for which a delivery is retried.
-
-        With ``redirect``, they go to the present destinations of their functions. Returns the ids of the deliveries
-        that exist, and have such a destination. For each destination, one delivery is tried even if the circuit breaker
-        is open.
-        """
-        functions, present = self._functions(project), self._catalog.destination_of if redirect else None
-        revived = await self._outbox.revive(functions, delivery_ids, self._clock.now(), present)
-        self._deliveries.probe(pending.destination for pending in revived)
-        return [pending.delivery_id for pending in revived]
+    def __init__(self, records: Records, intake: Intake, catalog: Catalog, identity: Identity, region: str) -> None:
+        self._records, self._intake, self._catalog = records, intake, catalog
+        self._identity, self._region = identity, region
 
     async def invoke(self, urn: FunctionUrn, request_id: str) -> str:
         """Invoke the function again with the event of a failed or discarded invocation. Return the new request id.
@@ -178,9 +130,6 @@ class Redrive:
         return Step(sent=sent, refused=refused, count=count, below=None if last else below)
 
     # --- inside ---------------------------------------------------------------------------------------------
-
-    def _functions(self, project: str) -> list[int]:
-        return [function.function_id for function in self._catalog.list(project)]
 
     def _request(self, urn: FunctionUrn, record: Record) -> Request:
         if "payload" in record.damaged:

@@ -367,16 +367,7 @@ async def serve(folder: Path, *, shared_dependencies: Sequence[str] = ()) -> Asy
         function_tokens=FunctionTokens(storage.store(TOKENS), "none"),
     )
     double.catalog, parts.intake, parts.dispatcher = parts.catalog, double, double
-    parts.redrive = Redrive(
-        outbox=storage.outbox,
-        records=storage.records,
-        intake=parts.intake,
-        catalog=parts.catalog,
-        identity=storage.identity,
-        clock=clock,
-        region=REGION,
-        deliveries=parts.delivery,
-    )
+    parts.redrive = Redrive(storage.records, parts.intake, parts.catalog, storage.identity, REGION)
     parts.catalog.changed.connect(parts.resources.triggers.follow)
     parts.catalog.changed.connect(parts.resources.follow)
     await parts.resources.load()

@@ -23,7 +23,6 @@ from engine.model.limits import Label, Param
 from engine.model.urn import LATEST
 from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.failed_deliveries import DeliveryScope, DeliveryStep, FailedDeliveries
-from engine.pipeline.redrive import Redrive
 
 STEP = 500  #: deliveries that one step covers
 Id = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -116,14 +115,13 @@ class DeliveriesApi(ApiFamily):
 
     def __init__(
         self,
-        redrive: Redrive,
         deliveries: FailedDeliveries,
         destinations: DeliveryWorker,
         catalog: Catalog,
         identity: Identity,
         region: str,
     ) -> None:
-        self._redrive, self._deliveries, self._destinations = redrive, deliveries, destinations
+        self._deliveries, self._destinations = deliveries, destinations
         self._catalog, self._identity, self._region = catalog, identity, region
 
     @read("ListDestinations", f"{BASE}/destinations", DestinationList, query=ITEMS, own=True)
@@ -135,9 +133,10 @@ class DeliveriesApi(ApiFamily):
     @read("ListDeliveries", f"{BASE}/deliveries", DeliveryList, query=(*PAGE, "after"), own=True)
     async def list_deliveries(self, call: Call) -> DeliveryList:
         offset, limit = bounds(call, "limit", maximum=MAX_LIMIT, default=100)
-        deliveries, count = await self._redrive.given_up(call.project, offset, limit)
+        deliveries, count = await self._deliveries.oldest(DeliveryScope(project=call.project), offset, limit)
         items = [self.item(pending) for pending in deliveries]
-        pending, further = await self._redrive.pending(call.project, call.number("after", 0), limit)
+        waiting = DeliveryScope(project=call.project, given_up=False)
+        pending, further = await self._deliveries.page(waiting, after=call.number("after", 0), limit=limit)
         return DeliveryList(
             deliveries=items,
             count=count,
@@ -152,7 +151,7 @@ class DeliveriesApi(ApiFamily):
     async def redrive(self, call: BodyCall[RedriveDeliveriesBody]) -> RedrivenDeliveries:
         body = await call.read()
         if not _is_all(body):
-            done = await self._redrive.deliver(call.project, body.delivery_ids, redirect=body.redirect)
+            done = await self._deliveries.redrive_these(self._scope(call, body), body.delivery_ids)
             return RedrivenDeliveries(redriven=[*done])
         ids, after = await self._steps(call, body, self._deliveries.redrive)
         return RedrivenDeliveries(redriven=ids, next_after=after)
@@ -199,7 +198,8 @@ class DeliveriesApi(ApiFamily):
 
     def item(self, pending: PendingDelivery) -> DeliveryItem:
         """Return a pending or given-up delivery in the form in which lists describe it."""
-        function, status = self._catalog.resolve(pending.function_id, LATEST), self._redrive.delivery_status(pending)
+        function = self._catalog.resolve(pending.function_id, LATEST)
+        status = self._destinations.delivery_status(pending)
         next_try = max(pending.due_at, status.held_until)
         return DeliveryItem(
             delivery_id=pending.delivery_id,

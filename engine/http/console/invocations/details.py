@@ -23,8 +23,8 @@ from engine.http.console.visibility import delivery_shown
 from engine.logs.lines import Line, decode, last
 from engine.model import Record, State
 from engine.model.identity import Identity
-from engine.pipeline.redrive import SOURCE, Redrive
-from engine.protocols import Records
+from engine.pipeline.redrive import SOURCE
+from engine.protocols import Outbox, Records
 
 SHOWN = 64 << 10  #: bytes shown of an event, and of a result
 DEEP = 32  #: levels of nesting up to which JSON gets line breaks
@@ -77,12 +77,12 @@ class InvocationDetails:
         records: Records,
         identity: Identity,
         archive: Pool,
-        redrive: Redrive,
+        outbox: Outbox,
         api: DeliveriesApi,
         triggers: InvocationTriggers,
     ) -> None:
         self._catalog, self._records, self._identity = catalog, records, identity
-        self._archive, self._redrive, self._item = archive, redrive, api.item
+        self._archive, self._outbox, self._item = archive, outbox, api.item
         self.triggers = triggers
 
     async def record(self, call: Call) -> Record:
@@ -101,7 +101,7 @@ class InvocationDetails:
 
     async def deliveries(self, call: Call, record: Record) -> Sequence[DeliveryItem]:
         """Return the deliveries of its outcome that are pending or given up."""
-        return [delivery_shown(call, self._item(pending)) for pending in await self._redrive.deliveries_of(record)]
+        return [delivery_shown(call, self._item(pending)) for pending in await self._outbox.deliveries_of(record.key)]
 
     async def runs(self, call: Call, record: Record) -> Sequence[Run]:
         """Return the attempts of an invocation, newest first. The query may select one of them by ``attempt``."""

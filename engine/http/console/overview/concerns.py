@@ -24,8 +24,7 @@ from engine.model import Function
 from engine.model.clock import Clock
 from engine.model.urn import LATEST
 from engine.pipeline.delivery import DeliveryWorker
-from engine.pipeline.failed_deliveries import MOST
-from engine.pipeline.redrive import Redrive
+from engine.pipeline.failed_deliveries import DeliveryScope, FailedDeliveries
 from engine.protocols import Count
 from engine.resources.triggers import Triggers
 from engine.scheduling.backlog import Backlog
@@ -117,14 +116,14 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
     triggers: Triggers
     sources: Sources
     destinations: DeliveryWorker
-    redrive: Redrive
+    deliveries: FailedDeliveries
     backlog: Backlog
     scheduler: Scheduler
     clock: Clock
 
     async def of(self, call: Call, project: str) -> list[Concern]:
         """Return the concerns of a project, those of failures first."""
-        given_up = await self.redrive.count_given_up(project, MOST)
+        given_up = await self.deliveries.given_up(DeliveryScope(project=project))
         return [
             *self._failing_functions(project),
             *self._failing_triggers(call, project),
@@ -254,8 +253,8 @@ def _failures(tally: Tally) -> str:
     )
 
 
-def _given_up(project: str, count: Count) -> Collection[Concern]:
-    if not count.rows:
+def _given_up(project: str, count: Count | None) -> Collection[Concern]:
+    if count is None or not count.rows:
         return ()
     number = f"{'More than ' if count.more else ''}{words.number(count.rows)}"
     return [
