@@ -96,7 +96,9 @@ def configure_logging(form: str, level: str) -> None:
     ]
     if form == "json":
         # Local variables have secrets, such as headers of requests.
-        errors = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+        errors = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        )
         processors += [errors, structlog.processors.JSONRenderer()]
     else:
         processors.append(_visible_values)
