@@ -120,11 +120,8 @@ class Pool:
     ) -> None:
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files
         self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
-        self.walls, self.check_runtime, self.interpreters = (
-            launcher.walls,
-            launcher.check_runtime,
-            launcher.interpreters,
-        )
+        self.walls, self.check_runtime = launcher.walls, launcher.check_runtime
+        self.interpreters = launcher.interpreters
         self.function_uids, self.function_of = launcher.function_uids, launcher.function_of
         self._launcher, self._recorder, self._clock = launcher, recorder, clock
         self._errors = RunErrors(recorder)

@@ -96,10 +96,8 @@ def configure_logging(form: str, level: str) -> None:
     ]
     if form == "json":
         # Local variables have secrets, such as headers of requests.
-        errors = structlog.processors.ExceptionRenderer(
-            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        )
-        processors += [errors, structlog.processors.JSONRenderer()]
+        errors = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors += [structlog.processors.ExceptionRenderer(errors), structlog.processors.JSONRenderer()]
     else:
         processors.append(_visible_values)
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_traceback)
