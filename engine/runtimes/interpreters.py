@@ -252,7 +252,7 @@ def _files(family: Family) -> list[str]:
     """
     patterns = [os.path.expanduser(folder) for folder in _FOLDERS[family]]
     folders = [folder for pattern in patterns for folder in sorted(Path("/").glob(pattern.removeprefix("/")))]
-    folders += [Path(folder) for folder in os.get_exec_path()]
+    folders += [Path(folder) for folder in os.get_exec_path() if os.access(folder, os.R_OK | os.X_OK)]
     files = (file for folder in folders for file in sorted(folder.glob(_FILES[family])) if os.access(file, os.X_OK))
     return list({os.path.realpath(file): str(file) for file in files}.values())
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.engine_process import BASE, ECHO, PROJECT, EngineProcess, engine_on, until, urn_of
-from tests.support.programs import needs, needs_networks
+from tests.support.programs import can_others_read, needs, needs_networks
 
 pytestmark = needs("bwrap")
 IS_ROOT = os.geteuid() == 0
@@ -166,6 +166,7 @@ def test_the_token_ends_with_its_instance_and_is_not_logged(engine: EngineProces
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root, which becomes another user")
+@pytest.mark.skipif(not can_others_read(Path(__file__).parent), reason="other users cannot read these sources")
 def test_the_engine_of_an_ordinary_user_says_that_it_cannot_tell_functions() -> None:
     folder = Path(tempfile.mkdtemp())
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,11 @@ from engine.isolation.network import missing_program, open_network
 def needs(name: str) -> pytest.MarkDecorator:
     """Mark tests that run a program. They are skipped on a machine without it."""
     return pytest.mark.skipif(shutil.which(name) is None, reason=_absent(name))
+
+
+def can_others_read(path: Path) -> bool:
+    """Return whether all users can read a file or folder."""
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))
 
 
 def has_networks() -> bool:

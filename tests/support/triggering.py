@@ -37,7 +37,14 @@ from tests.support.waiting import until as until
 
 URN = f"urn:fss:{REGION}:{PROJECT}:function:default:hello:latest"
 #: No reserved disk space, and short retry delays.
-QUICK = {"storage.free_space": 0, "storage.ballast": 0, "retry.base": 0.01, "retry.jitter": 0.0, "grace": 0.0}
+QUICK = {
+    "storage.free_space": 0,
+    "storage.ballast": 0,
+    "retry.base": 0.01,
+    "retry.jitter": 0.0,
+    "grace": 0.0,
+    "executor.isolation": "process",
+}
 HELD = "tests count what waits"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from structlog.testing import capture_logs
 from engine.errors import InvalidField, NoInterpreter
 from engine.runtimes.catalog import ELSEWHERE, Family, find_runtime, refusal_of, warning_of
 from engine.runtimes.interpreters import Interpreters, own_interpreter
-from tests.support.programs import needs
+from tests.support.programs import can_others_read, needs
 
 OWN = own_interpreter().path
+READ_PATH = "import engine.runtimes.interpreters as read; print(read._files(read.Family.PYTHON))"
 OWN_RUNTIME = "Python{}.{}".format(*sys.version_info)
 
 
@@ -218,3 +221,15 @@ async def test_an_interpreter_of_the_settings_is_the_only_one_of_its_language() 
     installed = await Interpreters(python=OWN).installed()
 
     assert [interpreter.runtime for interpreter in installed if interpreter.language is Family.PYTHON] == [OWN_RUNTIME]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.skipif(not can_others_read(Path(__file__).parent), reason="other users cannot read these sources")
+def test_a_folder_of_the_search_path_that_this_user_cannot_read_is_left_out(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    become = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups"]
+    environment = {"PATH": f"{private}/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
+    ran = subprocess.run([*become, sys.executable, "-c", READ_PATH], env=environment, capture_output=True, text=True)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
