@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import structlog
-from anyio import to_thread
+from anyio import move_on_after, to_thread
 
 from engine.executors.local.child import OwnChild
 from engine.executors.local.template import Template
@@ -18,6 +18,7 @@ from engine.isolation.network import Network, open_network
 log = structlog.get_logger("functiond")
 
 _LINGER = 600.0  #: seconds that a tenant stays after its last sandbox
+_EXIT_TIMEOUT = 5.0  #: seconds from the end of a network to the exit of pasta
 
 Ports = Callable[[str], Iterable[str]]  #: from a project to the ports that ``open_network`` takes
 
@@ -89,7 +90,11 @@ class Tenants:
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
         for project, tenant in list(self._tenants.items()):
             self._end(project, tenant)
-        for ended in list(self._networks.values()):
+        with move_on_after(_EXIT_TIMEOUT):
+            for ended in list(self._networks.values()):
+                await ended.wait()
+        for pasta, ended in list(self._networks.items()):  # it was stopped, or hangs
+            pasta.kill()
             await ended.wait()
 
     async def _open(self, project: str) -> Tenant:
@@ -102,6 +107,7 @@ class Tenants:
         finally:
             del self._opening[project]
         self._tenants[project] = tenant
+        self._set_timer(project, tenant)  # the caller may have been cancelled
         if tenant.network is not None:
             pasta = OwnChild(tenant.network.process, asyncio.get_running_loop())
             self._networks[pasta] = asyncio.Event()
