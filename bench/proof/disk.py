@@ -195,6 +195,7 @@ def write_image(image: Image, directory: Path) -> None:
         if content is None:
             (directory / path).mkdir()
         else:
+            (directory / path).touch(0o600)  # as the engine makes its files
             (directory / path).write_bytes(content)
 
 
