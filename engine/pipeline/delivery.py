@@ -81,7 +81,8 @@ class Destinations:
         if spec not in self._made:
             self._made[spec] = self._registry.destination(spec)
         destination, plugin, param = self._made[spec]
-        self._registry.check_use(plugin, param, project)
+        if project:  # its function exists
+            self._registry.check_use(plugin, param, project)
         return destination
 
     def plugin(self, spec: DestinationSpec) -> PluginContext:

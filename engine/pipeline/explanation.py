@@ -109,7 +109,10 @@ def _capacity(now: Obstacles) -> list[Reason]:
         reasons.append(Reason("alone", "an invocation that met crashes of the engine runs alone"))
     elif not now.slot_free:
         advice = "raise executor.slots, or lower executor.sync_slots"
-        reasons.append(Reason("slots", f"all {now.slots} slots for asynchronous work are busy; {advice}"))
+        state = "are busy"
+        if now.slots_kept > 0:
+            advice, state = "raise executor.slots, or lower executor.other_slots", "are busy or kept for other projects"
+        reasons.append(Reason("slots", f"all {now.slots} slots for asynchronous work {state}; {advice}"))
     elif now.memory > now.memory_free:
         text = f"an instance needs {now.memory} MiB, and {max(0, now.memory_free)} MiB are free; raise executor.memory"
         reasons.append(Reason("memory", text))

@@ -114,8 +114,6 @@ class Counters:
             self.most_rows = self.rows
         elif own.rows <= 0:
             del self._functions[function_id]
-            if project.rows <= 0:
-                del self.by_project[project.name]
 
     def restart_most(self) -> None:
         """Begin anew to look for the largest number of rows."""
@@ -153,8 +151,8 @@ class Counters:
             left_rows, left_size = all_rows - self.rows + project.rows, all_size - self.size + project.size
             scope = f"project {project.name}"
             checks += [
-                (project.rows, rows, left_rows // 2, scope, "invocations"),
-                (project.size, size, left_size // 2, scope, "bytes"),
+                (project.rows, rows, (left_rows + 1) // 2, scope, "invocations"),
+                (project.size, size, (left_size + 1) // 2, scope, "bytes"),
             ]
         for present, more, limit, scope, unit in checks:
             if present + (more if strict else min(more, limit)) > limit:

@@ -47,6 +47,7 @@ class Obstacles(Struct, frozen=True, kw_only=True):
     next_token: float | None  #: when the rate allows the next start, by the time of the event loop; None: it does now
     slots: int  #: slots for asynchronous work, in total
     slot_free: bool  #: one of them is free
+    slots_kept: int  #: free slots for asynchronous work that are for other projects
     memory: int  #: MiB that one more run takes
     memory_free: int  #: MiB
     alone: bool  #: an invocation that met crashes of the engine runs alone
@@ -321,6 +322,7 @@ class RunQueue:
             next_token=self._rates.next_token(function_id),
             slots=self._slots - self._sync_slots,
             slot_free=self._slot_free(self._async, idle),
+            slots_kept=0 if idle else min(self._kept_slots(), self._slots - self._sync_slots - self._running),
             memory=min(need, self._memory - kept),
             memory_free=self._memory - self._used_memory - (0 if idle else kept),
             alone=self._alone,

@@ -97,10 +97,10 @@ class ObsDestination:
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
         plugin, bucket, key = context.plugin, self._param.bucket, self._key(pending, record)
+        hops = context.hop()
         if self._param.expires:
             due = plugin.clock.now() + self._param.expires * DAY
             await plugin.service.expiry.schedule(plugin, bucket, key, due)
-        hops = context.hop()
         plugin.service.outcomes.add(bucket)
         async with plugin.service.opener.open() as store:
             await store.write(bucket, key, record, hops)

@@ -80,7 +80,7 @@ def __getattr__(name: str) -> type:
         raise AttributeError(name)
     with suppress(ImportError):
         client = import_module("functiond_client")
-        if hasattr(client, name):
+        if name in client.__all__:
             return typing.cast(type, getattr(client, name))
     absent = type(name, (_Absent,), {})
     globals()[name] = absent

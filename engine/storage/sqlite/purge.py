@@ -1,7 +1,7 @@
 """Pruning of finished invocations in all tables, in steps of a few milliseconds on the writer's thread.
 
 The table ``tally`` has rows and bytes of ended invocations: of all functions under 0, of each under its negative id,
-which show the project with most. The bytes of the latter are estimates for rows that an earlier engine has stored.
+which show the project with most. The bytes of the latter are estimates.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from engine.model.identity import AHEAD, Identity, accepted_at, key_at, true_end
 from engine.protocols import Purged
@@ -46,7 +46,6 @@ class Scan(Struct):
     drop: dict[int, int]  #: functions by key
     kept_rows: int
     kept_size: int
-    sizes: Counter[int] = field(default_factory=Counter)  #: bytes of rows to drop, by function
     attempts: dict[int, int] = {}  #: last attempts of rows to drop that had several, by key
     dropped_size: int = 0
     reached: int = 0  #: last key scanned
@@ -78,7 +77,7 @@ class Purge:
 
         If more than ``rows`` finished invocations or ``size`` bytes are stored, drop finished invocations in the order
         of acceptance; if several projects have some, those of the function with most, of the project with most, and
-        none of projects with less than their equal part. Otherwise, drop invocations that ended more than ``age``
+        none of projects with less than their equal part. Otherwise, or if none of these may be dropped, drop invocations that ended more than ``age``
         seconds before ``now``, of which a doubtful clock is ``ahead``.
         """
         self._doubt = ahead
@@ -90,8 +89,9 @@ class Purge:
     def _scan(self, db: sqlite3.Connection, now: float, age: float, rows: int, size: int) -> tuple[Scan, bool]:
         """Scan the next rows. Return the scan, and whether rows or bytes still exceed their caps."""
         kept_rows, kept_size = db.execute("SELECT rows, size FROM tally WHERE function_id = 0").fetchone() or (0, 0)
-        if kept_rows > rows or kept_size > size:
-            function_id = self._holder(db, "rows" if kept_rows > rows else "size")
+        over = kept_rows > rows or kept_size > size
+        function_id = self._holder(db, "rows" if kept_rows > rows else "size") if over else -1
+        if function_id >= 0:
             begin = self._capped_to.get(function_id, 0)
             scan = Scan(drop={}, kept_rows=kept_rows, kept_size=kept_size, reached=begin)
             _scan_by_caps(_next_rows(db, scan, function_id), scan, rows, size)
@@ -102,14 +102,15 @@ class Purge:
             if begin or function_id > 0:
                 scan.complete = False  # rows before the start may have ended meanwhile, or others follow
         else:
-            self._done.clear()
             scan = Scan(drop={}, kept_rows=kept_rows, kept_size=kept_size, reached=self._aged_to)
             self._scan_by_age(db, _next_rows(db, scan), scan, now, age)
             self._aged_to = 0 if scan.complete else scan.reached
+            if scan.complete or not over:
+                self._done.clear()
         return scan, scan.kept_rows > rows or scan.kept_size > size
 
     def _holder(self, db: sqlite3.Connection, column: str) -> int:
-        """Return the function of the rows that a step by caps drops; 0: any, -1: none is left."""
+        """Return the function of the rows that a step by caps drops; 0: any, -1: none is left in this round."""
         held: dict[str | None, dict[int, int]] = {}
         for project, function_id, amount in db.execute(_HOLDERS.format(column)):
             held.setdefault(project, {})[function_id] = amount
@@ -120,7 +121,6 @@ class Purge:
             functions = held[project].keys() - self._done if sums[project] * len(sums) >= sum(sums.values()) else ()
             if functions:
                 return max(functions, key=held[project].__getitem__)
-        self._done.clear()
         return -1
 
     def _purged(self, scan: Scan, over: bool, age: float, next_expiry: float, *, more: bool) -> Purged:
@@ -194,7 +194,6 @@ def _scan_by_caps(page: list[_Row], scan: Scan, rows: int, size: int) -> None:
 def _take(scan: Scan, key: int, function_id: int, size: int, attempt: int) -> bool:
     """Add a row to the rows that this step drops. Return True when they exceed the bytes allowed in one step."""
     scan.drop[key] = function_id
-    scan.sizes[function_id] += size
     if attempt > 1:
         scan.attempts[key] = attempt
     scan.kept_rows -= 1
@@ -213,8 +212,13 @@ def _drop(db: sqlite3.Connection, scan: Scan) -> None:
         db.executemany(f"DELETE FROM {table} WHERE key = ?", keys)
     db.execute(SQL[Statement.TALLY], (0, -len(keys), 0))
     db.execute("UPDATE tally SET size = max(0, ?) WHERE function_id = 0", (scan.kept_size,))
-    own = [(rows, scan.sizes[function_id], -function_id) for function_id, rows in Counter(scan.drop.values()).items()]
-    db.executemany("UPDATE tally SET rows = max(0, rows - ?), size = max(0, size - ?) WHERE function_id = ?", own)
+    # Of the mean size, so that an estimate ends with the rows for which it was made.
+    own = [(rows, -function_id) for function_id, rows in Counter(scan.drop.values()).items()]
+    db.executemany(
+        "UPDATE tally SET size = max(0, size - size * ?1 / max(1, rows)), rows = max(0, rows - ?1) WHERE function_id = ?2",
+        own,
+    )
+    db.executemany("DELETE FROM tally WHERE function_id = ?2 AND rows = 0 AND ?1 > 0", own)
 
 
 def _drop_idempotency_keys(db: sqlite3.Connection, now: float) -> tuple[bool, float]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
@@ -61,7 +62,7 @@ class Client:
                 Request(f"{self._base}/{path}", body, {**self._headers, **headers}), None, self._timeout
             ) as reply:
                 text, failed = reply.read().decode(), reply.headers.get("x-is-func-err") == "true"
-        except (OSError, ValueError) as error:  # a ValueError if functions have no access
+        except (OSError, HTTPException, ValueError) as error:  # a ValueError if functions have no access
             reason = f" {error.read().decode(errors='replace')}" if isinstance(error, HTTPError) else ""
             raise ClientError(f"{self._base}/{path}: {error}{reason}") from None
         if failed:

@@ -170,7 +170,7 @@ class ManyInvocations(PageFamily):
                 return Step(progress=progress, error=error, function=name)
             if progress.marker:
                 return Step(progress=progress)
-        if chosen.status == State.WAIT and progress.done > progress.earlier:
+        if kind == "cancel" and progress.done > progress.earlier:  # some may have returned to the queue meanwhile
             return Step(progress=replace(progress, function="", marker="", earlier=progress.done))
         return Step(progress=replace(progress, ended=True))
 
