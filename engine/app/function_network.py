@@ -27,6 +27,8 @@ async def choose_network(setting: Choice, storage: Storage) -> Choice:
         return setting
     functions, _ = await storage.catalog.load()
     if not functions:
+        with suppress(Unavailable):  # the disk is full: then as for functions that exist
+            await storage.store(STORE).write(_TABLE, {_KEY: b"new"})
         return setting
     log.warning(
         "functions of all projects share the host's network, as before in this data directory",
@@ -38,7 +40,7 @@ async def choose_network(setting: Choice, storage: Storage) -> Choice:
 async def tell_network(walls: Mapping[str, str], storage: Storage) -> None:
     """Tell what functions reach, at the first start at which each project has a network of its own."""
     store = storage.store(STORE)
-    if walls["network"] == "project" and not await store.get(_TABLE, _KEY):
+    if walls["network"] == "project" and await store.get(_TABLE, _KEY) != b"project":
         log.info(
             "each project has a network of its own: its functions reach other machines, the engine's API with "
             "FUNCTIOND_TOKEN, and ports of 127.0.0.1 that executor.host_ports lists, but no other program of this host"

@@ -31,10 +31,12 @@ _TUN = (
     "mkdir -p /dev/net && mount -t tmpfs -o mode=755,size=4k tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200"
     ' && exec setpriv --reuid "$0" --regid "$0" --clear-groups "$@"'
 )
-#: Addresses at which clouds give credentials to every process of a machine are not forwarded.
+#: Addresses at which clouds give credentials to every process of a machine. Policies, and not routes, block them: a
+#: socket that is bound to a device passes routes, and the host may have more specific ones, which pasta copies.
+_CLOUDS = ("169.254.0.0/16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254", "fe80::a9fe:a9fe")
 _KEEP = (
-    "ip route add blackhole 169.254.0.0/16"
-    " && { [ ! -e /proc/net/if_inet6 ] || ip -6 route add blackhole fd00:ec2::254; } && echo && exec cat"
+    f"for address in {' '.join(_CLOUDS)}; do case $address in *:*) [ -e /proc/net/if_inet6 ] || continue; esac;"
+    " ip xfrm policy add dst $address dir out action block || exit; done; echo && exec cat"
 )
 
 

@@ -35,6 +35,8 @@ DENIED: tuple[str | int, ...] = (
     "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "swapon", "swapoff", "reboot",
     "acct", "quotactl", 443, "iopl", "ioperm", "settimeofday", "clock_settime", "adjtimex", "clock_adjtime",
 )  # fmt: skip
+FAMILIES = (38, 40)  #: sockets of the kernel's cryptography (AF_ALG), and to hosts of virtual machines (AF_VSOCK)
+UNKNOWN = -1
 #: Flags of ``clone`` and ``unshare`` that create a namespace: time, mounts, cgroup, uts, ipc, user, pid and network.
 NAMESPACES = (0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 
@@ -50,7 +52,13 @@ class SeccompFilter:
         rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)  # 32-bit programs
         rules.set_attr(pyseccomp.Attr.CTL_SSB, 1)  # kernels before 5.16 would slow filtered processes down
         for name in DENIED:
-            rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+            if isinstance(name, str) and pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) == UNKNOWN:
+                log.warning("a system call is not refused, since libseccomp does not know it", name=name)
+            else:
+                rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+        for family in FAMILIES:
+            domain = pyseccomp.Arg(0, pyseccomp.EQ, family)
+            rules.add_rule(pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", domain)
         for flag in NAMESPACES:
             for name in ("clone", "unshare"):
                 flags = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag)

@@ -106,12 +106,12 @@ class Tenants:
             raise
         finally:
             del self._opening[project]
-        self._tenants[project] = tenant
-        self._set_timer(project, tenant)  # the caller may have been cancelled
         if tenant.network is not None:
             pasta = OwnChild(tenant.network.process, asyncio.get_running_loop())
             self._networks[pasta] = asyncio.Event()
             pasta.watch(partial(self._on_exit, project, tenant, pasta))
+        self._tenants[project] = tenant
+        self._set_timer(project, tenant)  # the caller may have been cancelled
         return tenant
 
     def _prepare(self, project: str, user: int | None) -> Network | None:
@@ -133,6 +133,8 @@ class Tenants:
         return user
 
     def _set_timer(self, project: str, tenant: Tenant) -> None:
+        if self._tenants.get(project) is not tenant:  # it has ended
+            return
         if tenant.timer is not None:
             tenant.timer.cancel()
             tenant.timer = None

@@ -67,7 +67,8 @@ class Purge:
         self._identity = identity
         self._aged_to = 0  #: last key scanned by age; 0: start at the oldest row
         self._capped_to: dict[int, int] = {}  #: the same by caps, of each function, or of all under 0
-        self._done: set[int] = set()  #: functions whose rows have all been scanned by caps in this round
+        self._done: set[int] = set()  #: functions all of whose rows were scanned by caps in this round; 0: all
+        self._drops = False  #: the present scan by caps has found rows to drop
         self._doubt = 0.0  #: seconds by which a doubtful clock is ahead
         self._looks_ahead = False  #: the scan by age has reached the keys ahead of the clock
         self._look_ahead_at = self._oldest_ahead = math.inf  #: next scan of keys ahead of the clock, and its oldest end
@@ -77,7 +78,8 @@ class Purge:
 
         If more than ``rows`` finished invocations or ``size`` bytes are stored, drop finished invocations in the order
         of acceptance; if several projects have some, those of the function with most, of the project with most, and
-        none of projects with less than their equal part. Otherwise, or if none of these may be dropped, drop invocations that ended more than ``age``
+        none of projects with less than their equal part. Otherwise, or if none of
+        these may be dropped, drop invocations that ended more than ``age``
         seconds before ``now``, of which a doubtful clock is ``ahead``.
         """
         self._doubt = ahead
@@ -96,11 +98,12 @@ class Purge:
             scan = Scan(drop={}, kept_rows=kept_rows, kept_size=kept_size, reached=begin)
             _scan_by_caps(_next_rows(db, scan, function_id), scan, rows, size)
             self._capped_to[function_id] = scan.reached
+            self._drops = bool(scan.drop) or (self._drops and begin > 0)
             if scan.complete:
                 del self._capped_to[function_id]
-                self._done.add(function_id)
-            if begin or function_id > 0:
-                scan.complete = False  # rows before the start may have ended meanwhile, or others follow
+                if function_id or not self._drops:
+                    self._done.add(function_id)
+            scan.complete = False  # rows before the start may have ended meanwhile, or a step by age follows
         else:
             scan = Scan(drop={}, kept_rows=kept_rows, kept_size=kept_size, reached=self._aged_to)
             self._scan_by_age(db, _next_rows(db, scan), scan, now, age)
@@ -115,7 +118,7 @@ class Purge:
         for project, function_id, amount in db.execute(_HOLDERS.format(column)):
             held.setdefault(project, {})[function_id] = amount
         if len(held) < 2:
-            return 0
+            return -1 if 0 in self._done else 0
         sums = {project: sum(functions.values()) for project, functions in held.items()}
         for project in sorted(sums, key=sums.__getitem__, reverse=True):
             functions = held[project].keys() - self._done if sums[project] * len(sums) >= sum(sums.values()) else ()
@@ -214,10 +217,8 @@ def _drop(db: sqlite3.Connection, scan: Scan) -> None:
     db.execute("UPDATE tally SET size = max(0, ?) WHERE function_id = 0", (scan.kept_size,))
     # Of the mean size, so that an estimate ends with the rows for which it was made.
     own = [(rows, -function_id) for function_id, rows in Counter(scan.drop.values()).items()]
-    db.executemany(
-        "UPDATE tally SET size = max(0, size - size * ?1 / max(1, rows)), rows = max(0, rows - ?1) WHERE function_id = ?2",
-        own,
-    )
+    size = "max(0, size - size * ?1 / max(1, rows))"
+    db.executemany(f"UPDATE tally SET size = {size}, rows = max(0, rows - ?1) WHERE function_id = ?2", own)
     db.executemany("DELETE FROM tally WHERE function_id = ?2 AND rows = 0 AND ?1 > 0", own)
 
 

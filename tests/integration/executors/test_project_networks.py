@@ -42,6 +42,21 @@ def connect(event, context):
         return type(error).__name__
 
 
+def connect_by_device(event, context):
+    family = socket.AF_INET6 if ":" in event["host"] else socket.AF_INET
+    with socket.socket(family) as connected:
+        connected.settimeout(3)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, event["device"].encode())
+        try:
+            connected.connect((event["host"], event["port"]))
+        except OSError as error:
+            return type(error).__name__
+
+
+def devices(event, context):
+    return [name for _, name in socket.if_nameindex()]
+
+
 def listen(event, context):
     global server
     server = socket.create_server(("127.0.0.1", 9000))
@@ -118,7 +133,11 @@ async def test_projects_hear_nothing_of_each_other(opened: Pool) -> None:
 
 async def test_addresses_with_credentials_of_a_cloud_are_not_forwarded(opened: Pool) -> None:
     for host in ("169.254.169.254", "fd00:ec2::254"):
-        assert await in_project(opened, "a", "connect", {"host": host, "port": 80}) == "OSError"
+        assert await in_project(opened, "a", "connect", {"host": host, "port": 80}) == "PermissionError"
+        for device in await in_project(opened, "a", "devices"):
+            if device != "lo":
+                event = {"host": host, "port": 80, "device": device}
+                assert await in_project(opened, "a", "connect_by_device", event) == "PermissionError"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has users for projects")
@@ -144,9 +163,9 @@ async def test_a_network_that_ends_takes_its_instances_along_and_a_new_network_c
 
 async def test_an_idle_network_ends(opened: Pool) -> None:
     tenants = tenants_of(opened)
+    await in_project(opened, "a", "look")
     tenants.linger = 0.0
     local_spawner(opened)._linger = 0.0  # type: ignore[attr-defined]
-    await in_project(opened, "a", "look")
     ((pasta, ended),) = tenants._networks.items()
     pid = pasta.pid
     await opened.retire(sum(map(ord, "a")))

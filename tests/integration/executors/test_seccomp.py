@@ -28,7 +28,7 @@ from tests.support.programs import needs
 
 #: Program that tries all refused calls, and prints names of errors, "" for success. Harmless where they are permitted.
 ATTACK = """
-import ctypes, errno, json, multiprocessing, os, signal, subprocess, threading
+import ctypes, errno, json, multiprocessing, os, signal, socket, subprocess, threading
 
 libc = ctypes.CDLL(None, use_errno=True)
 NUMBERS = json.load(open(os.path.dirname(os.path.abspath(__file__)) + "/numbers.json"))
@@ -86,8 +86,16 @@ def works():
     return [*codes, libc.unshare(0x400)]  # descriptors of its own, no namespace
 
 
+def family(number, kind):
+    try:
+        socket.socket(number, kind).close()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+
 def outcome():
     return {
+        "families": [family(38, socket.SOCK_SEQPACKET), family(40, socket.SOCK_STREAM)],
         "invalid": {name: call(name, -1, -1, -1, -1, -1, -1) for name in NUMBERS},
         "namespace": in_child(lambda: call("unshare", NEW_USER)),
         "clone": in_child(lambda: call("clone", NEW_USER | signal.SIGCHLD, 0, 0, 0, 0)),
@@ -177,6 +185,7 @@ async def test_attacks_on_the_kernel_are_refused_and_programs_work(
 
     invalid, program32 = outcomes.pop("invalid"), outcomes.pop("32-bit program")
     assert outcomes.pop("works") == [0, 0, 0, 0]
+    assert outcomes.pop("families") == ["EAFNOSUPPORT", "EAFNOSUPPORT"]
     assert (invalid.pop("clone3"), outcomes.pop("clone3")) == ("ENOSYS", "ENOSYS")
     assert {name: answer for name, answer in (invalid | outcomes).items() if answer != "EPERM"} == {}
     assert program32 == (-signal.SIGSYS if platform.machine() == "x86_64" else "ENOEXEC")

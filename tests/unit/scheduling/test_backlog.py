@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from engine.errors import BacklogFull, Overloaded, SynchronousCallsFull
 from engine.scheduling.backlog import Backlog, Limits
@@ -85,7 +86,8 @@ def test_a_project_that_fills_its_share_of_synchronous_calls_leaves_room_to_anot
 
     assert full[0] == (4, "synchronous calls of project a have reached their limit of 4 invocations")
     assert full[1][0] == 2
-    assert (backlog.calls.rows, backlog.calls.size, backlog.calls.by_project) == (0, 0, {})
+    assert (backlog.calls.rows, backlog.calls.size) == (0, 0)
+    assert {(sums.rows, sums.size) for sums in backlog.calls.by_project.values()} == {(0, 0)}
 
 
 def test_a_project_alone_has_the_whole_backlog() -> None:
@@ -212,3 +214,14 @@ def test_the_largest_number_is_kept_until_it_begins_anew() -> None:
 
     backlog.restart_most()
     assert backlog.most_rows == 2
+
+
+def test_a_limit_of_one_is_for_one_and_a_sum_that_drifted_on_disk_stops_nothing() -> None:
+    limits = replace(WIDE, sync_rows=1)
+    backlog = shared("a", "b", limits=limits)
+    backlog.admit_sync(1, 1)
+    backlog.load({1: (1, 10)})
+    for own in (2, 1):
+        backlog.remove(own, 10)
+
+    assert backlog.of(1) == (0, 0)

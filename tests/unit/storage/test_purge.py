@@ -211,3 +211,23 @@ async def test_records_of_an_earlier_engine_count_for_their_projects(tmp_path: P
         assert sorted(await _execute(storage, ENDED)) == [(1, 10, 100), (2, 100, 1000)]
         assert await purged_whole(storage, NOW, size=400) == 70
         assert await kept(storage) == {1: 10, 2: 30}
+
+
+async def test_a_wrong_estimate_ends_with_the_rows_for_which_it_was_made(storage: SQLiteStorage) -> None:
+    await held_by(storage, "small", 1, 10)
+    await held_by(storage, "large", 2, 100)
+    await _execute(storage, "UPDATE tally SET size = 1000000 WHERE function_id = -1")
+
+    assert await purged_whole(storage, NOW, size=900) == 20
+    assert await _execute(storage, "SELECT function_id FROM tally WHERE function_id < 0") == [(-2,)]
+    await held_by(storage, "small", 3, 10)
+    assert await purged_whole(storage, NOW, size=900) == 10
+    assert await kept(storage) == {2: 80, 3: 10}
+
+
+async def test_records_expire_while_those_beyond_a_cap_cannot_be_dropped(storage: SQLiteStorage) -> None:
+    await held_by(storage, "small", 1, 10)
+    await held_by(storage, "large", 2, STEP_ROWS + 1, deliver_to=OWED)
+
+    assert await purged_whole(storage, NOW + 2 * DAY, rows=30) == 10
+    assert await kept(storage) == {2: STEP_ROWS + 1}
