@@ -8,7 +8,7 @@ from typing import Literal
 
 import structlog
 
-from engine.errors import Unavailable
+from engine.errors import StoredDataUnreadable, Unavailable
 from engine.protocols import Storage
 
 log = structlog.get_logger("functiond")
@@ -25,7 +25,10 @@ async def choose_network(setting: Choice, storage: Storage) -> Choice:
     """
     if setting != "auto" or await storage.store(STORE).get(_TABLE, _KEY):
         return setting
-    functions, _ = await storage.catalog.load()
+    try:
+        functions, _ = await storage.catalog.load()
+    except StoredDataUnreadable:  # there are functions; the load of all that is stored tells the problem
+        return "host"
     if not functions:
         with suppress(Unavailable):  # the disk is full: then as for functions that exist
             await storage.store(STORE).write(_TABLE, {_KEY: b"new"})
