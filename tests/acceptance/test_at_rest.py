@@ -234,3 +234,61 @@ def test_the_text_of_another_row_is_not_decrypted(tmp_path: Path) -> None:
         assert engine.ask("POST", f"{BASE}/{urn_of('other')}/invocations", {}).json == [None, None]
         assert answer(engine) == [PASSWORD, PASSWORD]
         assert engine.ask("GET", "/healthz").json["secrets"].startswith("of 1 functions")
+
+
+def test_a_field_that_counts_as_secret_from_now_on_joins_those_that_are_encrypted(tmp_path: Path) -> None:
+    path, key = tmp_path / "journal.db", "'trigger', 'function:1', 't'"
+    with engine_on(tmp_path) as engine:
+        engine.stop()
+
+    def started(db: sqlite3.Connection, *names: str) -> bytes:
+        Encryption(tmp_path / "key", names.__contains__).start(path, Checkpoints(path), db)
+        return bytes(db.execute("SELECT body FROM resource WHERE id = 't'").fetchone()[0])
+
+    plain = {"data": {"url": "/", "pin": "1234", "password": PASSWORD}}
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"INSERT INTO resource (kind, owner, id, body) VALUES ({key}, ?)", (json.dumps(plain).encode(),))
+        before, after, again = started(db, "password"), started(db, "password", "pin"), started(db, "password", "pin")
+        [[body]] = db.execute(f"SELECT decrypted({key}, body) FROM resource WHERE id = 't'")
+        (tmp_path / "key").unlink()
+        lost = started(db, "password", "pin", "url")
+
+    assert json.loads(body) == plain
+    assert (b"pin" in before, b"pin" in after, again == after, lost == after) == (True, False, True, True)
+
+
+def test_a_key_that_decrypts_some_secrets_starts_and_keeps_the_others(tmp_path: Path) -> None:
+    with engine_on(tmp_path) as engine:
+        with_secrets(engine).create("other", TELLS, encrypted_user_data='{"DB": "another"}')
+        engine.stop()
+        old = (tmp_path / "key").rename(tmp_path / "old")
+        shown = engine.start().ask("GET", f"{BASE}/{urn_of('other')}/config").json
+        shown["encrypted_user_data"] = '{"DB": "new"}'
+        assert engine.ask("PUT", f"{BASE}/{urn_of('other')}/config", shown).status == 200
+        engine.stop()
+        new = (tmp_path / "key").rename(tmp_path / "new")
+        old.rename(tmp_path / "key")
+        engine.start()
+        [line] = [json.loads(line) for line in engine.log if "secrets cannot be decrypted" in line]
+        assert answer(engine) == [PASSWORD, PASSWORD]
+        engine.stop()
+        new.rename(tmp_path / "key")
+        engine.start()
+        assert engine.ask("POST", f"{BASE}/{urn_of('other')}/invocations", {}).json == ["new", "new"]
+    assert line["of"] == "function project1/other:latest"
+
+
+def test_plain_secrets_of_what_was_deleted_before_the_upgrade_are_gone_after_a_start(tmp_path: Path) -> None:
+    with engine_on(tmp_path) as engine:
+        with_secrets(engine).stop()
+        make_plain(tmp_path)
+        with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as db:
+            db.execute("PRAGMA secure_delete = OFF")
+            for table in ("resource", "function_version", "function"):
+                db.execute(f"DELETE FROM {table}")
+        plain, logs = holding(tmp_path), ["".join(engine.log)]
+        for _ in range(2):
+            logs.append("".join(engine.start().log))
+            engine.stop()
+    assert (plain, holding(tmp_path)) == (["journal.db"], [])
+    assert ["rewriting the journal" in log for log in logs] == [False, True, False]

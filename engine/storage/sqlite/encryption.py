@@ -56,17 +56,18 @@ class Encryption:
     def start(self, path: Path, checkpoints: Checkpoints, db: sqlite3.Connection) -> None:
         """Read the key file or make it, and encrypt the secrets in the database ``path`` that are stored plain.
 
-        Raises DataDirectoryUnusable or SettingsError if the file cannot be used, or has another key than the secrets.
+        Raises DataDirectoryUnusable or SettingsError if the file cannot be used, or decrypts none of the secrets.
         """
         key = _read_key(self._file)
         lost = list(_locked(db, key))
         names = ", ".join(name for name, *_ in lost[:10]) + (f" and {len(lost) - 10} more" if len(lost) > 10 else "")
-        if key and lost and db.execute("SELECT value FROM meta WHERE name = 'key'").fetchall() != [(_number(key),)]:
+        last = db.execute("SELECT value FROM meta WHERE name = 'key'").fetchall()
+        if key and lost and last != [(_number(key),)] and len(lost) == sum(1 for _ in _texts(db)):
             advice = "put the right file there; if it is lost, remove this one, start the engine, and set them again"
             raise DataDirectoryUnusable(str(self._file), f"has another key than the secrets of {names}; {advice}")
         if lost:
             log.error("secrets cannot be decrypted", of=names, key_file=str(self._file), next_step=NEXT)
-        self.lost, self._key = {columns: text for _, columns, text in lost}, key or os.urandom(_KEY)
+        self.lost, self._key = {tuple(columns): text for _, columns, text in lost}, key or os.urandom(_KEY)
         db.execute(_PUT, ("key", _number(self._key)))  # first: after a kill, a new file would seem a wrong one
         if not key:
             with file_errors(self._file):
@@ -87,16 +88,20 @@ class Encryption:
 
     def _encrypted(self, *row: Any) -> bytes:
         *columns, body = row
-        fields, text = _fields(body), self.lost.get(tuple(columns), "")
+        fields, lost = _fields(body), self.lost.get(tuple(columns), "")
+        stored = fields.pop("encrypted", "")  # only in a stored body: callers set plain ones
         taken = [
             {name: part.pop(name) for name in list(part) if part[name] and is_secret(name)}
             for part, is_secret in self._parts(row[0], fields)
         ]
-        if any(taken):
-            text = _encrypt(self._key, columns, msgspec.json.encode(taken))
-            self.lost.pop(tuple(columns), None)
-        if not text or fields.get("encrypted") == text:
-            return bytes(body)
+        if not any(taken):
+            return msgspec.json.encode({**fields, "encrypted": lost}) if lost and not stored else bytes(body)
+        if stored:  # fields that were plain count as secret now
+            if (secrets := _decrypt(self._key, columns, stored)) is None:
+                return bytes(body)
+            taken = [old | new for old, new in zip(msgspec.json.decode(secrets), taken, strict=True)]
+        self.lost.pop(tuple(columns), None)
+        text = _encrypt(self._key, columns, msgspec.json.encode(taken))
         return msgspec.json.encode({**fields, "encrypted": text})
 
     def _decrypted(self, *row: Any) -> bytes:
@@ -129,12 +134,16 @@ def locked_names(folder: Path, key_file: Path) -> list[str]:
         raise DataDirectoryUnusable(str(folder), f"its secrets cannot be read: {error}") from error
 
 
-def _locked(db: sqlite3.Connection, key: bytes) -> Iterator[tuple[str, tuple[Any, ...], str]]:
-    """Yield name, columns and text of each row whose secrets the key does not decrypt."""
+def _locked(db: sqlite3.Connection, key: bytes) -> Iterator[tuple[str, list[Any], str]]:
+    """Return name, columns and text of each row whose secrets the key does not decrypt."""
+    return (row for row in _texts(db) if _decrypt(key, *row[1:]) is None)
+
+
+def _texts(db: sqlite3.Connection) -> Iterator[tuple[str, list[Any], str]]:
+    """Yield name, columns and text of each row that has encrypted secrets."""
     for name, *columns, body in db.execute(_ROWS):
-        text = _fields(body).get("encrypted", "")
-        if text and _decrypt(key, columns, text) is None:
-            yield name, tuple(columns), text
+        if text := _fields(body).get("encrypted", ""):
+            yield name, columns, text
 
 
 def _clean(path: Path, checkpoints: Checkpoints, db: sqlite3.Connection) -> None:
