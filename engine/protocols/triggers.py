@@ -226,10 +226,7 @@ class PluginContext(Protocol):
         """Return whether ``projects`` has a project or ``*``, or is empty while credentials do not name several."""
 
     def limited_egress(self) -> AbstractContextManager[None]:
-        """Limit TCP connections that a block makes by the event loop to public addresses and ``egress.allow``.
-
-        Others raise PermissionError.
-        """
+        """Let TCP connections of a block reach public addresses and ``egress.allow`` only. Raises PermissionError."""
 
     async def sleep_until(self, moment: float) -> None:
         """Wait until the engine's clock reaches ``moment`` (seconds since the epoch), even if the clock is set."""
