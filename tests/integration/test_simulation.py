@@ -48,7 +48,7 @@ def test_four_hundred_simulated_hours_break_no_promise(seed: int) -> None:
 
 @pytest.mark.long
 def test_simulated_hours_on_the_real_storage_break_no_promise() -> None:
-    report = simulate(2, STORED_HOURS, stored=True)
+    report = simulate(3, STORED_HOURS, stored=True)
 
     assert report.violations == ()
     assert report.crashes >= 10
