@@ -8,7 +8,6 @@ from functools import partial
 from msgspec import convert
 
 from engine.app.connections import connection_rules
-from engine.app.function_api import port_of
 from engine.asgi.egress import Egress
 from engine.asgi.peers import tells_uids
 from engine.asgi.tls import ServerTls
@@ -156,7 +155,6 @@ class EngineParts:
 
         # Callers, plugins and their destinations
         self.function_sockets, self.function_tokens = function_sockets, function_tokens
-        self.functions_port = port_of(function_sockets)
         principal_of = partial(function_tokens.principal_of, function_of=pool.function_of)
         self.function_authenticator = FunctionAuthenticator(principal_of, verifier, self.authenticator)
         reach_api = self.authenticator is None and pool.walls["network"].startswith("host")

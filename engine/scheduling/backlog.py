@@ -177,7 +177,7 @@ class Backlog(Counters):
         self._waiting: dict[asyncio.Future[None], tuple[int, int, int]] = {}
 
     def load(self, backlog: dict[int, tuple[int, int]]) -> None:
-        """Set the counters to the sums on disk: number and bytes of invocations by function id.
+        """Count what is on disk: number and bytes of invocations by function id.
 
         Function id 0 has the sums of ended invocations and is skipped.
         """

@@ -202,7 +202,7 @@ def _decrypt(key: bytes, columns: list[Any], text: str) -> bytes | None:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    data = base64.b64decode(text)
-    with suppress(InvalidTag, ValueError):
+    with suppress(InvalidTag, ValueError):  # a ValueError if the text is damaged
+        data = base64.b64decode(text)
         return AESGCM(key).decrypt(data[:_NONCE], data[_NONCE:], repr(columns).encode())
     return None
