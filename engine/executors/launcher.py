@@ -18,6 +18,7 @@ class LaunchPlan(NamedTuple):
     key: Key
     function: Function
     command: Sequence[str]  #: starts the worker of the function's runtime
+    instance: str  #: id of the instance
 
 
 class Launcher(Protocol):

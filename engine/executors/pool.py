@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import structlog
 from anyio import to_thread
 from msgspec import Struct
 
@@ -19,14 +18,11 @@ from engine.executors.allocator import TRIES, Allocator
 from engine.executors.call import Call, Ended, State, key_of
 from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
-from engine.executors.local.choice import NO_ISOLATION, IsolationOptions, open_spawner
-from engine.executors.local.launcher import LocalLauncher, LocalOptions
+from engine.executors.local.launcher import LocalOptions, open_launcher
 from engine.executors.logs import LogFiles, LogRecorder
 from engine.executors.outcomes import CANCELLED, call_fault, collateral_fault, interrupted_fault
 from engine.executors.run_errors import RunErrors
-from engine.isolation.detect import detect_isolation
 from engine.isolation.limits import Isolation
-from engine.isolation.orphans import kill_orphans
 from engine.logs.feed import LogBoard
 from engine.logs.lines import TAIL, last
 from engine.metrics.histogram import Distribution
@@ -39,8 +35,6 @@ from engine.runtimes.protocol import Answer
 _NO_CONTROLS = Controls()
 MAX_TRACKED = 10_000  #: invocations whose collateral ends are counted
 
-log = structlog.get_logger("functiond")
-
 
 class PoolOptions(LocalOptions, frozen=True, kw_only=True):
     """Settings of a pool, and of its instances."""
@@ -50,7 +44,6 @@ class PoolOptions(LocalOptions, frozen=True, kw_only=True):
     idle: float = 300.0  #: seconds after which an instance without work is dismissed
     log_size: int = 1 << 20  #: newest bytes kept of each log
     log_space: int = 1 << 30  #: bytes of all log files together
-    sandbox: IsolationOptions = NO_ISOLATION
 
 
 class PoolStatistics(Struct, frozen=True, kw_only=True):
@@ -79,30 +72,21 @@ async def open_pool(
     interpreters: Interpreters | None = None,
     isolation: Isolation | None = None,
 ) -> AsyncIterator[Pool]:
-    """Kill all processes that an earlier engine left running, and open a pool. On exit, kill every process of the pool.
+    """Open a pool of instances on this machine. On exit, kill every process of the pool.
 
-    ``code_path`` returns the folder of a package, and ``check_code`` raises OSError if its files are damaged.
-    ``board`` publishes all log lines to its listeners. Raises SettingsError if this machine lacks the isolation that
-    ``options.sandbox`` demands.
+    ``board`` publishes all log lines to its listeners. See ``open_launcher`` for the others, and for errors.
     """
-    await to_thread.run_sync(kill_orphans, options.marker, options.tmp)
-    spawner = await open_spawner(options.sandbox, options.marker, options.tmp)
-    if isolation is None:
-        isolation = await to_thread.run_sync(detect_isolation, options.marker)
     clock = clock or SystemClock()
     files = LogFiles(options.log_dir, options.log_space)
     recorder = LogRecorder(files, limit=options.log_size, clock=clock, board=board or LogBoard())
-    launcher = LocalLauncher(
+    launcher = await open_launcher(
         options,
         code_path=code_path,
         check_code=check_code,
-        spawner=spawner,
-        isolation=isolation,
-        interpreters=interpreters or Interpreters(),
+        interpreters=interpreters,
         recorder=recorder,
+        isolation=isolation,
     )
-    if options.sandbox is not NO_ISOLATION:
-        log.info("isolation chosen", **launcher.walls)
     allocator = Allocator(launcher, memory=options.memory, idle=options.idle, clock=clock)
     pool = Pool(launcher, allocator, recorder, files, clock)
     try:

@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+from anyio import to_thread
 from msgspec import Struct
 
 from engine.errors import InvalidField
@@ -21,14 +23,15 @@ from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.executors.local.channel import LocalChannel
 from engine.executors.local.child import ChildProcess
+from engine.executors.local.choice import NO_ISOLATION, IsolationOptions, open_spawner
 from engine.executors.local.memory_watch import MemoryWatch
 from engine.executors.local.spawn import FunctionAccess, InstanceSpec, ProcessSpec, Spawned, environment, setup
 from engine.executors.local.spawners import Spawner
 from engine.executors.logs import LogRecorder
 from engine.executors.process import Exit
-from engine.isolation.detect import can_map_ports
+from engine.isolation.detect import can_map_ports, detect_isolation
 from engine.isolation.limits import Enclosure, Isolation, Limits
-from engine.isolation.orphans import remove_tree
+from engine.isolation.orphans import kill_orphans, remove_tree
 from engine.model import CodePackage, Function
 from engine.model.limits import cpu_of
 from engine.runtimes.catalog import Family, family_of
@@ -38,6 +41,8 @@ from engine.runtimes.protocol import Answer, setup_frame
 _START_THREADS, _CLEAN_THREADS = 2, 2  #: numbers of threads
 
 Result = TypeVar("Result")
+
+log = structlog.get_logger("functiond")
 
 
 class LocalOptions(Struct, frozen=True, kw_only=True):
@@ -53,6 +58,41 @@ class LocalOptions(Struct, frozen=True, kw_only=True):
     processes: int = 1024  #: most processes of one instance
     term_grace: float = 2.0  #: seconds that a handler may clean up when its request is cancelled or runs too long
     access: FunctionAccess | None = None  #: to the API of the engine; None: functions get none
+    sandbox: IsolationOptions = NO_ISOLATION
+
+
+async def open_launcher(
+    options: LocalOptions,
+    *,
+    code_path: Callable[[CodePackage], Path],
+    check_code: Callable[[CodePackage], Awaitable[None]] | None,
+    interpreters: Interpreters | None,
+    recorder: LogRecorder,
+    isolation: Isolation | None = None,
+    make_instance: Callable[..., Instance] = Instance,
+) -> LocalLauncher:
+    """Kill all processes that an earlier engine left running, and return a launcher, which the caller closes.
+
+    ``code_path`` returns the folder of a package, and ``check_code`` raises OSError if its files are damaged. Raises
+    SettingsError if this machine lacks the isolation that ``options.sandbox`` demands.
+    """
+    await to_thread.run_sync(kill_orphans, options.marker, options.tmp)
+    spawner = await open_spawner(options.sandbox, options.marker, options.tmp)
+    if isolation is None:
+        isolation = await to_thread.run_sync(detect_isolation, options.marker)
+    launcher = LocalLauncher(
+        options,
+        code_path=code_path,
+        check_code=check_code,
+        spawner=spawner,
+        isolation=isolation,
+        interpreters=interpreters or Interpreters(),
+        recorder=recorder,
+        make_instance=make_instance,
+    )
+    if options.sandbox is not NO_ISOLATION:
+        log.info("isolation chosen", **launcher.walls)
+    return launcher
 
 
 class LocalLauncher:
@@ -68,9 +108,11 @@ class LocalLauncher:
         isolation: Isolation,
         interpreters: Interpreters,
         recorder: LogRecorder,
+        make_instance: Callable[..., Instance] = Instance,
     ) -> None:
         self._options, self._spawner, self._isolation, self._recorder = options, spawner, isolation, recorder
         self._code_path, self._check_code, self._interpreters = code_path, check_code, interpreters
+        self._make_instance = make_instance
         self.walls = {
             "isolation": f"{spawner.name}, {isolation.name}, {'seccomp' if spawner.filter else 'no seccomp'}",
             "network": spawner.network,
@@ -114,11 +156,11 @@ class LocalLauncher:
         await self.check_runtime(function.runtime)
         command = await self._interpreters.worker_command(function.runtime, key[-1])
         await self._spawner.prepare(function.project)
-        return LaunchPlan(key, function, command)
+        return LaunchPlan(key, function, command, uuid.uuid4().hex)
 
     def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
         key, function = plan.key, plan.function
-        spec = self._new_spec(function, memory=key[-1])
+        spec = self._new_spec(function, plan.instance, key[-1])
         seen_inside = self._spawner.seen_inside(spec)
         variables = environment(function, seen_inside, self._options.access)
         process_spec = ProcessSpec(list(plan.command), variables, seen_inside.code, seen_inside.layers)
@@ -134,7 +176,7 @@ class LocalLauncher:
 
     def _connect(self, plan: LaunchPlan, owner: InstanceOwner, spec: InstanceSpec, spawned: Spawned) -> Instance:
         process = LocalProcess(spec, spawned.child)
-        instance = Instance(
+        instance = self._make_instance(
             process,
             key=plan.key,
             function=plan.function,
@@ -222,8 +264,7 @@ class LocalLauncher:
         self._cleaners.shutdown()
         self._isolation.close()
 
-    def _new_spec(self, function: Function, *, memory: int) -> InstanceSpec:
-        instance_id = uuid.uuid4().hex
+    def _new_spec(self, function: Function, instance_id: str, memory: int) -> InstanceSpec:
         return InstanceSpec(
             instance_id=instance_id,
             marker=self._options.marker,

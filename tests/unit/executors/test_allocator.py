@@ -70,7 +70,7 @@ class Loading:
 
     async def prepare(self, key: Key, function: Function) -> LaunchPlan:
         await self.room.wait()
-        return LaunchPlan(key, function, ["worker"])
+        return LaunchPlan(key, function, ["worker"], "0" * 32)
 
     def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
         instance = Bare(owner, plan)
