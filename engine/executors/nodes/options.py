@@ -1,0 +1,23 @@
+"""Settings of nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+
+class NodesOptions(Struct, frozen=True, kw_only=True):
+    """Settings of the listener for agents, of their nodes, and of the choice between nodes."""
+
+    listen: str  #: address and port on which agents connect, such as ``10.0.0.1:8090``
+    folder: Path  #: of the certificate and the token files
+    agents: dict[str, tuple[str, ...]]  #: labels of each node, by its name; others cannot join
+    needs: dict[str, tuple[str, ...]] = {}  #: labels that the node of a function must have, by ``project/function``
+    certificate: str = ""  #: PEM file; empty: self-signed
+    key: str = ""
+    lease: float = 5.0  #: seconds
+    local: Literal["first", "fallback", "never"] = "fallback"  #: use of this machine for instances
+    api_ports: tuple[int, ...] = ()  #: ports at which functions expect the API
+    api: int = 0  #: port on loopback of the API for functions; 0: they have no access
