@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from engine.executors.call import Call, Key
 from engine.executors.instance import Instance, InstanceOwner
@@ -19,6 +19,7 @@ class LaunchPlan(NamedTuple):
     function: Function
     command: Sequence[str]  #: starts the worker of the function's runtime
     instance: str  #: id of the instance
+    where: Any = None  #: known to the launcher
 
 
 class Launcher(Protocol):
@@ -87,3 +88,8 @@ class Launcher(Protocol):
     async def close(self) -> None:
         """Wait until everything is released. Call when all instances are closed."""
         ...
+
+
+def load_timeout(function: Function) -> int:
+    """Return the seconds in which an instance must load the code and run the initializer."""
+    return function.initializer_timeout if function.initializer_handler else function.timeout

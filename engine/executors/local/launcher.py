@@ -20,7 +20,7 @@ from msgspec import Struct
 from engine.errors import InvalidField
 from engine.executors.call import Call, End, Key
 from engine.executors.instance import Instance, InstanceOwner
-from engine.executors.launcher import LaunchPlan
+from engine.executors.launcher import LaunchPlan, load_timeout
 from engine.executors.local.channel import LocalChannel
 from engine.executors.local.child import ChildProcess
 from engine.executors.local.choice import NO_ISOLATION, IsolationOptions, open_spawner
@@ -223,9 +223,8 @@ class LocalLauncher:
             await instance.closed.wait()  # the process exited; its status is the reason
             return None
         self._memory.add(instance, enclosure)
-        timeout = function.initializer_timeout if function.initializer_handler else function.timeout
         frame = setup_frame(setup(function, self._spawner.seen_inside(process.spec)))
-        return await instance.request(start, frame, timeout)
+        return await instance.request(start, frame, load_timeout(function))
 
     def _enclose(self, process: LocalProcess, function: Function) -> Future[Enclosure | OSError]:
         limits = Limits(

@@ -1,0 +1,267 @@
+"""Launcher of instances on nodes and on this machine, by the capacity that the placement grants."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.errors import InvalidField, NoInterpreter
+from engine.executors.call import Call, End, Key
+from engine.executors.instance import Instance, InstanceOwner
+from engine.executors.launcher import LaunchPlan, load_timeout
+from engine.executors.local.launcher import LocalLauncher, LocalOptions
+from engine.executors.logs import LogRecorder
+from engine.executors.nodes.node import Node
+from engine.executors.nodes.nodes import NodeSet
+from engine.executors.nodes.options import NodesOptions
+from engine.executors.nodes.placement import Grant, Place, Shape
+from engine.executors.nodes.process import NodeProcess
+from engine.executors.nodes.report import NodesReport, NodesStatistics, WaitingShape
+from engine.executors.nodes.static import StaticPlacement
+from engine.metrics.histogram import Histogram
+from engine.model import Function
+from engine.model.limits import cpu_of
+from engine.runtimes.catalog import family_of
+from engine.runtimes.protocol import Answer
+
+_TRIES = 3  #: nodes on which the preparation of one instance may fail
+_PATIENCE = 0.05  #: seconds of a wait for capacity until the run gives its slot back, and between two dismissals
+_SHOWN = 10  #: functions of a shape in a report
+
+
+class ThisMachine:
+    """Machine of the engine as a place of instances (protocol ``Place``)."""
+
+    name, labels, cpus = "", (), math.inf
+    lacks: Mapping[str, str] = {}
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+
+
+class Wish(NamedTuple):
+    """Wait for the capacity of one instance."""
+
+    shape: Shape
+    function: str  #: ``project/function``
+    since: float  #: by the clock of the loop
+
+
+class NodeLauncher:
+    """Launcher of instances on nodes and on this machine (protocols ``Launcher`` and ``Nodes``)."""
+
+    def __init__(
+        self,
+        local: LocalLauncher,
+        options: NodesOptions,
+        rules: LocalOptions,
+        *,
+        package_file: Callable[[str], Path],
+        recorder: LogRecorder,
+        memory: int,
+    ) -> None:
+        """Create a launcher. ``memory`` is the number of MiB for instances on this machine.
+
+        ``package_file`` returns the path of a package as it was received, by its SHA-256.
+        """
+        self.walls, self.function_uids, self.interpreters = local.walls, local.function_uids, local.interpreters
+        #: dismisses the instance idle for longest among those that suit; set by the pool
+        self.dismiss_oldest: Callable[[Callable[[Instance], bool]], bool]
+        self._local, self._options, self._rules, self._recorder = local, options, rules, recorder
+        self._placement = StaticPlacement(options.local)
+        self._placement.join(ThisMachine(memory))
+        self.nodes = NodeSet(options, rules, package_file, self._on_change)
+        self._grants: dict[Instance, Grant] = {}
+        self._remote: dict[str, tuple[NodeProcess, Function]] = {}  #: of instances on nodes, by their ids
+        self._wishes: dict[object, Wish] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None  #: next dismissal
+        self._grant_seconds = Histogram()
+
+    def function_of(self, instance_id: str) -> Function | None:
+        remote = self._remote.get(instance_id)
+        return remote[1] if remote is not None else self._local.function_of(instance_id)
+
+    async def check_runtime(self, runtime: str) -> None:
+        try:
+            await self._local.check_runtime(runtime)
+        except NoInterpreter:
+            if all(family_of(runtime) in node.lacks for node in self.nodes.joined):
+                raise
+
+    # --- Launcher -------------------------------------------------------------------------------------------
+
+    async def prepare(self, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
+        """Wait for capacity, and make the place ready. Another place is tried if one cannot be made ready.
+
+        ``on_wait`` is called if there is no capacity for a while.
+        """
+        name = f"{function.project}/{function.name}"
+        labels = frozenset(self._options.needs.get(name, ()))
+        shape = Shape(key[-1], cpu_of(key[-1]) / 1000, labels, family_of(function.runtime))
+        avoid: list[Place] = []
+        while True:
+            with self._waiting(Wish(shape, name, self._loop.time()), on_wait):
+                grant = await self._placement.grant(shape, avoid)
+            try:
+                return await self._prepare(grant, key, function, on_wait)
+            except BaseException as error:
+                self._placement.release(grant)
+                avoid.append(grant.place)
+                lost = isinstance(error, ConnectionError)
+                if not isinstance(error, OSError | InvalidField) or not grant.place.name:
+                    raise
+                if not lost and (len(avoid) >= _TRIES or not self._placement.fits(shape, avoid)):
+                    raise
+
+    async def _prepare(self, grant: Grant, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
+        if not isinstance(grant.place, Node):
+            plan = await self._local.prepare(key, function, on_wait)
+            return plan._replace(where=(grant, 0))
+        number, command = await grant.place.prepare(function, key[-1])
+        return LaunchPlan(key, function, [command], uuid.uuid4().hex, (grant, number))
+
+    def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
+        grant, number = plan.where
+        try:
+            if isinstance(grant.place, Node):
+                instance = self._launch(plan, owner, grant.place, number)
+            else:
+                instance = self._local.launch(plan, owner)
+        except BaseException:
+            self._placement.release(grant)
+            raise
+        self._grants[instance] = grant
+        return instance
+
+    def _launch(self, plan: LaunchPlan, owner: InstanceOwner, node: Node, number: int) -> Instance:
+        channel = node.channel(number)
+        process = NodeProcess(plan.instance, owner, channel, partial(node.forget, number))
+        process.instance = instance = Instance(
+            process,
+            key=plan.key,
+            function=plan.function,
+            owner=owner,
+            recorder=self._recorder,
+            on_work=lambda instance: None,
+            grace=self._rules.term_grace,
+        )
+        instance.node = node.name
+        instance.connect(channel)
+        access = self._rules.access
+        token = access.token_of(plan.function, plan.instance) if access is not None else ""
+        node.start(number, process, token)
+        self._remote[plan.instance] = process, plan.function
+        return instance
+
+    async def load(self, instance: Instance, start: Call) -> Answer | None:
+        process, function = self._remote.get(instance.id, (None, start.function))
+        if process is None:
+            return await self._local.load(instance, start)
+        answer = await instance.request(start, b"", load_timeout(function))  # the agent has sent SETUP
+        if answer is None and instance.end is End.EXITED:
+            await instance.closed.wait()  # sets the failure
+            if process.failure is not None:
+                raise process.failure
+        return answer
+
+    def clear(self, instance: Instance) -> None:
+        if self._remote.pop(instance.id, None) is None:
+            self._local.clear(instance)
+        self._placement.release(self._grants.pop(instance))
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.nodes.close()
+        await self._local.close()
+
+    # --- Nodes ----------------------------------------------------------------------------------------------
+
+    def drain(self, name: str) -> None:
+        """Start no further instances on a node, and let its agent exit when the present ones have ended.
+
+        Raises KeyError for a node that is not in the settings, and ValueError for one that has not joined.
+        """
+        self.nodes.node(name).drain()
+
+    def report(self) -> NodesReport:
+        shapes: dict[Shape, list[Wish]] = {}
+        for wish in self._wishes.values():
+            shapes.setdefault(wish.shape, []).append(wish)
+        return NodesReport(
+            nodes=self.nodes.reports(self._used),
+            waiting=tuple(self._describe(shape, wishes) for shape, wishes in shapes.items()),
+        )
+
+    def statistics(self) -> NodesStatistics:
+        return NodesStatistics(
+            losses=dict(self.nodes.losses),
+            package_bytes=self.nodes.package_bytes,
+            grant_seconds=self._grant_seconds.snapshot(),
+            fence_seconds=self.nodes.fence_seconds.snapshot(),
+            ping_seconds=self.nodes.ping_seconds.snapshot(),
+        )
+
+    def _describe(self, shape: Shape, wishes: list[Wish]) -> WaitingShape:
+        return WaitingShape(
+            cpus=shape.cpus,
+            memory=shape.memory,
+            labels=tuple(sorted(shape.labels)),
+            family=shape.family.value,
+            starts=len(wishes),
+            functions=tuple(sorted({wish.function for wish in wishes}))[:_SHOWN],
+            seconds=self._loop.time() - min(wish.since for wish in wishes),
+            fits=self._placement.fits(shape),
+        )
+
+    def _used(self, node: Node) -> tuple[float, int]:
+        used = self._placement.used(node)
+        return used.cpus, used.memory
+
+    # --- capacity -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _waiting(self, wish: Wish, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Note a wish until the block ends. Tell the caller after a while, and then dismiss idle instances for it."""
+        ticket = object()
+        self._wishes[ticket] = wish
+        timer = self._loop.call_later(_PATIENCE, self._begin_to_wait, on_wait)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            del self._wishes[ticket]
+            self._grant_seconds.observe(self._loop.time() - wish.since)
+
+    def _begin_to_wait(self, on_wait: Callable[[], None]) -> None:
+        on_wait()
+        self.note_idle()
+
+    def note_idle(self) -> None:
+        """Dismiss an instance soon if there are idle ones, and others wait for capacity."""
+        if self._wishes and self._timer is None:
+            self._timer = self._loop.call_later(_PATIENCE, self._dismiss_idle)
+
+    def _dismiss_idle(self) -> None:
+        """Dismiss an idle instance whose place one of the wishes could use, and look again shortly."""
+        self._timer = None
+        shapes = {wish.shape for wish in self._wishes.values()}
+
+        def helps(instance: Instance) -> bool:
+            return any(self._placement.suits(self._grants[instance].place, shape) for shape in shapes)
+
+        if self.dismiss_oldest(helps):
+            self.note_idle()
+
+    def _on_change(self, node: Node) -> None:
+        if node.state == "ready":
+            self._placement.join(node)
+        else:
+            self._placement.leave(node)

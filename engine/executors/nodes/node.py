@@ -1,0 +1,311 @@
+"""Node: an agent from its admission until the node is fenced, with its lease and its instances.
+
+    joining ──▶ ready ◀──▶ silent ──▶ fenced
+                  └──▶ draining ─────────┘
+
+A node is *silent* when two pings are missing, or its connection has ended. It then gets no new work, and its idle
+instances end. It is *fenced* when certainly nothing of it runs any more: the lease that the engine granted with its
+last answer is over, or the supervisor of the node has reported that all is dead. Only then do its busy instances end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from engine.errors import InvalidField
+from engine.executors.call import End
+from engine.executors.nodes import messages
+from engine.executors.nodes.connection import FRAMES, STDERR, STDOUT, STREAM, Connection, ProtocolError
+from engine.executors.nodes.messages import Gone, Joined, Ping, Prepared, Unfit
+from engine.executors.nodes.packages import PackageSender
+from engine.executors.nodes.process import NodeChannel, NodeProcess
+from engine.executors.nodes.report import NodeReport, NodeState
+from engine.executors.nodes.streams import Streams
+from engine.executors.process import Exit
+from engine.logs import lines
+from engine.metrics.histogram import Histogram
+from engine.model import Function
+
+PINGS = 5  #: in the time of a lease
+MISSED = 2.5  #: times between pings after which a node is silent
+DRIFT, MARGIN = 1.01, 0.05  #: factor and seconds by which the engine waits longer than the lease
+_RECHECK = 0.05  #: seconds for a ping that waits in the socket, because the engine itself was late
+
+log = structlog.get_logger("functiond.nodes")
+
+
+class NodeOwner(Protocol):
+    """Receiver of the changes of nodes."""
+
+    def node_changed(self, node: Node) -> None:
+        """Handle a new ``state``."""
+        ...
+
+    def node_ended(self, node: Node) -> None:
+        """Handle that nothing of a node runs any more. Called once."""
+        ...
+
+
+class Node:
+    """Agent that has shown its token. It is the owner of its connection (protocol ``ConnectionOwner``)."""
+
+    def __init__(
+        self,
+        hello: messages.Hello,
+        welcome: messages.Welcome,
+        connection: Connection,
+        *,
+        owner: NodeOwner,
+        labels: tuple[str, ...],
+        packages: PackageSender,
+        streams: Streams,
+        remaining: Callable[[], float],
+    ) -> None:
+        """Create a node. ``remaining`` returns the seconds for which the engine itself may certainly write."""
+        self.name, self.session, self.lease = welcome.name, welcome.session, welcome.lease
+        self.labels, self.cpus, self.memory = labels, hello.cpus, hello.memory
+        self.state: NodeState = "joining"
+        self.reason = ""
+        self.fenced = asyncio.Event()
+        self.lacks: dict[str, str] = {}
+        self.cause = ""  #: kind of the loss, for metrics
+        self.ping_seconds, self.heard, self.joined_at = Histogram(), 0.0, time.time()
+        self._joined: Joined | None = None
+        self._connection, self._packages, self._streams = connection, packages, streams
+        self._owner, self._remaining, self._loop = owner, remaining, asyncio.get_running_loop()
+        self._processes: dict[int, NodeProcess] = {}
+        self._preparing: dict[int, asyncio.Future[Prepared]] = {}
+        self._number = 0
+        self._drains = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._promise = 0.0  #: time of the loop until which the node may run instances
+        self._grant()
+
+    # --- instances ------------------------------------------------------------------------------------------
+
+    async def prepare(self, function: Function, memory: int) -> tuple[int, str]:
+        """Have the agent make ready what an instance needs. Return the instance's number, and the worker's program.
+
+        Raises the InvalidField or OSError of the agent, and ConnectionError if the node is lost meanwhile. The caller
+        calls ``start`` or ``forget``.
+        """
+        if self.state != "ready":
+            raise ConnectionError(f"node {self.name} was lost")
+        self._number = number = self._number + 2
+        self._packages.allow(function.packages)
+        waiter = self._preparing[number] = self._loop.create_future()
+        messages.send(self._connection, messages.Prepare(number=number, function=function, memory=memory))
+        try:
+            prepared = await waiter
+        except asyncio.CancelledError:
+            self.forget(number)
+            raise
+        finally:
+            del self._preparing[number]
+        if prepared.problem is not None:
+            raise prepared.problem.error()
+        return number, prepared.command
+
+    def forget(self, number: int) -> None:
+        """Release what the agent has prepared for an instance that does not start, or kill the instance."""
+        messages.send(self._connection, messages.Kill(number))
+
+    def channel(self, number: int) -> NodeChannel:
+        """Return the channel of an instance that was prepared. Raises ConnectionError if the node is lost."""
+        if not self._connection.open:
+            raise ConnectionError(f"node {self.name} was lost")
+        return NodeChannel(self._connection, number)
+
+    def start(self, number: int, process: NodeProcess, token: str) -> None:
+        """Start the process of an instance that was prepared."""
+        self._processes[number] = process
+        messages.send(self._connection, messages.Start(number=number, instance=process.id, token=token))
+
+    def refuse(self, reason: str) -> None:
+        """End a node that cannot be used after all."""
+        self._conclude("refused", reason)
+
+    def drain(self) -> None:
+        """Start no further instances. Dismiss all when they are idle, then let the agent exit for good."""
+        self._drains = True
+        self._set_state("draining")
+        self._vacate(End.RETIRED)
+        self._leave_if_drained()
+
+    def report(self, cpus_used: float, memory_used: int) -> NodeReport:
+        joined = self._joined
+        return NodeReport(
+            name=self.name,
+            labels=self.labels,
+            state=self.state,
+            reason=self.reason,
+            address=self._connection.peer(),
+            instances=len(self._processes),
+            busy=sum(1 for process in self._processes.values() if process.instance.assigned),
+            cpus=self.cpus,
+            cpus_used=cpus_used,
+            memory=self.memory,
+            memory_used=memory_used,
+            walls=joined.walls if joined is not None else {},
+            lacks=self.lacks,
+            kills=joined.kills if joined is not None else "",
+            heard=self._loop.time() - self.heard,
+            joined_at=self.joined_at,
+        )
+
+    # --- lease ----------------------------------------------------------------------------------------------
+
+    def fence(self, cause: str) -> None:
+        """End all instances, because certainly nothing of them runs any more."""
+        if not self.fenced.is_set():
+            self.cause = cause
+            self._conclude("lost", self.reason or "its agent was started again")
+
+    def _conclude(self, state: NodeState, reason: str = "") -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._connection.abort("the node was lost")
+        self._packages.close()
+        self._streams.close()
+        self.fenced.set()
+        processes, self._processes = self._processes, {}
+        for process in processes.values():
+            process.end(Exit(None, lost=reason))
+        self._set_state(state, reason)
+        self._owner.node_ended(self)
+
+    def _grant(self) -> float:
+        """Promise a lease from now on, no longer than the engine's own right to write. Return its seconds."""
+        seconds, now = min(self.lease, self._remaining()), self._loop.time()
+        self.heard, self._promise = now, now + seconds
+        self._set_timer(now + MISSED * self.lease / PINGS, self._recheck)
+        return seconds
+
+    def _set_timer(self, moment: float, expire: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(moment, expire)
+
+    def _recheck(self) -> None:
+        self._set_timer(self._loop.time() + _RECHECK, self._fall_silent)
+
+    def _fall_silent(self, reason: str = "its pings ended") -> None:
+        """Take all work from a node, and wait until it is fenced."""
+        self._set_state("lost" if not self._connection.open else "silent", reason)
+        self._vacate(End.NODE_LOST)
+        if not self._connection.open and not self._processes:
+            self.fence("connection")  # nothing was running
+            return
+        cause = "silent" if self._connection.open else "connection"
+        self._set_timer(self.fence_at, lambda: self.fence(cause))
+
+    @property
+    def fence_at(self) -> float:
+        """Time of the loop from which certainly nothing runs on the node, if it is not heard again."""
+        return self.heard + (self._promise - self.heard) * DRIFT + MARGIN
+
+    def _vacate(self, end: End) -> None:
+        """End the idle instances, and let the others end after their calls."""
+        for process in list(self._processes.values()):
+            instance = process.instance
+            if not instance.idle:
+                process.owner.instance_suspect(instance)
+            elif end is End.RETIRED:
+                instance.dismiss()
+            else:
+                instance.kill(end)
+
+    def _leave_if_drained(self) -> None:
+        if self._drains and not self._processes:
+            messages.send(self._connection, messages.Leave("the node was drained"))
+            self._connection.close("the node was drained")
+
+    def _set_state(self, state: NodeState, reason: str = "") -> None:
+        if state != self.state:
+            self.state, self.reason = state, reason
+            write = log.warning if reason else log.info
+            write("node changed", node=self.name, state=state, **({"reason": reason} if reason else {}))
+            self._owner.node_changed(self)
+
+    # --- called by the connection (``ConnectionOwner``) -----------------------------------------------------
+
+    def received(self, kind: int, channel: int, body: bytes) -> None:
+        if kind == FRAMES:
+            process = self._processes.get(channel)
+            if process is not None:
+                process.instance.received(body)
+        elif kind in (STDOUT, STDERR):
+            process = self._processes.get(channel)
+            if process is not None:
+                process.instance.record_output(lines.STDOUT if kind == STDOUT else lines.STDERR, body)
+        elif kind == STREAM:
+            self._streams.received(channel, body)
+        else:
+            self._handle(messages.from_agent(body))
+
+    def _handle(self, message: messages.FromAgent) -> None:
+        match message:
+            case Ping():
+                self._answer(message.number)
+            case Gone():
+                self._remove(message)
+            case Prepared():
+                waiter = self._preparing.get(message.number)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(message)
+            case messages.Fetch():
+                self._packages.send(message.number, message.sha256)
+            case messages.StreamRead():
+                self._streams.acknowledged(message.number, message.size)
+            case Joined() if self._joined is None:
+                self._joined, self.lacks = message, message.lacks
+                self._set_state("ready")
+            case Unfit():
+                self._set_state("refused", message.reason)
+                self._connection.close(message.reason)
+            case _:
+                raise ProtocolError(f"it sent {type(message).__name__} a second time")
+
+    def _answer(self, number: int) -> None:
+        late = self._loop.time() - self.heard - self.lease / PINGS
+        self.ping_seconds.observe(late)
+        messages.send(self._connection, messages.Pong(number, self._grant()))
+        if self.state == "silent":
+            self._set_state("draining" if self._drains else "ready")
+
+    def _remove(self, gone: Gone) -> None:
+        process = self._processes.pop(gone.number, None)
+        if process is None:
+            return
+        problem = gone.problem.error() if gone.problem is not None else None
+        unread = gone.unread or gone.received < process.channel.sent
+        failure = OSError(str(problem)) if isinstance(problem, InvalidField) else problem
+        process.end(Exit(gone.status, gone.out_of_memory, unread), failure)
+        self._leave_if_drained()
+
+    def full(self, is_full: bool) -> None:
+        self._streams.pause(is_full)
+
+    def closed(self, reason: str) -> None:
+        for waiter in self._preparing.values():
+            if not waiter.done():
+                waiter.set_exception(ConnectionError(f"node {self.name} was lost"))
+        if self.fenced.is_set():
+            return
+        if self.state == "refused":
+            self._conclude("refused", self.reason)
+        elif self._drains and not self._processes:
+            self._conclude("absent")
+        else:
+            self._fall_silent(reason)
+
+    async def close(self) -> None:
+        """End the connection, and wait until nothing of the node runs any more. Call when all instances are killed."""
+        self._drains = True
+        self._connection.close("the engine stops")
+        await self.fenced.wait()

@@ -1,0 +1,72 @@
+"""Process of an instance on a node, and its channel on the connection of the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.executors.instance import Instance, InstanceOwner
+from engine.executors.nodes.connection import FRAMES, Connection
+from engine.executors.process import Exit
+
+
+class NodeProcess:
+    """Process on a node (protocol ``InstanceProcess``). ``end`` announces its exit."""
+
+    pid = 0
+
+    def __init__(self, instance_id: str, owner: InstanceOwner, channel: NodeChannel, kill: Callable[[], None]) -> None:
+        self.id, self.owner, self.channel, self._kill = instance_id, owner, channel, kill
+        self.instance: Instance  #: set when it exists
+        self.alive = True
+        self.failure: OSError | None = None  #: kept the process from becoming an instance
+        self._exit = Exit(None)
+
+    def kill(self) -> None:
+        if self.alive:
+            self._kill()
+
+    def reap(self) -> Exit:
+        return self._exit
+
+    def end(self, exited: Exit, failure: OSError | None = None) -> None:
+        """Announce that nothing of the process is left."""
+        self.alive, self._exit, self.failure = False, exited, failure
+        self.instance.exited()
+
+
+class NodeChannel:
+    """Channel to a process on a node (protocol ``Channel``).
+
+    Raw output and frames arrive in the order in which the process wrote them.
+    """
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self._connection, self.number = connection, number
+        self.connected = True
+        self.sent = 0  #: bytes
+
+    @property
+    def unsent(self) -> bool:
+        return self._connection.unsent(self.number) > 0
+
+    def write(self, frame: bytes) -> bool:
+        if not self.connected or not self._connection.open:
+            return False
+        if frame:
+            self.sent += len(frame)
+            self._connection.send(FRAMES, self.number, frame)
+        return True
+
+    def read_rest(self) -> bool:
+        """Do nothing: the agent has sent the rest before it announces the exit."""
+        return False
+
+    def read_output(self) -> None:
+        """Do nothing: the agent sends raw output before the frames that follow it."""
+
+    def abort(self) -> None:
+        self.connected = False
+        self._connection.discard(self.number)
+
+    def close(self) -> None:
+        """Do nothing: the agent has closed everything."""
