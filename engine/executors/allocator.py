@@ -140,9 +140,13 @@ class Allocator:
         Calls that wait for an instance get others, which are starting already.
         """
         if not instance.recycled:
+            self.instance_suspect(instance)
+            self.recycled[cause] += 1
+
+    def instance_suspect(self, instance: Instance) -> None:
+        if instance.ready:  # otherwise calls may wait for it, until it is ready or ends
             instance.recycled = instance.obsolete = True
             self._remove_open(instance)
-            self.recycled[cause] += 1
 
     # --- starting -------------------------------------------------------------------------------------------
 
@@ -222,7 +226,9 @@ class Allocator:
         instance.kill(End.UNFIT)
         if answer is None or answer.code == Code.OK:  # the instance ended right after its answer
             answer = start_fault(instance, call.function)
-        return Ended(answer, call.written())
+        if instance.node:  # no other start begins while this one may still run
+            await instance.closed.wait()
+        return Ended(answer, call.written(), instance.node if instance.end is End.NODE_LOST else "")
 
     # --- ending ---------------------------------------------------------------------------------------------
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable, Mapping
 from enum import Enum, StrEnum, auto
 from typing import Any, NamedTuple, Protocol
 
 from engine.executors.logs import NOTHING, LogBuffer, Written
 from engine.model import Function, Invocation
 from engine.runtimes.protocol import ITSELF, Answer
+
+_SHORTEST_TIMER = 0.001  #: seconds; the loop counts time in milliseconds
 
 Key = tuple[int, str, int, int]  #: function_id, version, revision, memory in MiB; an instance serves one key
 
@@ -28,6 +32,7 @@ class End(StrEnum):
     ABANDONED = "abandoned"  #: the caller stopped waiting for the answer
     GARBLED = "garbled"  #: user code wrote to the channel
     UNFIT = "unfit"  #: could not load the code, or its initializer failed
+    NODE_LOST = "node was lost"  #: with everything that ran on it
 
 
 class Ended(NamedTuple):
@@ -35,6 +40,7 @@ class Ended(NamedTuple):
 
     answer: Answer
     written: Written
+    lost: str = ""  #: node that was lost with the instance; empty: the attempt ended otherwise
 
 
 class State(Enum):
@@ -168,7 +174,67 @@ class Call:
         self.stopped = self.stopped or End.CANCELLED
         return True
 
+    async def end_confirmed(self, end: End | None, closed: asyncio.Event) -> None:
+        """Wait until nothing of the instance that ended runs any more, because the request may run again after that.
+
+        Return at once if the instance goes on. A cancellation ends the wait.
+        """
+        if end is None or End.CANCELLED in (self.stopped, end):
+            return
+        state, waiter = self.state, asyncio.ensure_future(closed.wait())
+        try:
+            await asyncio.wait([waiter, self.wait()], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+            self.state = state
+
     def written(self) -> Written:
         """Return the log lines up to now, including those of the start that began for the request."""
         log_buffer = self.log_buffer or (self.started_by.log_buffer if self.started_by is not None else None)
         return NOTHING if log_buffer is None else log_buffer.written()
+
+
+class Deadlines:
+    """Deadlines of ``calls``, which the instance adds and removes. ``expire`` is called with each that is over.
+
+    All have one timer, because one for each call would be set and cancelled with each request, which takes a
+    microsecond or two. It stays set when a call ends, and is set again only when it fires, for the earliest deadline of
+    the calls that run then. After the last call it fires once for nothing.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, calls: Mapping[int, Call], expire: Callable[[Call], None]
+    ) -> None:
+        self._loop, self._calls, self._expire = loop, calls, expire
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = 0.0  #: by the clock of the loop
+
+    def set(self, call: Call, seconds: float) -> None:
+        """End ``call`` after ``seconds``, unless it is no longer among the calls then."""
+        call.deadline = deadline = self._loop.time() + seconds
+        if self._timer is None:
+            self._set_timer(deadline, seconds)
+        elif deadline < self._fires_at:
+            self._timer.cancel()
+            self._set_timer(deadline, seconds)
+
+    def cancel(self) -> None:
+        """End no further calls."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, deadline: float, seconds: float) -> None:
+        self._fires_at, self._timer = deadline, self._loop.call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        over = [call for call in self._calls.values() if call.deadline <= now]
+        for call in over:
+            call.deadline = math.inf
+        earliest = min((call.deadline for call in self._calls.values()), default=math.inf)
+        if earliest < math.inf:
+            self._set_timer(earliest, max(earliest - now, _SHORTEST_TIMER))
+        for call in over:
+            self._expire(call)

@@ -16,11 +16,10 @@ requests of the instance then end, too. Each ``Call`` records whether its reques
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from engine.executors.call import Call, End, Key, State
+from engine.executors.call import Call, Deadlines, End, Key, State
 from engine.executors.logs import LogBuffer, LogRecorder
 from engine.executors.process import Channel, InstanceProcess
 from engine.logs.lines import NOTE, STDERR
@@ -46,7 +45,6 @@ from engine.runtimes.protocol import (
 
 _TICKETS = 1 << 32
 _EXIT_TIMEOUT = 2.0  #: seconds from the end of the connection to the exit of the process and its status
-_SHORTEST_TIMER = 0.001  #: seconds; the loop counts time in milliseconds
 _NOTICES = {End.CANCELLED: NOTICE_CANCELLED, End.TIMEOUT: NOTICE_TIMEOUT}
 
 HEAP_EXHAUSTED = b"JavaScript heap out of memory"  #: written by Node.js to stderr before it aborts
@@ -68,7 +66,12 @@ _WORKER_CODES = frozenset(
 
 
 class InstanceOwner(Protocol):
-    """Receiver of an instance's end. ``instance_ended`` is called once, and ``instance_closed`` once after it."""
+    """Receiver of an instance's end. ``instance_ended`` is called once, and ``instance_closed`` once after it.
+
+    ``instance_suspect`` is called when the node of a busy instance is silent: the instance is to get no further calls.
+    """
+
+    def instance_suspect(self, instance: Instance) -> None: ...
 
     def instance_ended(self, instance: Instance) -> None: ...
 
@@ -97,6 +100,8 @@ class Instance:
         """
         self.key = key
         self.memory = key[-1]  #: MiB
+        self.node = ""  #: name of its node, set by its launcher; empty: this machine
+        self.lost = ""  #: why the node was lost, if that ended the instance
         self.concurrency = function.concurrent_num
         self.calls: dict[int, Call] = {}  #: by ticket
         self.end: End | None = None
@@ -192,7 +197,7 @@ class Instance:
         """
         if call.state is not State.RESPONSIBLE:
             return call.state is State.UNSENT
-        return self.end is End.EXITED and self.unread and self.last_invoked == call.ticket
+        return self.end in (End.EXITED, End.NODE_LOST) and self.unread and self.last_invoked == call.ticket
 
     def kill(self, end: End, cause: Call | None = None) -> None:
         """Kill the process and the processes that it started.
@@ -335,7 +340,8 @@ class Instance:
         if channel is not None:
             self.unread = channel.read_rest() or self.unread
         if self.end is None:
-            self._end(End.EXITED)
+            self.lost = exited.lost
+            self._end(End.NODE_LOST if exited.lost else End.EXITED)
         if channel is not None:
             channel.abort()
         self._close_if_done()
@@ -352,49 +358,3 @@ class Instance:
         self._owner.instance_closed(self)
         if self.log_buffer is not None:
             self._recorder.keep(self.key[0], self.log_buffer)
-
-
-class Deadlines:
-    """Deadlines of ``calls``, which the instance adds and removes. ``expire`` is called with each that is over.
-
-    All have one timer, because one for each call would be set and cancelled with each request, which takes a
-    microsecond or two. It stays set when a call ends, and is set again only when it fires, for the earliest deadline of
-    the calls that run then. After the last call it fires once for nothing.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, calls: Mapping[int, Call], expire: Callable[[Call], None]
-    ) -> None:
-        self._loop, self._calls, self._expire = loop, calls, expire
-        self._timer: asyncio.TimerHandle | None = None
-        self._fires_at = 0.0  #: by the clock of the loop
-
-    def set(self, call: Call, seconds: float) -> None:
-        """End ``call`` after ``seconds``, unless it is no longer among the calls then."""
-        call.deadline = deadline = self._loop.time() + seconds
-        if self._timer is None:
-            self._set_timer(deadline, seconds)
-        elif deadline < self._fires_at:
-            self._timer.cancel()
-            self._set_timer(deadline, seconds)
-
-    def cancel(self) -> None:
-        """End no further calls."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set_timer(self, deadline: float, seconds: float) -> None:
-        self._fires_at, self._timer = deadline, self._loop.call_later(seconds, self._fire)
-
-    def _fire(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        over = [call for call in self._calls.values() if call.deadline <= now]
-        for call in over:
-            call.deadline = math.inf
-        earliest = min((call.deadline for call in self._calls.values()), default=math.inf)
-        if earliest < math.inf:
-            self._set_timer(earliest, max(earliest - now, _SHORTEST_TIMER))
-        for call in over:
-            self._expire(call)

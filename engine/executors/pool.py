@@ -15,7 +15,7 @@ from anyio import to_thread
 from msgspec import Struct
 
 from engine.executors.allocator import TRIES, Allocator
-from engine.executors.call import Call, Ended, State, key_of
+from engine.executors.call import Call, End, Ended, State, key_of
 from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.local.launcher import LocalOptions, open_launcher
@@ -30,7 +30,6 @@ from engine.model import Begin, Code, CodePackage, Function, Invocation, Mode, O
 from engine.model.clock import Clock, SystemClock
 from engine.model.controls import Controls
 from engine.runtimes.interpreters import Interpreters
-from engine.runtimes.protocol import Answer
 
 _NO_CONTROLS = Controls()
 MAX_TRACKED = 10_000  #: invocations whose collateral ends are counted
@@ -111,6 +110,7 @@ class Pool:
         self._errors = RunErrors(recorder)
         self._running: dict[int, Call] = {}
         self._collateral: dict[int, int] = {}  #: ends of instances during an invocation, by its key
+        self._losses: dict[int, int] = {}  #: the same of lost nodes
 
     # --- Executor ---
 
@@ -143,6 +143,7 @@ class Pool:
             progress=progress,
             note=note,
             instance="" if unlisted or call.instance is None else call.instance.id,
+            losses=_count(self._losses, invocation) if ended.lost else 0,
         )
 
     async def _run(self, call: Call, invocation: Invocation, begin: Begin | None) -> Ended:
@@ -170,21 +171,22 @@ class Pool:
             if answer is not None:
                 return Ended(answer, call.written())
             if not instance.left_unread(call) or call.stopped is not None or call.tries == TRIES:
-                return Ended(self._fault(instance, call, invocation), call.written())
+                if instance.node and invocation.mode is Mode.ASYNC:
+                    await call.end_confirmed(instance.end, instance.closed)
+                return self._end(instance, call, invocation)
 
-    def _fault(self, instance: Instance, call: Call, invocation: Invocation) -> Answer:
-        """Return the answer for a request whose instance ended, possibly because of another request."""
+    def _end(self, instance: Instance, call: Call, invocation: Invocation) -> Ended:
+        """Return the end of a request whose instance ended, possibly because of another request."""
         if call.stopped is not None:
-            return interrupted_fault(call.stopped, call.function)
+            return Ended(interrupted_fault(call.stopped, call.function), call.written())
+        if instance.end is End.NODE_LOST:
+            return Ended(call_fault(instance), call.written(), instance.node)
         if call.state is State.RESPONSIBLE:
-            return call_fault(instance)
-        times = self._collateral.pop(invocation.key, 0) + 1
-        fault = collateral_fault(instance, times)
-        if fault.code == Code.ENGINE and invocation.mode is Mode.ASYNC:  # will be retried
-            self._collateral[invocation.key] = times
-            while len(self._collateral) > MAX_TRACKED:
-                del self._collateral[next(iter(self._collateral))]
-        return fault
+            return Ended(call_fault(instance), call.written())
+        fault = collateral_fault(instance, _count(self._collateral, invocation))
+        if fault.code != Code.ENGINE:  # no retry by itself
+            self._collateral.pop(invocation.key, None)
+        return Ended(fault, call.written())
 
     def cancel(self, key: int) -> bool:
         running = self._running.get(key)
@@ -265,3 +267,13 @@ class Pool:
         await self._launcher.close()
         self._errors.flush()
         await to_thread.run_sync(self._recorder.close)
+
+
+def _count(counts: dict[int, int], invocation: Invocation) -> int:
+    """Count an event of an invocation, in bounded memory. Return how many there were, at least 1."""
+    times = counts.pop(invocation.key, 0) + 1
+    if invocation.mode is Mode.ASYNC:  # may be retried
+        counts[invocation.key] = times
+        while len(counts) > MAX_TRACKED:
+            del counts[next(iter(counts))]
+    return times

@@ -11,6 +11,7 @@ class Exit(NamedTuple):
     status: int | None  #: exit status, negated signal number, or None if unknown
     out_of_memory: bool = False  #: killed by the kernel because of its memory limit
     unread: bool = False  #: certainly left the last frame unread, as far as the process's host knows
+    lost: str = ""  #: why its node was lost; empty: it was not
 
 
 class InstanceProcess(Protocol):

@@ -313,6 +313,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     progress: float | None = None  #: fraction that the handler has reported last
     note: str = ""  #: reported with it
     instance: str = ""  #: id of the instance; empty: none, or a success at the first attempt
+    losses: int = 0  #: nodes lost with the invocation up to now; 0: the attempt ended otherwise
 
     @property
     def ok(self) -> bool:

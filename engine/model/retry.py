@@ -2,7 +2,8 @@
 
 Each error of the function uses up one of the retries that its asynchronous settings or the defaults allow. A retry rule
 of these settings, or the error itself, can decide otherwise (``retry_rules``). An error of the engine or a lack of
-capacity uses up none: it is retried until the invocation exceeds its maximum age. Without a rule of its own, the delay
+capacity uses up none: it is retried until the invocation exceeds its maximum age. After the loss of a node, the
+invocation is due again at once, unless it has lost too many. Without a rule of its own, the delay
 grows exponentially with the number of the attempt up to a maximum, and varies at random. No attempt starts after the
 maximum age, which counts from the first due time.
 """
@@ -28,6 +29,8 @@ MAX_CRASHES = 3
 MAX_START_CRASHES = 9
 #: Newest attempts that the history of an invocation keeps: engine errors can cause any number of attempts.
 HISTORY = 100
+#: End of the message of a lost node. If there is no retry, the text of the decision replaces it.
+RERUN = "it will be run again"
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -52,6 +55,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     factor: float = 2.0
     longest: float = 300.0
     jitter: float = 0.2  #: random share of the delay, added or subtracted
+    max_losses: int = 10  #: nodes that one invocation may lose before it fails
     default: Rules = Rules(retries=0, max_age=math.inf)  #: for functions without settings
 
     def rules(self, settings: AsyncSettings | None) -> Rules:
@@ -95,6 +99,9 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         if outcome.ok or outcome.cancelled:
             return None, None
         failures = invocation.failures + (not outcome.engine_fault)
+        if outcome.losses >= self.max_losses:
+            text = f"no retry: its node was lost {outcome.losses} times; redrive the invocation to run it again"
+            return None, Decision(retry=False, by="node", text=text)
         plan = self._plan(invocation, outcome, rules, jitter_sample)
         if not outcome.engine_fault and failures > plan.retries:
             return None, Decision(retry=False, by=plan.by, text=f"no retry: {_refusal(plan)}")
@@ -116,6 +123,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     def _plan(self, invocation: Invocation, outcome: Outcome, rules: Rules, jitter_sample: float) -> _Plan:
         """Return retries and delay of an attempt. The error itself goes before rules, and rules before settings."""
         plan = _Plan(rules.retries, self.delay(invocation.attempt, jitter_sample))
+        if outcome.losses:
+            return _Plan(0, 0.0, "node", "the loss of a node uses up no retry")
         if outcome.engine_fault:
             return plan._replace(by="engine", reason="errors of the engine use up no retry")
         if not rules.retry_rules and not _speaks_of_retries(outcome.result):

@@ -54,7 +54,7 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Decision after a failed attempt, kept with the attempt. Stored in the commit of its end."""
 
     retry: bool
-    by: str  #: ``settings``; ``rule 1`` and so on; ``error``: its attributes; ``engine``: its error; ``age``
+    by: str  #: ``settings``; ``rule 1`` and so on; ``error``: its attributes; ``engine``: its error; ``node``; ``age``
     delay: float | None = None  #: seconds until the retry
     text: str  #: the same in words, with the number of the retry
 

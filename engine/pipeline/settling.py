@@ -14,7 +14,7 @@ from engine.functions.catalog import Catalog
 from engine.maintenance.pruner import Pruner
 from engine.model import AsyncSettings, DestinationSpec, Invocation, Outcome, State
 from engine.model.clock import Clock, rfc3339
-from engine.model.retry import RetryPolicy
+from engine.model.retry import RERUN, RetryPolicy
 from engine.model.signal import Signal
 from engine.model.text import storable
 from engine.pipeline.delivery import DeliveryWorker
@@ -137,6 +137,10 @@ class Settling:
                 jitter_sample=self._random.random(),
                 priority_step=self._priority_step,
             )
+            if outcome.losses and retry is None and decision is not None:
+                message = outcome.message.replace(RERUN, decision.text)
+                result = outcome.result.replace(RERUN.encode(), decision.text.encode())
+                outcome = msgspec.structs.replace(outcome, message=message, result=result)
         state = _state(outcome, retry, ran)
         settlement = Settlement(
             invocation=invocation,

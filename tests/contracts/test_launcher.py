@@ -72,6 +72,9 @@ class Owner:
         self.launcher = launcher
         self.seen: list[tuple[str, Instance]] = []
 
+    def instance_suspect(self, instance: Instance) -> None:
+        self.seen.append(("suspect", instance))
+
     def instance_ended(self, instance: Instance) -> None:
         self.seen.append(("ended", instance))
 

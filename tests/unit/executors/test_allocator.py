@@ -33,6 +33,7 @@ class Bare(Instance):
         self.assigned, self.served = 0, 0
         self.ready = self.obsolete = self.recycled = False
         self.end = self.exit_status = self.log_buffer = None
+        self.node = self.lost = ""
         self.out_of_memory = self.heap_exhausted = False
         self.idle_since = 0.0
         self.closed = asyncio.Event()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from engine.executors.allocator import TRIES, Allocator
-from engine.executors.call import Call, End, key_of
-from engine.executors.instance import Deadlines, Instance, InstanceOwner
+from engine.executors.call import Call, Deadlines, End, key_of
+from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.executors.logs import LogBuffer, LogFiles, LogRecorder
 from engine.executors.pool import Pool
@@ -48,20 +48,25 @@ class Running:
 
     def close(self) -> None: ...
 
+    def instance_suspect(self, instance: Instance) -> None: ...
+
     def instance_ended(self, instance: Instance) -> None: ...
 
     def instance_closed(self, instance: Instance) -> None: ...
 
 
+def recorder_of(folder: Path) -> LogRecorder:
+    return LogRecorder(LogFiles(folder, 1 << 20), limit=1 << 10, clock=SystemClock(), board=LogBoard())
+
+
 async def test_an_answer_at_the_end_of_the_grace_period_spares_the_other_requests(tmp_path: Path) -> None:
-    asked, running, clock = function("any", concurrent_num=2), Running(), SystemClock()
-    recorder = LogRecorder(LogFiles(tmp_path, 1 << 20), limit=1 << 10, clock=clock, board=LogBoard())
+    asked, running = function("any", concurrent_num=2), Running()
     instance = Instance(
         running,
         key=key_of(asked),
         function=asked,
         owner=running,
-        recorder=recorder,
+        recorder=recorder_of(tmp_path),
         on_work=lambda instance: None,
         grace=GRACE,
     )

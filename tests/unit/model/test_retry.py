@@ -48,6 +48,22 @@ def test_a_fault_of_the_engine_uses_up_none() -> None:
     assert (retry.attempt, retry.failures) == (8, 0)
 
 
+def test_the_loss_of_a_node_uses_up_nothing_and_the_invocation_is_due_at_once() -> None:
+    retry, decision = decided(replace(OUR_FAULT, losses=9), Rules(retries=0, max_age=10.0), now=5.0)
+
+    assert retry is not None
+    assert decision is not None
+    assert (retry.attempt, retry.failures, retry.due_at, decision.by) == (2, 0, 5.0, "node")
+
+
+def test_the_tenth_loss_of_a_node_ends_an_invocation() -> None:
+    retry, decision = decided(replace(OUR_FAULT, losses=10), Rules(retries=3, max_age=10.0))
+
+    assert retry is None
+    assert decision is not None
+    assert decision.text == "no retry: its node was lost 10 times; redrive the invocation to run it again"
+
+
 @pytest.mark.parametrize("outcome", [Outcome(), Outcome(code=Code.CANCELLED)])
 def test_a_success_and_a_cancelled_one_are_over(outcome: Outcome) -> None:
     assert next_attempt(outcome, retries=3) is None
