@@ -121,7 +121,8 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
         if "progress" in attempt:
             output.data(f"            {_progress(attempt['progress'])}", style="")
         if "instance" in attempt:
-            output.data(f"            instance {attempt['instance']}", style="")
+            node = f" on node {attempt['node']}" if "node" in attempt else ""
+            output.data(f"            instance {attempt['instance']}{node}", style="")
         if "decision" in attempt:
             output.data(f"            {_indented(attempt['decision']['text'])}", style="")
     if record.get("log"):

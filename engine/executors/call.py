@@ -69,6 +69,8 @@ UNSENT, WAITING, SENT, ANSWERED, RESPONSIBLE, COLLATERAL = State
 class Server(Protocol):
     """Instance that serves calls, as a call knows it."""
 
+    node: str
+
     @property
     def id(self) -> str: ...
 

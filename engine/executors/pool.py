@@ -130,7 +130,7 @@ class Pool:
         answer = ended.answer
         progress, note = call.progress or (None, "")
         # The history leaves out such a success, see ``Settlement.in_history``.
-        unlisted = not answer.code and invocation.attempt == 1 and progress is None
+        instance = call.instance if answer.code or invocation.attempt > 1 or progress is not None else None
         return Outcome(
             code=Code.OK if answer.code == 0 else Code(answer.code),
             message=answer.message,
@@ -142,7 +142,8 @@ class Pool:
             initialised=call.initialised,
             progress=progress,
             note=note,
-            instance="" if unlisted or call.instance is None else call.instance.id,
+            instance="" if instance is None else instance.id,
+            node=ended.lost if instance is None else instance.node,
             losses=_count(self._losses, invocation) if ended.lost else 0,
         )
 

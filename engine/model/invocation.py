@@ -313,6 +313,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     progress: float | None = None  #: fraction that the handler has reported last
     note: str = ""  #: reported with it
     instance: str = ""  #: id of the instance; empty: none, or a success at the first attempt
+    node: str = ""  #: name of the node of the instance; empty: this machine, or unknown
     losses: int = 0  #: nodes lost with the invocation up to now; 0: the attempt ended otherwise
 
     @property
@@ -341,6 +342,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     progress: float | None = None  #: fraction that its handler reported last
     note: str = ""  #: reported with it
     instance: str = ""  #: id of the instance that ran it; empty: unknown, or none
+    node: str = ""  #: name of its node; empty: the engine's machine
 
 
 class Record(Struct, frozen=True, kw_only=True):

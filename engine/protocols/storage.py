@@ -93,6 +93,10 @@ class Cluster(Protocol):
         """
         ...
 
+    def remaining(self) -> float:
+        """Return the seconds for which the engine is certainly a member yet; infinite: as long as it runs."""
+        ...
+
     async def lost(self) -> None:
         """Return when the engine has lost its membership, and another engine may do its work.
 

@@ -231,10 +231,10 @@ async def test_attempts_keep_the_progress_that_was_reported_last(storage: Storag
 async def test_attempts_keep_the_instance_that_ran_them(storage: Storage) -> None:
     invocation = await started(storage)
     again = await retried(storage, invocation, failure(invocation, instance="a"))
-    await settled(storage, again, success(again, instance="b"))
+    await settled(storage, again, success(again, instance="b", node="n1"))
 
     record = await record_of(storage, invocation)
-    assert [each.instance for each in record.attempts] == ["a", "b"]
+    assert [(each.instance, each.node) for each in record.attempts] == [("a", ""), ("b", "n1")]
 
 
 @pytest.mark.parametrize(("progress", "kept"), [(None, []), (0.0, [(1, 0.0, "begun")])])

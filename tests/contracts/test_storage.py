@@ -323,6 +323,7 @@ async def test_the_slot_fits_into_a_key(storage: Storage) -> None:
 async def test_an_engine_alone_owns_all_work(storage: Storage) -> None:
     assert storage.cluster.owns("a trigger")
     assert storage.cluster.owns("another trigger")
+    assert storage.cluster.remaining() > 0
 
 
 async def test_an_engine_alone_stays_a_member(storage: Storage) -> None:

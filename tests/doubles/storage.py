@@ -8,6 +8,7 @@ storage commits later, and with other ``tables``, it has the data of an earlier 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,6 +41,9 @@ class MemoryCluster:
 
     def owns(self, name: str) -> bool:
         return name not in self.others
+
+    def remaining(self) -> float:
+        return 0.0 if self._lost.is_set() else math.inf
 
     async def lost(self) -> None:
         await self._lost.wait()

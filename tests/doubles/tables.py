@@ -299,6 +299,7 @@ def _attempt(settlement: Settlement) -> Attempt:
         progress=outcome.progress,
         note=outcome.note,
         instance=outcome.instance,
+        node=outcome.node,
     )
 
 

@@ -85,6 +85,7 @@ class AttemptReply(Struct, frozen=True, kw_only=True):
     error_message: str
     logs: str  #: path of its log
     instance: str | UnsetType = UNSET  #: id of the instance that ran it; absent if none did
+    node: str | UnsetType = UNSET  #: name of its node; absent on the machine of the engine
     decision: Decision | UnsetType = UNSET  #: when to retry, or why not; absent without asynchronous settings
     progress: ProgressReply | UnsetType = UNSET  #: reported last
 
@@ -369,6 +370,7 @@ def _attempt(attempt: Attempt, logs: str) -> AttemptReply:
         error_message=attempt.message,
         logs=f"{logs}?attempt={attempt.attempt}",
         instance=attempt.instance or UNSET,
+        node=attempt.node or UNSET,
         decision=UNSET if attempt.decision is None else attempt.decision,
         progress=UNSET if attempt.progress is None else ProgressReply(fraction=attempt.progress, note=attempt.note),
     )

@@ -6,6 +6,7 @@ are read-only and short-lived.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import sqlite3
@@ -63,6 +64,9 @@ class SingleEngine:
 
     def owns(self, name: str) -> bool:
         return True
+
+    def remaining(self) -> float:
+        return math.inf
 
     async def lost(self) -> None:
         await anyio.sleep_forever()

@@ -141,7 +141,8 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[Statement, Row]]:
     row = (before.key, before.attempt, outcome.started_at, outcome.ended_at, outcome.code, outcome.message)
     log = outcome.log if settlement.retry is not None else b""
     decision = None if settlement.decision is None else msgspec.json.encode(settlement.decision).decode()
-    details = (log or None, decision, outcome.progress, outcome.note or None, outcome.instance or None)
+    instance = f"{outcome.instance} {outcome.node}" if outcome.node else outcome.instance or None
+    details = (log or None, decision, outcome.progress, outcome.note or None, instance)
     rows: list[tuple[Statement, Row]] = [(Statement.ATTEMPT, row + details)]
     if log:
         rows.append((Statement.TALLY, (-before.function_id, 0, len(log))))

@@ -115,7 +115,8 @@ def to_record(row: tuple[Any, ...], identity: Identity, **large: Any) -> Record:
 
 
 def to_attempt(row: tuple[Any, ...]) -> Attempt:
-    attempt, started, ended, code, message, log, decision, progress, note, instance = row
+    attempt, started, ended, code, message, log, decision, progress, note, ran_by = row
+    instance, _, node = (ran_by or "").partition(" ")
     return Attempt(
         attempt=attempt,
         started_at=started,
@@ -126,7 +127,8 @@ def to_attempt(row: tuple[Any, ...]) -> Attempt:
         decision=None if decision is None else msgspec.json.decode(decision, type=Decision),
         progress=progress,
         note=note or "",
-        instance=instance or "",
+        instance=instance,
+        node=node,
     )
 
 

@@ -48,6 +48,7 @@ class Run(Struct, frozen=True, kw_only=True):
     decision: str = ""  #: about a retry
     progress: tuple[float, str] | None = None
     instance: str = ""  #: id; empty: unknown
+    node: str = ""  #: name; empty: this machine
     lines: Sequence[Line] | None = None  #: None: the log is left out
     cut: bool = False  #: earlier lines are left out
 
@@ -153,6 +154,7 @@ class InvocationDetails:
                 decision="" if attempt.decision is None else attempt.decision.text,
                 progress=None if attempt.progress is None else (attempt.progress, attempt.note),
                 instance=attempt.instance,
+                node=attempt.node,
             )
             for attempt in record.attempts
         ]
