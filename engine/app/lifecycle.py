@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
 from msgspec import convert
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from engine import __version__
 from engine.app.function_api import function_sockets, port_of
@@ -56,6 +56,9 @@ from engine.runtimes.interpreters import Interpreters
 from engine.scheduling.pressure import watch_pressure
 from engine.storage import StorageOptions, damaged_page, open_storage
 from engine.storage.data_directory import close_to_others, locked, marker_of
+
+if TYPE_CHECKING:
+    from engine.executors.nodes.options import NodesOptions
 
 log = structlog.get_logger("functiond")
 
@@ -161,10 +164,19 @@ def _pool_options(settings: Settings, marker: str, network: Choice, port: int, t
         access=FunctionAccess(f"http://127.0.0.1:{port}", tokens.token_of) if port else None,
         log_size=executor.log_size,
         log_space=settings.storage.logs_size,
+        nodes=_nodes_options(settings, port) if executor.nodes.listen else None,
         sandbox=replace(
             sandbox, network=network, projects=settings.auth.projects, api_ports={http.port: port, port: port}
         ),
     )
+
+
+def _nodes_options(settings: Settings, port: int) -> NodesOptions:
+    from engine.executors.nodes.options import NodesOptions  # not loaded without nodes
+
+    api_ports = tuple({settings.http.port, port} - {0}) if port else ()
+    more = {"folder": settings.storage.path / "nodes", "api_ports": api_ports, "api": port}
+    return convert({**asdict(settings.executor.nodes), **more}, NodesOptions)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from functools import partial
 
 from msgspec import convert
@@ -120,7 +121,7 @@ class EngineParts:
             registry=registry,
             instances=pool,
             options=ResourceOptions(
-                memory=memory_budget(settings),
+                memory=0 if executor.nodes.listen else memory_budget(settings),
                 region=region,
                 free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
             ),
@@ -140,7 +141,10 @@ class EngineParts:
         disk = DiskGuard(settings.storage.path, settings.storage.free_space, clock, on_low=self.pruner.run_now)
         self.backlog = Backlog(convert(settings.queue, Limits, from_attributes=True), disk.check, self.projects)
         queue = RunQueue(
-            slots=executor.slots, sync_slots=executor.sync_slots, memory=memory_budget(settings), projects=self.projects
+            slots=executor.all_slots,
+            sync_slots=executor.sync_slots,
+            memory=sys.maxsize if executor.nodes.listen else memory_budget(settings),  # nodes grant it to each instance
+            projects=self.projects,
         )
         self.scheduler = Scheduler(queue, storage.window, clock)
         self.intake = Intake(
@@ -201,7 +205,7 @@ class EngineParts:
             clock=clock,
             ends=self.ends,
             options=DispatchOptions(
-                slots=executor.slots,
+                slots=executor.all_slots,
                 priority_step=settings.queue.priority_step,
                 retry=policy,
                 trace_of=tracer.trace_of_attempt if tracer is not None else None,

@@ -22,6 +22,7 @@ from engine.asgi.egress import Egress
 from engine.asgi.forwarded import TrustedProxies
 from engine.auth.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.code.quota import QUOTA
+from engine.config.nodes import NodesSettings
 from engine.config.validation import describe_issue
 from engine.errors import SettingsError
 from engine.model.limits import LONGEST_RETRY
@@ -165,6 +166,12 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     user_ids: tuple[Annotated[int, Meta(ge=1000)], Positive] = (1_900_000_000, 65_536)
     #: template of Python instances outside a sandbox; need: starts with the first instance; start: with the engine
     fork_server: Literal["off", "need", "start"] = "need"
+    nodes: NodesSettings = field(default_factory=NodesSettings)
+
+    @property
+    def all_slots(self) -> int:
+        """Number of concurrent invocations, on this machine and on nodes."""
+        return self.nodes.slots if self.nodes.listen else self.slots
 
 
 class RetrySettings(Section, frozen=True, kw_only=True):
@@ -255,8 +262,9 @@ class Settings(Section, frozen=True, kw_only=True):
     plugins: dict[str, Any] = field(default_factory=dict)  #: tables of plugin services, validated later
 
     def __post_init__(self) -> None:
-        if self.executor.sync_slots >= self.executor.slots:
-            raise ValueError("executor.sync_slots must be smaller than executor.slots")
+        if self.executor.sync_slots >= self.executor.all_slots:
+            slots = "nodes.slots" if self.executor.nodes.listen else "slots"
+            raise ValueError(f"executor.sync_slots must be smaller than executor.{slots}")
         if not is_loopback(self.http.host) and not self.auth.required:
             raise ValueError(
                 f"http.host {self.http.host} is reachable from other machines, which requires credentials: set "
@@ -346,7 +354,8 @@ def _add_credentials(table: dict[str, Any]) -> None:
 def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
     kind: Any = Settings
     for part in path:
-        kind = {f.name: f.type for f in msgspec.structs.fields(kind)}.get(part) if _is_section(kind) else None
+        inner = {f.name: f.type for f in msgspec.structs.fields(kind)} if _is_section(kind) else {}
+        kind = inner.get(part) or next(iter(get_args(kind)[1:]), None)  # or the values of a table
     if isinstance(value, str) and any(_origin(part) is tuple for part in (kind, *get_args(kind))):
         value = [part.strip() for part in value.split(",") if part.strip()]
     for part in path[:-1]:

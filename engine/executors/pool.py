@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
@@ -31,6 +32,10 @@ from engine.model.clock import Clock, SystemClock
 from engine.model.controls import Controls
 from engine.runtimes.interpreters import Interpreters
 
+if TYPE_CHECKING:  # not loaded without nodes
+    from engine.executors.nodes.options import NodesOptions
+    from engine.executors.nodes.report import Nodes
+
 _NO_CONTROLS = Controls()
 MAX_TRACKED = 10_000  #: invocations whose collateral ends are counted
 
@@ -43,6 +48,7 @@ class PoolOptions(LocalOptions, frozen=True, kw_only=True):
     idle: float = 300.0  #: seconds after which an instance without work is dismissed
     log_size: int = 1 << 20  #: newest bytes kept of each log
     log_space: int = 1 << 30  #: bytes of all log files together
+    nodes: NodesOptions | None = None  #: None: all instances run on this machine
 
 
 class PoolStatistics(Struct, frozen=True, kw_only=True):
@@ -106,6 +112,7 @@ class Pool:
         self.walls, self.check_runtime = launcher.walls, launcher.check_runtime
         self.interpreters = launcher.interpreters
         self.function_uids, self.function_of = launcher.function_uids, launcher.function_of
+        self.nodes: Nodes | None = None  #: None: all instances run on this machine
         self._launcher, self._recorder, self._clock = launcher, recorder, clock
         self._errors = RunErrors(recorder)
         self._running: dict[int, Call] = {}

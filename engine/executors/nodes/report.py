@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -64,3 +64,17 @@ class NodesStatistics(Struct, frozen=True, kw_only=True):
     grant_seconds: Distribution  #: from the wish for an instance to its capacity
     fence_seconds: Distribution  #: from the last ping of a lost node until it is fenced
     ping_seconds: Distribution  #: delay of pings
+
+
+class Nodes(Protocol):
+    """Nodes of a pool, for those who look at them."""
+
+    def report(self) -> NodesReport: ...
+
+    def statistics(self) -> NodesStatistics: ...
+
+    def drain(self, name: str) -> None:
+        """Let no instance start on a node, and its agent exit when the last has ended.
+
+        Raises KeyError for an unknown name, and ValueError with the reason if the node has no agent.
+        """

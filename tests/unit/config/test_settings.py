@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from engine.cli.show_settings import COMPUTED, all_settings
-from engine.config.settings import COMMAND_VARIABLES, Settings, load_settings
+from engine.config.settings import COMMAND_VARIABLES, ExecutorSettings, Settings, load_settings
 from engine.errors import SettingsError
+
+NODES = "[executor.nodes]\nlisten = '10.0.0.1:8443'\n[executor.nodes.agents]\nbig = ['gpu', 'fast']\n"
 
 
 def toml(folder: Path, text: str) -> Path:
@@ -81,6 +83,13 @@ def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
         ),
         ("[http]\ntrusted_proxies = ['10.1.0.0/8']\n", "10.1.0.0/8 has host bits set; use addresses and networks"),
         ("[http]\nbody_timeout = 0\n", "http.body_timeout is 0"),
+        ("[executor.nodes]\nlisten = '10.0.0.1'\n", "executor.nodes.listen must be address:port"),
+        ("[executor.nodes.agents]\na = []\n", "executor.nodes.agents needs executor.nodes.listen"),
+        (f"{NODES}B2 = []\n", "executor.nodes.agents: 'B2' must be 1 to 63 of a-z, 0-9 and -"),
+        ("[executor.nodes]\nkey = 'k.pem'\n", "set executor.nodes.certificate and executor.nodes.key, or neither"),
+        (f"{NODES}[executor.nodes.needs]\n'p/f' = ['ssd']\n", "no agent has all labels of p/f: ssd"),
+        ("[executor.nodes]\nlease = 0.5\n", "executor.nodes.lease is 0.5: must be a number from 1 to 60"),
+        ("[executor.nodes]\nlisten = 'h:1'\nslots = 2\n", "sync_slots must be smaller than executor.nodes.slots"),
         ("shared_dependencies = ['numpy']\n", "shared_dependencies.* is 'numpy': must be project/name"),
     ],
 )
@@ -114,6 +123,16 @@ def test_ports_of_the_host_are_a_list_or_a_table_by_project(tmp_path: Path) -> N
     by_project = load_settings(file=toml(tmp_path, "[executor.host_ports]\nshop = [5432]\n")).executor.host_ports
 
     assert (listed, by_project) == ((5432, 6379), {"shop": (5432,)})
+
+
+def test_nodes_are_named_with_their_labels_in_the_file_or_in_variables(tmp_path: Path) -> None:
+    file = toml(tmp_path, f"{NODES}[executor.nodes.needs]\n'shop/train' = ['gpu']\n")
+
+    executor = load_settings(file=file, environ={"FUNCTIOND_EXECUTOR__NODES__AGENTS__SMALL": "ssd, eu"}).executor
+
+    assert executor.nodes.agents == {"big": ("gpu", "fast"), "small": ("ssd", "eu")}
+    assert executor.nodes.needs == {"shop/train": ("gpu",)}
+    assert (executor.all_slots, ExecutorSettings(slots=7).all_slots) == (1000, 7)
 
 
 @pytest.mark.parametrize("value", ["true", "false"])
