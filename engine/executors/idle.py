@@ -33,6 +33,7 @@ class IdleInstances:
         self._by_key: dict[Key, list[Instance]] = {}
         self._by_age: dict[Instance, None] = {}  #: in the order in which they became idle
         self._timer: asyncio.TimerHandle | None = None
+        self.on_put: Callable[[], None] | None = None  #: called for each; set by the pool
 
     def __len__(self) -> int:
         return len(self._by_age)
@@ -46,6 +47,8 @@ class IdleInstances:
         self._by_age[instance] = None
         if self._timer is None:
             self._timer = self._loop.call_later(self._seconds, self._expire)
+        if self.on_put is not None:
+            self.on_put()
 
     def take(self, key: Key) -> Instance | None:
         """Remove and return the instance with this key that became idle last. Return None if there is none."""
@@ -65,9 +68,12 @@ class IdleInstances:
         if not same:
             self._by_key.pop(instance.key, None)
 
-    def dismiss_oldest(self) -> bool:
-        """Dismiss the instance idle for longest, apart from reserved ones. Return False if there is none."""
-        oldest = next((instance for instance in self._by_age if not self._keeps(instance)), None)
+    def dismiss_oldest(self, suits: Callable[[Instance], bool] = lambda instance: True) -> bool:
+        """Dismiss the instance idle for longest among those that suit, apart from reserved ones.
+
+        Return False if there is none.
+        """
+        oldest = next((each for each in self._by_age if suits(each) and not self._keeps(each)), None)
         if oldest is None:
             return False
         self._remove(oldest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ async def open_pool(
     clock = clock or SystemClock()
     files = LogFiles(options.log_dir, options.log_space)
     recorder = LogRecorder(files, limit=options.log_size, clock=clock, board=board or LogBoard())
-    launcher = await open_launcher(
+    local = await open_launcher(
         options,
         code_path=code_path,
         check_code=check_code,
@@ -92,8 +93,17 @@ async def open_pool(
         recorder=recorder,
         isolation=isolation,
     )
-    allocator = Allocator(launcher, memory=options.memory, idle=options.idle, clock=clock)
-    pool = Pool(launcher, allocator, recorder, files, clock)
+    if options.nodes is None:
+        allocator = Allocator(local, memory=options.memory, idle=options.idle, clock=clock)
+        pool = Pool(local, allocator, recorder, files, clock)
+    else:
+        from engine.executors.nodes.launcher import NodeLauncher
+
+        package_file = partial(_package_file, code_path)
+        launcher = NodeLauncher(local, options.nodes, options, package_file=package_file, recorder=recorder)
+        allocator = Allocator(launcher, memory=0, idle=options.idle, clock=clock)  # each instance has a grant
+        launcher.dismiss_oldest, allocator.idle.on_put = allocator.idle.dismiss_oldest, launcher.note_idle
+        pool = Pool(launcher, allocator, recorder, files, clock, launcher)
     try:
         yield pool
     finally:
@@ -101,18 +111,30 @@ async def open_pool(
             await pool.close()
 
 
+def _package_file(code_path: Callable[[CodePackage], Path], sha256: str) -> Path:
+    """Return the path of a package as it was received."""
+    return Path(f"{code_path(CodePackage(sha256=sha256, digest='', size=0))}.package")
+
+
 class Pool:
     """Executor that runs attempts in instances (protocol ``engine.protocols.Executor``)."""
 
     def __init__(
-        self, launcher: Launcher, allocator: Allocator, recorder: LogRecorder, files: LogFiles, clock: Clock
+        self,
+        launcher: Launcher,
+        allocator: Allocator,
+        recorder: LogRecorder,
+        files: LogFiles,
+        clock: Clock,
+        nodes: Nodes | None = None,
     ) -> None:
+        """Create a pool. ``nodes`` is None if all instances run on this machine."""
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files
         self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
         self.walls, self.check_runtime = launcher.walls, launcher.check_runtime
         self.interpreters = launcher.interpreters
         self.function_uids, self.function_of = launcher.function_uids, launcher.function_of
-        self.nodes: Nodes | None = None  #: None: all instances run on this machine
+        self.nodes = nodes
         self._launcher, self._recorder, self._clock = launcher, recorder, clock
         self._errors = RunErrors(recorder)
         self._running: dict[int, Call] = {}

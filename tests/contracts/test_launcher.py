@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
 from engine.logs.lines import plain
-from engine.model import Code
+from engine.model import Code, CodePackage
 from engine.runtimes.protocol import ITSELF, Answer
-from tests.support.executing import exit_of, function, invocation, is_alive, pool, stop
+from tests.support.executing import CODE, exit_of, function, invocation, is_alive, pool, stop
+from tests.support.nodes import agent, node_pool, processes_of
 from tests.support.programs import program
 
 SOURCE = """
@@ -57,12 +59,13 @@ def endless(context):
     time.sleep(600)
 """
 
-#: Options of each launcher. A launcher for other machines is one more entry.
+#: Options of each launcher, on this machine and on a node.
 KINDS: dict[str, Any] = {
     "spawned": NO_ISOLATION,
     "forked": IsolationOptions(isolation="process", fork_server="start"),
     "sandboxed": IsolationOptions(isolation="bubblewrap"),
 }
+NODE = ", on a node"
 
 
 class Owner:
@@ -86,12 +89,12 @@ class Owner:
 class Launching:
     """Launcher and the owner of its instances."""
 
-    def __init__(self, launcher: Launcher, tmp: Path) -> None:
-        self.launcher, self.owner, self.tmp = launcher, Owner(launcher), tmp
+    def __init__(self, launcher: Launcher, tmp: Path, code: CodePackage) -> None:
+        self.launcher, self.owner, self.tmp, self.code = launcher, Owner(launcher), tmp, code
 
     async def launch(self, handler: str, **fields: Any) -> tuple[Instance, Call]:
         """Return an instance that has loaded nothing, and the call for its start."""
-        asked = function(handler, **fields)
+        asked = function(handler, code=self.code, **fields)
         plan = await self.launcher.prepare(key_of(asked), asked)
         instance = self.launcher.launch(plan, self.owner)
         start = Call(key_of(asked), asked, None)
@@ -116,12 +119,20 @@ async def ask(instance: Instance, event: str = "{}", seconds: float = 30) -> tup
     return await instance.invoke(call, asked, seconds), call
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, *(kind + NODE for kind in KINDS if kind != "spawned")])
 async def launching(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Launching]:
-    if request.param == "sandboxed":
+    kind = request.param.removesuffix(NODE)
+    if kind == "sandboxed":
         program("bwrap")
-    async with pool(tmp_path, SOURCE, sandbox=KINDS[request.param]) as opened:
-        scene = Launching(opened._launcher, tmp_path / "tmp")
+    async with AsyncExitStack() as stack:
+        if kind == request.param:
+            opened = await stack.enter_async_context(pool(tmp_path, SOURCE, sandbox=KINDS[kind]))
+            scene = Launching(opened._launcher, tmp_path / "tmp", CODE)
+        else:
+            nodes = await stack.enter_async_context(node_pool(tmp_path, "n1", sandbox=KINDS[kind]))
+            await stack.enter_async_context(agent(nodes, "n1"))
+            code = await nodes.package({"index.py": SOURCE})
+            scene = Launching(nodes.launcher, tmp_path / "agent-n1" / "tmp", code)
         yield scene
         for _, instance in scene.owner.seen:
             instance.kill(End.ABANDONED)
@@ -133,6 +144,10 @@ def descendants(pid: int) -> list[int]:
     """Return the children of a process, and theirs."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return children + [below for child in children for below in descendants(child)]
+
+
+def processes(instance: Instance) -> list[int]:
+    return [instance.pid, *descendants(instance.pid)] if instance.pid else processes_of(instance.id)
 
 
 async def end(launching: Launching, instance: Instance) -> list[str]:
@@ -204,7 +219,8 @@ async def test_a_killed_process_ends_its_request_and_reports_its_status(launchin
     instance = await launching.ready("hang")
     asking = asyncio.ensure_future(ask(instance))
     await asyncio.sleep(0.1)  # a request that was not read yet would end in the same way
-    os.kill(instance.pid, signal.SIGKILL)
+    for pid in processes(instance)[:1]:
+        os.kill(pid, signal.SIGKILL)
 
     answer, call = await asking
 
@@ -224,11 +240,12 @@ async def test_a_process_that_exits_in_a_request_reports_its_status(launching: L
 
 async def test_a_request_that_was_not_read_is_known_to_be_unread(launching: Launching) -> None:
     instance = await launching.ready("echo")
-    for pid in [instance.pid, *descendants(instance.pid)]:
+    pids = processes(instance)
+    for pid in pids:
         stop(pid)
     asking = asyncio.ensure_future(ask(instance))
     await asyncio.sleep(0)
-    os.kill(instance.pid, signal.SIGKILL)
+    os.kill(pids[0], signal.SIGKILL)
 
     answer, call = await asking
     await instance.closed.wait()
@@ -240,7 +257,7 @@ async def test_a_killed_instance_leaves_no_process_and_no_file(launching: Launch
     launching.tmp.mkdir(exist_ok=True)
     before = set(launching.tmp.iterdir())
     instance = await launching.ready("echo")
-    pids = [instance.pid, *descendants(instance.pid)]
+    pids = processes(instance)
     assert all(is_alive(pid) for pid in pids)
 
     assert await end(launching, instance) == ["ended", "closed"]

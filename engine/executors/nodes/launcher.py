@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import InvalidField, NoInterpreter
 from engine.executors.call import Call, End, Key
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan, load_timeout
-from engine.executors.local.launcher import LocalLauncher, LocalOptions
+from engine.executors.local.launcher import LocalLauncher
 from engine.executors.logs import LogRecorder
 from engine.executors.nodes.node import Node
 from engine.executors.nodes.nodes import NodeSet
@@ -29,6 +30,9 @@ from engine.model import Function
 from engine.model.limits import cpu_of
 from engine.runtimes.catalog import family_of
 from engine.runtimes.protocol import Answer
+
+if TYPE_CHECKING:
+    from engine.executors.pool import PoolOptions
 
 _TRIES = 3  #: nodes on which the preparation of one instance may fail
 _PATIENCE = 0.05  #: seconds of a wait for capacity until the run gives its slot back, and between two dismissals
@@ -60,23 +64,20 @@ class NodeLauncher:
         self,
         local: LocalLauncher,
         options: NodesOptions,
-        rules: LocalOptions,
+        rules: PoolOptions,
         *,
         package_file: Callable[[str], Path],
         recorder: LogRecorder,
-        memory: int,
     ) -> None:
-        """Create a launcher. ``memory`` is the number of MiB for instances on this machine.
-
-        ``package_file`` returns the path of a package as it was received, by its SHA-256.
-        """
+        """Create a launcher. ``package_file`` returns the path of a package as it was received, by its SHA-256."""
         self.walls, self.function_uids, self.interpreters = local.walls, local.function_uids, local.interpreters
         #: dismisses the instance idle for longest among those that suit; set by the pool
         self.dismiss_oldest: Callable[[Callable[[Instance], bool]], bool]
         self._local, self._options, self._rules, self._recorder = local, options, rules, recorder
         self._placement = StaticPlacement(options.local)
-        self._placement.join(ThisMachine(memory))
+        self._placement.join(ThisMachine(rules.memory or sys.maxsize))
         self.nodes = NodeSet(options, rules, package_file, self._on_change)
+        self.run = self.nodes.run
         self._grants: dict[Instance, Grant] = {}
         self._remote: dict[str, tuple[NodeProcess, Function]] = {}  #: of instances on nodes, by their ids
         self._wishes: dict[object, Wish] = {}
@@ -97,7 +98,7 @@ class NodeLauncher:
 
     # --- Launcher -------------------------------------------------------------------------------------------
 
-    async def prepare(self, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
+    async def prepare(self, key: Key, function: Function, on_wait: Callable[[], None] = lambda: None) -> LaunchPlan:
         """Wait for capacity, and make the place ready. Another place is tried if one cannot be made ready.
 
         ``on_wait`` is called if there is no capacity for a while.
@@ -110,7 +111,7 @@ class NodeLauncher:
             with self._waiting(Wish(shape, name, self._loop.time()), on_wait):
                 grant = await self._placement.grant(shape, avoid)
             try:
-                return await self._prepare(grant, key, function, on_wait)
+                return await self._prepare(grant, key, function)
             except BaseException as error:
                 self._placement.release(grant)
                 avoid.append(grant.place)
@@ -120,9 +121,9 @@ class NodeLauncher:
                 if not lost and (len(avoid) >= _TRIES or not self._placement.fits(shape, avoid)):
                     raise
 
-    async def _prepare(self, grant: Grant, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
+    async def _prepare(self, grant: Grant, key: Key, function: Function) -> LaunchPlan:
         if not isinstance(grant.place, Node):
-            plan = await self._local.prepare(key, function, on_wait)
+            plan = await self._local.prepare(key, function)
             return plan._replace(where=(grant, 0))
         number, command = await grant.place.prepare(function, key[-1])
         return LaunchPlan(key, function, [command], uuid.uuid4().hex, (grant, number))
@@ -214,7 +215,7 @@ class NodeLauncher:
             cpus=shape.cpus,
             memory=shape.memory,
             labels=tuple(sorted(shape.labels)),
-            family=shape.family.value,
+            family=shape.family or "",
             starts=len(wishes),
             functions=tuple(sorted({wish.function for wish in wishes}))[:_SHOWN],
             seconds=self._loop.time() - min(wish.since for wish in wishes),

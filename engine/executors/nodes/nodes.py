@@ -7,7 +7,6 @@ import math
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from anyio import TASK_STATUS_IGNORED, to_thread
 from anyio.abc import TaskStatus
@@ -22,25 +21,9 @@ from engine.executors.nodes.listener import Listener
 from engine.executors.nodes.node import Node
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.nodes.packages import PackageSender
-from engine.executors.nodes.report import NodeReport
+from engine.executors.nodes.report import NodeReport, Sessions
 from engine.executors.nodes.streams import Streams
 from engine.metrics.histogram import Histogram
-
-
-class Sessions(Protocol):
-    """Sessions of nodes that may run work, kept in the storage for the next engine."""
-
-    async def add(self, name: str, session: str) -> None:
-        """Store a session before its first instance starts. Raises Unavailable."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Forget the session of a node, because nothing of it runs any more."""
-        ...
-
-    def ended(self, session: str) -> None:
-        """Note that a session of an earlier engine is over."""
-        ...
 
 
 class NodeSet:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.metrics.histogram import Distribution
@@ -66,8 +69,29 @@ class NodesStatistics(Struct, frozen=True, kw_only=True):
     ping_seconds: Distribution  #: delay of pings
 
 
+class Sessions(Protocol):
+    """Sessions of nodes that may run work, kept in the storage for the next engine."""
+
+    async def add(self, name: str, session: str) -> None:
+        """Store a session before its first instance starts. Raises Unavailable."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget the session of a node, because nothing of it runs any more."""
+        ...
+
+    def ended(self, session: str) -> None:
+        """Note that a session of an earlier engine is over."""
+        ...
+
+
 class Nodes(Protocol):
-    """Nodes of a pool, for those who look at them."""
+    """Nodes of a pool."""
+
+    async def run(
+        self, sessions: Sessions, remaining: Callable[[], float], *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
+    ) -> None:
+        """Admit agents until cancelled. ``remaining`` returns for how many seconds the engine may certainly write."""
 
     def report(self) -> NodesReport: ...
 
