@@ -175,7 +175,7 @@ def _nodes_options(settings: Settings, port: int) -> NodesOptions:
     from engine.executors.nodes.options import NodesOptions  # not loaded without nodes
 
     api_ports = tuple({settings.http.port, port} - {0}) if port else ()
-    more = {"folder": settings.storage.path / "nodes", "api_ports": api_ports, "api": port}
+    more = {"version": __version__, "folder": settings.storage.path / "nodes", "api_ports": api_ports, "api": port}
     return convert({**asdict(settings.executor.nodes), **more}, NodesOptions)
 
 

@@ -99,8 +99,10 @@ async def open_pool(
     else:
         from engine.executors.nodes.launcher import NodeLauncher
 
-        package_file = partial(_package_file, code_path)
-        launcher = NodeLauncher(local, options.nodes, options, package_file=package_file, recorder=recorder)
+        package_file, memory = partial(_package_file, code_path), options.memory
+        launcher = NodeLauncher(
+            local, options.nodes, options, package_file=package_file, recorder=recorder, memory=memory
+        )
         allocator = Allocator(launcher, memory=0, idle=options.idle, clock=clock)  # each instance has a grant
         launcher.dismiss_oldest, allocator.idle.on_put = allocator.idle.dismiss_oldest, launcher.note_idle
         pool = Pool(launcher, allocator, recorder, files, clock, launcher)

@@ -112,7 +112,7 @@ def _with(
     return (*old, *made)
 
 
-class Placement:
+class OpenPartitions:
     """Open partitions of a stream, for the records of one request."""
 
     def __init__(self, stream: Stream) -> None:

@@ -27,7 +27,7 @@ from plugins.dis.problems import (
     DisProblem,
     no_stream,
 )
-from plugins.dis.shape import Partition, Placement, Stream, evenly, partition_id, scaled
+from plugins.dis.shape import OpenPartitions, Partition, Stream, evenly, partition_id, scaled
 
 TABLE, RECORDS = "streams", "records"
 PUT_LIMIT = 5 << 20  #: bytes of all records of a request
@@ -225,7 +225,7 @@ class Streams:
         if sum(len(entry.data) for entry in entries) > PUT_LIMIT:
             raise DisProblem(BAD_REQUEST, f"records may have {PUT_LIMIT} bytes together: send fewer at a time")
         stored = self.find(project, stream)
-        placement = Placement(stored)
+        placement = OpenPartitions(stored)
         targets = [placement.find(entry) for entry in entries]
         valid = [
             (log_of(stored.stream_id, target.number), Row(0, entry.partition_key, entry.data, hops))

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from engine import __version__
 from engine.code.store import CodeSource, CodeStore
 from engine.executors.nodes.launcher import NodeLauncher
 from engine.executors.nodes.options import NodesOptions
@@ -26,7 +27,7 @@ from tests.support.waiting import until
 
 
 class Sessions:
-    """Record of the sessions of nodes (protocol ``Sessions``)."""
+    """Record of the sessions of nodes (protocol ``NodeSessions``)."""
 
     def __init__(self) -> None:
         self.held: dict[str, str] = {}
@@ -80,6 +81,7 @@ async def node_pool(
 ) -> AsyncIterator[NodePool]:
     """Open a pool with nodes of these names, for which no agents run yet."""
     nodes = NodesOptions(
+        version=__version__,
         listen="127.0.0.1:0",
         folder=folder / "nodes",
         agents=dict.fromkeys(names, ()),

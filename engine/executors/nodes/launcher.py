@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from engine.errors import InvalidField, NoInterpreter
 from engine.executors.call import Call, End, Key
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan, load_timeout
-from engine.executors.local.launcher import LocalLauncher
+from engine.executors.local.launcher import LocalLauncher, LocalOptions
 from engine.executors.logs import LogRecorder
 from engine.executors.nodes.node import Node
 from engine.executors.nodes.nodes import NodeSet
 from engine.executors.nodes.options import NodesOptions
-from engine.executors.nodes.placement import Grant, Place, Shape
+from engine.executors.nodes.placement import Grant, Machine, Shape
 from engine.executors.nodes.process import NodeProcess
 from engine.executors.nodes.report import NodesReport, NodesStatistics, WaitingShape
 from engine.executors.nodes.static import StaticPlacement
@@ -31,16 +31,13 @@ from engine.model.limits import cpu_of
 from engine.runtimes.catalog import family_of
 from engine.runtimes.protocol import Answer
 
-if TYPE_CHECKING:
-    from engine.executors.pool import PoolOptions
-
 _TRIES = 3  #: nodes on which the preparation of one instance may fail
 _PATIENCE = 0.05  #: seconds of a wait for capacity until the run gives its slot back, and between two dismissals
 _SHOWN = 10  #: functions of a shape in a report
 
 
 class ThisMachine:
-    """Machine of the engine as a place of instances (protocol ``Place``)."""
+    """Machine of the engine (protocol ``Machine``)."""
 
     name, labels, cpus = "", (), math.inf
     lacks: Mapping[str, str] = {}
@@ -64,18 +61,22 @@ class NodeLauncher:
         self,
         local: LocalLauncher,
         options: NodesOptions,
-        rules: PoolOptions,
+        rules: LocalOptions,
         *,
         package_file: Callable[[str], Path],
         recorder: LogRecorder,
+        memory: int,
     ) -> None:
-        """Create a launcher. ``package_file`` returns the path of a package as it was received, by its SHA-256."""
+        """Create a launcher. ``memory`` is the number of MiB for instances on this machine; 0: no limit.
+
+        ``package_file`` returns the path of a package as it was received, by its SHA-256.
+        """
         self.walls, self.function_uids, self.interpreters = local.walls, local.function_uids, local.interpreters
         #: dismisses the instance idle for longest among those that suit; set by the pool
         self.dismiss_oldest: Callable[[Callable[[Instance], bool]], bool]
         self._local, self._options, self._rules, self._recorder = local, options, rules, recorder
         self._placement = StaticPlacement(options.local)
-        self._placement.join(ThisMachine(rules.memory or sys.maxsize))
+        self._placement.join(ThisMachine(memory or sys.maxsize))
         self.nodes = NodeSet(options, rules, package_file, self._on_change)
         self.run = self.nodes.run
         self._grants: dict[Instance, Grant] = {}
@@ -99,14 +100,14 @@ class NodeLauncher:
     # --- Launcher -------------------------------------------------------------------------------------------
 
     async def prepare(self, key: Key, function: Function, on_wait: Callable[[], None] = lambda: None) -> LaunchPlan:
-        """Wait for capacity, and make the place ready. Another place is tried if one cannot be made ready.
+        """Wait for capacity, and make the machine ready. Another machine is tried if one cannot be made ready.
 
         ``on_wait`` is called if there is no capacity for a while.
         """
         name = f"{function.project}/{function.name}"
         labels = frozenset(self._options.needs.get(name, ()))
         shape = Shape(key[-1], cpu_of(key[-1]) / 1000, labels, family_of(function.runtime))
-        avoid: list[Place] = []
+        avoid: list[Machine] = []
         while True:
             with self._waiting(Wish(shape, name, self._loop.time()), on_wait):
                 grant = await self._placement.grant(shape, avoid)
@@ -114,25 +115,25 @@ class NodeLauncher:
                 return await self._prepare(grant, key, function)
             except BaseException as error:
                 self._placement.release(grant)
-                avoid.append(grant.place)
+                avoid.append(grant.machine)
                 lost = isinstance(error, ConnectionError)
-                if not isinstance(error, OSError | InvalidField) or not grant.place.name:
+                if not isinstance(error, OSError | InvalidField) or not grant.machine.name:
                     raise
                 if not lost and (len(avoid) >= _TRIES or not self._placement.fits(shape, avoid)):
                     raise
 
     async def _prepare(self, grant: Grant, key: Key, function: Function) -> LaunchPlan:
-        if not isinstance(grant.place, Node):
+        if not isinstance(grant.machine, Node):
             plan = await self._local.prepare(key, function)
             return plan._replace(where=(grant, 0))
-        number, command = await grant.place.prepare(function, key[-1])
+        number, command = await grant.machine.prepare(function, key[-1])
         return LaunchPlan(key, function, [command], uuid.uuid4().hex, (grant, number))
 
     def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
         grant, number = plan.where
         try:
-            if isinstance(grant.place, Node):
-                instance = self._launch(plan, owner, grant.place, number)
+            if isinstance(grant.machine, Node):
+                instance = self._launch(plan, owner, grant.machine, number)
             else:
                 instance = self._local.launch(plan, owner)
         except BaseException:
@@ -251,12 +252,12 @@ class NodeLauncher:
             self._timer = self._loop.call_later(_PATIENCE, self._dismiss_idle)
 
     def _dismiss_idle(self) -> None:
-        """Dismiss an idle instance whose place one of the wishes could use, and look again shortly."""
+        """Dismiss an idle instance whose machine one of the wishes could use, and look again shortly."""
         self._timer = None
         shapes = {wish.shape for wish in self._wishes.values()}
 
         def helps(instance: Instance) -> bool:
-            return any(self._placement.suits(self._grants[instance].place, shape) for shape in shapes)
+            return any(self._placement.suits(self._grants[instance].machine, shape) for shape in shapes)
 
         if self.dismiss_oldest(helps):
             self.note_idle()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
-from engine import __version__
 from engine.errors import SettingsError
 from engine.executors.nodes import messages
 from engine.executors.nodes.certificate import Credentials
@@ -17,7 +15,6 @@ from engine.executors.nodes.connection import CONTROL, LONGEST_CONTROL, Connecti
 from engine.executors.nodes.messages import Hello
 
 _TIMEOUT = 10.0  #: seconds for the TLS handshake, and then for ``Hello``
-_CLOCKS = 30.0  #: seconds that the clock of a node may be off
 _STRANGERS = 64  #: connections that have not shown a token yet
 _PAUSE = 1.0  #: seconds after a failed accept, such as for lack of descriptors
 
@@ -94,14 +91,8 @@ class Listener:
     async def _greet(self, hello: Hello, connection: Connection) -> str:
         """Admit an agent. Return why it is refused."""
         name = self._credentials.name_of(hello.token)
-        ahead = hello.at - time.time()
-        if name is None:
-            problem: ConnectionOwner | str = "its token is not that of a node of this engine"
-        elif hello.wire != messages.WIRE or hello.version != __version__:
-            problem = f"it runs functiond {hello.version} ({hello.wire}), the engine {__version__} ({messages.WIRE})"
-        elif abs(ahead) > _CLOCKS:
-            problem = f"its clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of the engine"
-        else:
+        problem: ConnectionOwner | str = "its token is not that of a node of this engine"
+        if name is not None:
             problem = await self._admit(name, hello, connection)
         if not isinstance(problem, str):
             connection.limit, connection.owner = LONGEST_CONTROL, problem

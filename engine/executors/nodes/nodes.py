@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,11 @@ from engine.executors.nodes.listener import Listener
 from engine.executors.nodes.node import Node
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.nodes.packages import PackageSender
-from engine.executors.nodes.report import NodeReport, Sessions
+from engine.executors.nodes.report import NodeReport, NodeSessions
 from engine.executors.nodes.streams import Streams
 from engine.metrics.histogram import Histogram
+
+_CLOCKS = 30.0  #: seconds that the clock of a node may be off
 
 
 class NodeSet:
@@ -46,13 +49,13 @@ class NodeSet:
         self._options, self._rules, self._package_file, self._on_change = options, rules, package_file, on_change
         self._nodes: dict[str, Node] = {}  #: that have joined last, by name; possibly fenced
         self._refusals: dict[str, str] = {}
-        self._sessions: Sessions
+        self._sessions: NodeSessions
         self._remaining: Callable[[], float]
         self.address = ""
 
     async def run(
         self,
-        sessions: Sessions,
+        sessions: NodeSessions,
         remaining: Callable[[], float],
         *,
         task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
@@ -137,6 +140,12 @@ class NodeSet:
         return node
 
     def _find_problem(self, name: str, hello: messages.Hello) -> str:
+        """Return why an agent cannot join; empty: it can."""
+        ahead, version = hello.at - time.time(), self._options.version
+        if hello.wire != messages.WIRE or hello.version != version:
+            return f"it runs functiond {hello.version} ({hello.wire}), the engine {version} ({messages.WIRE})"
+        if abs(ahead) > _CLOCKS:
+            return f"its clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of the engine"
         if hello.previous:
             self._sessions.ended(hello.previous)
         node = self._nodes.get(name)

@@ -11,6 +11,7 @@ from msgspec import Struct
 class NodesOptions(Struct, frozen=True, kw_only=True):
     """Settings of the listener for agents, of their nodes, and of the choice between nodes."""
 
+    version: str  #: of functiond; that of agents must be the same
     listen: str  #: address and port on which agents connect, such as ``10.0.0.1:8090``
     folder: Path  #: of the certificate and the token files
     agents: dict[str, tuple[str, ...]]  #: labels of each node, by its name; others cannot join

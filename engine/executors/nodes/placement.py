@@ -1,7 +1,7 @@
 """Placement of instances: capacity of nodes and of this machine, and the grants of it.
 
-A grant is the capacity for one instance at one place. It is held from before the start of the instance until nothing of
-the instance is left.
+A grant is the capacity for one instance on one machine. It is held from before the start of the instance until nothing
+of the instance is left.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Shape(NamedTuple):
     family: Family | None  #: of its runtime; None: not supported
 
 
-class Place(Protocol):
-    """Node that can run instances, or this machine."""
+class Machine(Protocol):
+    """Node, or the machine of the engine."""
 
     @property
     def name(self) -> str:
@@ -49,29 +49,29 @@ class Place(Protocol):
 
 
 class Grant(Struct, frozen=True, eq=False):
-    """Capacity at a place."""
+    """Capacity for one instance on a machine."""
 
     shape: Shape
-    place: Place
+    machine: Machine
 
 
 class Placement(Protocol):
     """Decision where an instance starts."""
 
-    async def grant(self, shape: Shape, avoid: Collection[Place]) -> Grant:
-        """Wait for capacity, but not at the places in ``avoid``."""
+    async def grant(self, shape: Shape, avoid: Collection[Machine]) -> Grant:
+        """Wait for capacity, but not on the machines in ``avoid``."""
         ...
 
     def release(self, grant: Grant) -> None: ...
 
-    def join(self, place: Place) -> None:
-        """Use a place for further grants. Does nothing if it is used already."""
+    def join(self, machine: Machine) -> None:
+        """Use a machine for further grants. Does nothing if it is used already."""
         ...
 
-    def leave(self, place: Place) -> None:
-        """Use a place for no further grants. Grants that are held stay valid."""
+    def leave(self, machine: Machine) -> None:
+        """Use a machine for no further grants. Grants that are held stay valid."""
         ...
 
-    def fits(self, shape: Shape, avoid: Collection[Place] = ()) -> bool:
-        """Return whether a place could hold an instance if the place were empty."""
+    def fits(self, shape: Shape, avoid: Collection[Machine] = ()) -> bool:
+        """Return whether a machine could hold an instance if it were empty."""
         ...

@@ -69,8 +69,8 @@ class NodesStatistics(Struct, frozen=True, kw_only=True):
     ping_seconds: Distribution  #: delay of pings
 
 
-class Sessions(Protocol):
-    """Sessions of nodes that may run work, kept in the storage for the next engine."""
+class NodeSessions(Protocol):
+    """NodeSessions of nodes that may run work, kept in the storage for the next engine."""
 
     async def add(self, name: str, session: str) -> None:
         """Store a session before its first instance starts. Raises Unavailable."""
@@ -89,7 +89,11 @@ class Nodes(Protocol):
     """Nodes of a pool."""
 
     async def run(
-        self, sessions: Sessions, remaining: Callable[[], float], *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
+        self,
+        sessions: NodeSessions,
+        remaining: Callable[[], float],
+        *,
+        task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
     ) -> None:
         """Admit agents until cancelled. ``remaining`` returns for how many seconds the engine may certainly write."""
 

@@ -10,28 +10,28 @@ import asyncio
 from collections.abc import Collection
 from typing import Literal
 
-from engine.executors.nodes.placement import Grant, Place, Shape
+from engine.executors.nodes.placement import Grant, Machine, Shape
 
 _CPU_ERROR = 1e-6  #: of sums of shares
 
 
 class Used:
-    """Sums of the grants at one place."""
+    """Sums of the grants on one machine."""
 
     def __init__(self) -> None:
         self.cpus, self.memory = 0.0, 0  #: processors, MiB
 
 
 class StaticPlacement:
-    """Placement on the places that have joined (protocol ``Placement``)."""
+    """Placement on the machines that have joined (protocol ``Placement``)."""
 
     def __init__(self, local: Literal["first", "fallback", "never"]) -> None:
         self._local = local
-        self._places: dict[Place, None] = {}
-        self._used: dict[Place, Used] = {}  #: also of places that have left, while grants are held
-        self._waiting: dict[asyncio.Future[Grant], tuple[Shape, Collection[Place]]] = {}
+        self._machines: dict[Machine, None] = {}
+        self._used: dict[Machine, Used] = {}  #: also of machines that have left, while grants are held
+        self._waiting: dict[asyncio.Future[Grant], tuple[Shape, Collection[Machine]]] = {}
 
-    async def grant(self, shape: Shape, avoid: Collection[Place]) -> Grant:
+    async def grant(self, shape: Shape, avoid: Collection[Machine]) -> Grant:
         granted = self._try(shape, avoid)
         if granted is not None:
             return granted
@@ -47,49 +47,49 @@ class StaticPlacement:
             self._waiting.pop(waiter, None)
 
     def release(self, grant: Grant) -> None:
-        used = self._used[grant.place]
+        used = self._used[grant.machine]
         used.cpus -= grant.shape.cpus
         used.memory -= grant.shape.memory
         if not used.memory:
-            del self._used[grant.place]
+            del self._used[grant.machine]
         self._serve()
 
-    def join(self, place: Place) -> None:
-        self._places[place] = None
+    def join(self, machine: Machine) -> None:
+        self._machines[machine] = None
         self._serve()
 
-    def leave(self, place: Place) -> None:
-        self._places.pop(place, None)
+    def leave(self, machine: Machine) -> None:
+        self._machines.pop(machine, None)
 
-    def fits(self, shape: Shape, avoid: Collection[Place] = ()) -> bool:
-        return any(place not in avoid and self.suits(place, shape) for place in self._places)
+    def fits(self, shape: Shape, avoid: Collection[Machine] = ()) -> bool:
+        return any(machine not in avoid and self.suits(machine, shape) for machine in self._machines)
 
-    def suits(self, place: Place, shape: Shape) -> bool:
-        """Return whether a place could hold an instance if the place were empty."""
-        if not place.name and self._local == "never":
+    def suits(self, machine: Machine, shape: Shape) -> bool:
+        """Return whether a machine could hold an instance if it were empty."""
+        if not machine.name and self._local == "never":
             return False
-        enough = shape.memory <= place.memory and shape.cpus <= place.cpus + _CPU_ERROR
-        return enough and shape.family not in place.lacks and shape.labels.issubset(place.labels)
+        enough = shape.memory <= machine.memory and shape.cpus <= machine.cpus + _CPU_ERROR
+        return enough and shape.family not in machine.lacks and shape.labels.issubset(machine.labels)
 
-    def used(self, place: Place) -> Used:
-        """Return the capacity of a place that grants hold."""
-        return self._used.get(place) or Used()
+    def used(self, machine: Machine) -> Used:
+        """Return the capacity of a machine that grants hold."""
+        return self._used.get(machine) or Used()
 
     def _serve(self) -> None:
         for waiter, (shape, avoid) in list(self._waiting.items()):
             if not waiter.done() and (granted := self._try(shape, avoid)) is not None:
                 waiter.set_result(granted)
 
-    def _try(self, shape: Shape, avoid: Collection[Place]) -> Grant | None:
+    def _try(self, shape: Shape, avoid: Collection[Machine]) -> Grant | None:
         best, most = None, -1.0
-        for place in self._places:
-            used = self.used(place)
-            free = place.memory - used.memory
-            if free < shape.memory or place.cpus + _CPU_ERROR < used.cpus + shape.cpus:
+        for machine in self._machines:
+            used = self.used(machine)
+            free = machine.memory - used.memory
+            if free < shape.memory or machine.cpus + _CPU_ERROR < used.cpus + shape.cpus:
                 continue
-            share = free / place.memory if place.name else 2.0 if self._local == "first" else 0.0
-            if share > most and place not in avoid and self.suits(place, shape):
-                best, most = place, share
+            share = free / machine.memory if machine.name else 2.0 if self._local == "first" else 0.0
+            if share > most and machine not in avoid and self.suits(machine, shape):
+                best, most = machine, share
         if best is None:
             return None
         used = self._used.setdefault(best, Used())

@@ -1,0 +1,208 @@
+"""Tests of the listener for agents, by clients that are none."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from engine import __version__
+from engine.executors.nodes import messages
+from engine.executors.nodes.connection import CONTROL, Connection
+from engine.executors.nodes.messages import Hello, Joined, Ping, Pong, Refused, Welcome
+from tests.support.nodes import NodePool, node_pool
+from tests.support.waiting import until
+
+OWN = rf"the engine {__version__} \({messages.WIRE}\)"
+
+
+class Client:
+    """Owner of a connection that keeps what it receives."""
+
+    def __init__(self) -> None:
+        self.messages: list[messages.FromEngine] = []
+        self.reason: str | None = None
+
+    def received(self, kind: int, channel: int, body: bytes) -> None:
+        assert kind == CONTROL
+        self.messages.append(messages.from_engine(body))
+
+    def full(self, is_full: bool) -> None: ...
+
+    def closed(self, reason: str) -> None:
+        self.reason = reason
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[NodePool]:
+    async with node_pool(tmp_path, "n1", "n2", lease=1.0) as made:
+        yield made
+
+
+async def connect(opened: NodePool) -> tuple[Client, Connection]:
+    host, port = opened.launcher.nodes.address.split(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    client = Client()
+    connection = Connection(client)
+    await asyncio.get_running_loop().create_connection(lambda: connection, host, int(port), ssl=context)
+    return client, connection
+
+
+def hello(opened: NodePool, name: str = "n1", **fields: Any) -> Hello:
+    values: dict[str, Any] = {
+        "version": __version__,
+        "wire": messages.WIRE,
+        "token": opened.token(name).read_text().strip(),
+        "at": time.time(),
+        "cpus": 2.0,
+        "memory": 512,
+    }
+    return Hello(**(values | fields))
+
+
+async def greet(opened: NodePool, name: str = "n1", **fields: Any) -> tuple[Client, Connection]:
+    """Send ``Hello``, and wait for the answer or the end."""
+    client, connection = await connect(opened)
+    messages.send(connection, hello(opened, name, **fields))
+    await until(lambda: client.messages or client.reason is not None)
+    return client, connection
+
+
+async def join(opened: NodePool, name: str = "n1", **fields: Any) -> tuple[Client, Connection, str]:
+    """Join as a node. Return its session, too."""
+    client, connection = await greet(opened, name, **fields)
+    (welcome,) = client.messages
+    assert isinstance(welcome, Welcome)
+    messages.send(connection, Joined(walls={"isolation": "process"}))
+    await opened.ready(name)
+    return client, connection, welcome.session
+
+
+def reason_of(client: Client) -> str:
+    (refused,) = client.messages
+    assert isinstance(refused, Refused)
+    return refused.reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"token": "n1." + "0" * 64 + ".00"}, "its token is not that of a node of this engine"),
+        ({"token": ""}, "its token is not that of a node of this engine"),
+        (
+            {"version": "0.0.1"},
+            f"it runs functiond 0.0.1 ({messages.WIRE}), the engine {__version__} ({messages.WIRE})",
+        ),
+        ({"wire": 0}, f"it runs functiond {__version__} (0), the engine {__version__} ({messages.WIRE})"),
+        ({"at": time.time() - 3600}, r"its clock is 36\d\d s behind that of the engine"),
+    ],
+    ids=["another token", "no token", "an older version", "older messages", "another clock"],
+)
+async def test_an_agent_that_does_not_fit_is_refused_with_the_reason(
+    opened: NodePool, fields: dict[str, Any], reason: str
+) -> None:
+    with capture_logs() as logs:
+        client, _ = await greet(opened, **fields)
+        await until(lambda: client.reason is not None and logs)
+
+    assert re.fullmatch(reason, reason_of(client))
+    assert re.match(reason, logs[0]["reason"])
+    assert opened.state("n1") in ("absent", "refused")
+
+
+async def test_a_second_agent_with_a_token_is_refused_while_the_first_lives(opened: NodePool) -> None:
+    _, first, _ = await join(opened)
+
+    second, _ = await greet(opened)
+
+    assert reason_of(second) == "another agent has joined with this token; give each machine a node of its own"
+    assert (first.open, opened.state("n1")) == (True, "ready")
+
+
+async def test_an_agent_whose_connection_has_ended_is_replaced_by_one_that_knows_its_session(opened: NodePool) -> None:
+    _, first, session = await join(opened)
+
+    _, _, later = await join(opened, previous=session)
+
+    await until(lambda: not first.open)
+    assert opened.sessions.held == {"n1": later}
+    assert opened.launcher.statistics().losses == {"restarted": 1}
+
+
+async def test_the_node_of_another_token_is_not_touched(opened: NodePool) -> None:
+    await join(opened, "n2")
+    await greet(opened, "n1", version="0.0.1")
+
+    assert (opened.state("n1"), opened.state("n2")) == ("refused", "ready")
+
+
+async def test_pings_are_answered_with_the_seconds_of_the_lease(opened: NodePool) -> None:
+    client, connection, _ = await join(opened)
+
+    messages.send(connection, Ping(7))
+    await until(lambda: len(client.messages) == 2)
+
+    assert client.messages[1] == Pong(7, 1.0)
+
+
+async def test_a_node_whose_pings_end_is_silent_and_then_fenced(opened: NodePool) -> None:
+    client, _, _ = await join(opened)
+
+    await until(lambda: opened.state("n1") == "silent")
+    await until(lambda: opened.state("n1") == "lost")
+
+    await until(lambda: client.reason is not None)
+    assert opened.sessions.held == {}
+    fenced = opened.launcher.statistics().fence_seconds
+    assert (fenced.count, fenced.total < 1.5) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: engine\r\n\r\n", "it sent a message of 1195725856 bytes"),
+        ((1 << 30).to_bytes(4, "big") + bytes(5), "it sent a message of 1073741824 bytes"),
+        ((3).to_bytes(4, "big") + bytes(5) + b"abc", "it sent a message that is not of this protocol"),
+        ((3).to_bytes(4, "big") + b"\1" + bytes(4) + b"abc", "it did not begin with Hello"),
+    ],
+    ids=["HTTP", "1 GiB", "garbage", "frames"],
+)
+async def test_garbage_is_closed_with_the_reason(opened: NodePool, sent: bytes, reason: str) -> None:
+    with capture_logs() as logs:
+        client, connection = await connect(opened)
+        assert connection._transport is not None
+        connection._transport.write(sent)
+        await until(lambda: client.reason is not None and logs)
+
+    assert logs[0]["reason"].startswith(reason)
+
+
+async def test_a_client_without_tls_is_closed_with_the_reason(opened: NodePool) -> None:
+    host, port = opened.launcher.nodes.address.split(":")
+    with capture_logs() as logs:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"\0" * 100)
+        assert await reader.read() is not None
+        await until(lambda: logs)
+        writer.close()
+
+    assert logs[0]["event"] == "agent refused"
+
+
+async def test_an_admitted_agent_that_breaks_the_protocol_is_lost_alone(opened: NodePool) -> None:
+    await join(opened, "n2")
+    client, connection, _ = await join(opened)
+
+    messages.send(connection, hello(opened))
+    await until(lambda: client.reason is not None)
+    await until(lambda: opened.state("n1") == "lost")
+
+    assert opened.state("n2") in ("ready", "silent")

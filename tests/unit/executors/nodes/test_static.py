@@ -1,0 +1,121 @@
+"""Tests of the static placement."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+import pytest
+
+from engine.executors.nodes.launcher import ThisMachine
+from engine.executors.nodes.placement import Grant, Shape
+from engine.executors.nodes.static import StaticPlacement
+from engine.runtimes.catalog import Family
+
+SMALL = Shape(128, 0.3, frozenset(), Family.PYTHON)
+
+
+class Machine:
+    """Place with these properties."""
+
+    def __init__(self, name: str, memory: int = 512, cpus: float = 2.0, *labels: str, lacks: str = "") -> None:
+        self.name, self.memory, self.cpus, self.labels = name, memory, cpus, labels
+        self.lacks = {lacks: "not installed"} if lacks else {}
+
+
+def placement(local: Literal["first", "fallback", "never"], *machines: Machine | ThisMachine) -> StaticPlacement:
+    made = StaticPlacement(local)
+    for machine in machines:
+        made.join(machine)
+    return made
+
+
+async def names(made: StaticPlacement, count: int, shape: Shape = SMALL) -> list[str]:
+    return [(await made.grant(shape, ())).machine.name for _ in range(count)]
+
+
+async def wish(made: StaticPlacement, shape: Shape = SMALL) -> asyncio.Task[Grant]:
+    """Begin to wait for a grant that cannot be had now."""
+    task = asyncio.ensure_future(made.grant(shape, ()))
+    await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+async def test_the_node_with_the_largest_free_share_of_memory_comes_first() -> None:
+    made = placement("never", Machine("small", 256), Machine("large", 1024))
+
+    assert await names(made, 5) == ["small", "large", "large", "large", "large"]
+
+
+async def test_processors_bound_the_grants_as_memory_does() -> None:
+    made = placement("never", Machine("n", 100_000, 0.9))
+
+    assert await names(made, 3) == ["n", "n", "n"]
+    (await wish(made)).cancel()
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"), [("first", ["", "", "n", "n"]), ("fallback", ["n", "n", "", ""])], ids=["first", "fallback"]
+)
+async def test_this_machine_comes_first_or_last(local: Literal["first", "fallback"], expected: list[str]) -> None:
+    made = placement(local, ThisMachine(256), Machine("n", 256))
+
+    assert await names(made, 4) == expected
+
+
+async def test_this_machine_is_not_used_if_the_settings_say_so() -> None:
+    made = placement("never", ThisMachine(1024))
+
+    assert not made.fits(SMALL)
+    task = await wish(made)
+    made.join(node := Machine("n"))
+
+    assert (await task).machine is node
+
+
+async def test_labels_and_runtimes_choose_the_node() -> None:
+    plain, gpu = Machine("plain", lacks="node"), Machine("gpu", 512, 2.0, "gpu", "fast")
+    made = placement("first", ThisMachine(1024), plain, gpu)
+
+    assert await names(made, 1, SMALL._replace(labels=frozenset({"gpu"}))) == ["gpu"]
+    assert made.fits(SMALL._replace(family=Family.NODE))
+    assert not placement("never", plain).fits(SMALL._replace(family=Family.NODE))
+    assert not made.fits(SMALL._replace(labels=frozenset({"arm"})))
+
+
+async def test_freed_capacity_goes_to_the_first_that_fits() -> None:
+    made = placement("never", Machine("n", 256))
+    held = [await made.grant(SMALL, ()) for _ in range(2)]
+    large, small = await wish(made, SMALL._replace(memory=256)), await wish(made)
+
+    made.release(held[0])
+    assert (await small).shape == SMALL
+    made.release(held[1])
+    made.release(await small)
+
+    assert (await large).shape.memory == 256
+
+
+async def test_a_wish_that_is_cancelled_takes_nothing() -> None:
+    made = placement("never", node := Machine("n", 128))
+    held = await made.grant(SMALL, ())
+    first, second = await wish(made), await wish(made)
+
+    made.release(held)  # granted to the first, which is cancelled before it runs
+    first.cancel()
+
+    assert await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert made.used(node).memory == 128
+
+
+async def test_a_place_that_leaves_gives_nothing_more_and_keeps_its_grants() -> None:
+    made = placement("never", node := Machine("n"))
+    held = await made.grant(SMALL, ())
+    made.leave(node)
+
+    assert (made.fits(SMALL), made.used(node).memory) == (False, 128)
+    made.release(held)
+    assert made.used(node).memory == 0
