@@ -37,7 +37,7 @@ def backup(
     with_key: Flag = False,
     keep: Annotated[int | None, Parameter(validator=Number(gte=1), show_default=False)] = None,
     data_dir: Path | None = None,
-    config: ConfigFile = None,
+    config: Annotated[ConfigFile, Parameter(help="TOML file with the settings of that engine.")] = None,
     target: Target = DEFAULT_TARGET,
 ) -> int:
     """Back up a data directory: its journal, and the code packages of functions and dependencies.
@@ -60,8 +60,6 @@ def backup(
         this one has problems. This command removes them, as it copies keys.
     data_dir
         Data directory of an engine that does not run.
-    config
-        TOML file with the settings of that engine.
     """
     overrides, keys = {"storage.data_dir": str(data_dir) if data_dir else None}, dict[str, Path]()
     if with_key or data_dir:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.cli.options import ConfigFile, Flag
+from engine.cli.options import ConfigFile, Flag, Json
 from engine.cli.output import FAILED, Output, print_json, size_text, write
 from engine.code.package_files import counting
 from engine.config.settings import Settings, load_settings
@@ -36,7 +36,7 @@ def unused(folder: Path, advice: str) -> Iterator[None]:
         raise UsageError(f"{folder} is in use by {owner}: {advice}") from None
 
 
-def verify(folder: Path | None = None, /, *, config: ConfigFile = None, json: Flag = False) -> int:
+def verify(folder: Path | None = None, /, *, config: ConfigFile = None, json: Json = False) -> int:
     """Check a backup, or the data directory of an engine that does not run.
 
     The exit code is 1 if there are problems, and 2 if the folder cannot be checked.
@@ -45,10 +45,6 @@ def verify(folder: Path | None = None, /, *, config: ConfigFile = None, json: Fl
     ----------
     folder
         Backup or data directory. [default: data directory of the settings]
-    config
-        TOML file with settings.
-    json
-        Print JSON only.
     """
     settings = load_settings(file=config, environ=os.environ) if config or not folder else Settings()
     checked = (folder or settings.storage.path).absolute()
@@ -84,7 +80,7 @@ def restore(
     force: Flag = False,
     data_dir: Path | None = None,
     config: ConfigFile = None,
-    json: Flag = False,
+    json: Json = False,
 ) -> None:
     """Restore a backup into an empty data directory, after a check of the backup.
 
@@ -96,10 +92,6 @@ def restore(
         Restore a damaged backup as it is.
     data_dir
         Data directory, empty or missing. [default: as in the settings]
-    config
-        TOML file with settings.
-    json
-        Print JSON only.
     """
     overrides = {"storage.data_dir": str(data_dir) if data_dir else None}
     settings = load_settings(file=config, environ=os.environ, overrides=overrides)
@@ -140,7 +132,7 @@ def recover(
     yes: Flag = False,
     backups: Path = Path("/var/backups/functiond"),
     request_id: str = "",
-    json: Flag = False,
+    json: Json = False,
 ) -> int:
     """Recover the damaged data directory of an engine that does not run.
 
@@ -157,8 +149,6 @@ def recover(
         Folder with backups. Those in the data directory and beside it are found, too.
     request_id
         Any request id of the engine, if its journal has lost its number.
-    json
-        Print JSON only.
     """
     data = folder.absolute()
     if is_backup(data):

@@ -83,8 +83,6 @@ def doctor(*, data_dir: Path | None = None, config: ConfigFile = None, target: T
     ----------
     data_dir
         Data directory to check if no engine replies. [default: that of the settings]
-    config
-        TOML file with settings.
     """
     configure_logging("console", "error")  # to standard error, beside the findings
     findings = sorted(_findings(target.client(), data_dir, config), key=lambda finding: not finding.serious)

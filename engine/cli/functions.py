@@ -6,6 +6,7 @@ import difflib
 import json
 from typing import Any
 
+from engine.cli.options import Function
 from engine.cli.output import Output, print_done, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import path_of
@@ -21,25 +22,17 @@ def functions(*, target: Target = DEFAULT_TARGET) -> None:
     print_list(target.client().get_all("", "functions"), "No functions.", columns, _row, json=target.json)
 
 
-def delete(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """Delete a function. Its waiting invocations are discarded.
-
-    Parameters
-    ----------
-    name
-        Name or URN of the function.
-    """
+def delete(name: Function, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Delete a function. Its waiting invocations are discarded."""
     target.client().send("DELETE", path_of(name))
     print_done("deleted", name, json=target.json)
 
 
-def controls(name: str, /, *changes: str, target: Target = DEFAULT_TARGET) -> None:
+def controls(name: Function, /, *changes: str, target: Target = DEFAULT_TARGET) -> None:
     """Show the controls of a function: pause, rate of starts, recycling of instances, soft timeout. Or change some.
 
     Parameters
     ----------
-    name
-        Name or URN of the function.
     changes
         Controls to change, such as ``rate=5 burst=10``. The others stay as they are.
     """
@@ -59,7 +52,7 @@ def controls(name: str, /, *changes: str, target: Target = DEFAULT_TARGET) -> No
             Output().data(value if isinstance(value, str) else json.dumps(value), "")
 
 
-def pause(name: str, /, *, reason: str = "", target: Target = DEFAULT_TARGET) -> None:
+def pause(name: Function, /, *, reason: str = "", target: Target = DEFAULT_TARGET) -> None:
     """Start no invocation of a function until ``functiond resume``.
 
     Asynchronous requests are still accepted, and wait. Synchronous ones are refused with the reason. Invocations that
@@ -67,22 +60,14 @@ def pause(name: str, /, *, reason: str = "", target: Target = DEFAULT_TARGET) ->
 
     Parameters
     ----------
-    name
-        Name or URN of the function.
     reason
         Text for the refused callers and for other operators.
     """
     _change(name, {"paused": True, "pause_reason": reason}, "[bold yellow]paused[/]", target)
 
 
-def resume(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """End the pause of a function. Its waiting invocations start in their order.
-
-    Parameters
-    ----------
-    name
-        Name or URN of the function.
-    """
+def resume(name: Function, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """End the pause of a function. Its waiting invocations start in their order."""
     _change(name, {"paused": False}, "[bold green]resumed[/]", target)
 
 

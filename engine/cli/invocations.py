@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from engine.cli.options import Codes, Flag, Raw, Texts
+from cyclopts import Parameter
+
+from engine.cli.options import Codes, Flag, Function, Raw, Texts
 from engine.cli.output import Output, check_raw, coloured, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.cli.triggers import trigger_id_of
@@ -16,6 +18,8 @@ from engine.deploy.progress import status_line
 from engine.errors import UnknownInvocation
 from engine.model.urn import short_name
 
+RequestId = Annotated[str, Parameter(help="Request id of the invocation, which the engine returned on acceptance.")]
+Searched = Annotated[str | None, Parameter(help="Name or URN of its function. [default: search all functions]")]
 Times = tuple[tuple[str, str], ...]
 SHOWN: Times = (
     ("function_urn", "function"),
@@ -59,8 +63,6 @@ def invocations(
         Hours to look back.
     trigger
         Id or name of the trigger that caused them.
-    raw
-        Print control characters unchanged. Only for files and pipes.
     """
     check_raw(raw)
     client = target.client()
@@ -78,18 +80,10 @@ def invocations(
     print_list(listed, none, ("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), _row, json=target.json, raw=raw)
 
 
-def show(request_id: str, /, *, function: str | None = None, raw: Raw = False, target: Target = DEFAULT_TARGET) -> None:
-    """Show the complete state of an invocation.
-
-    Parameters
-    ----------
-    request_id
-        Request id of the invocation, which the engine returned on acceptance.
-    function
-        Name or URN of its function. [default: search all functions]
-    raw
-        Print control characters unchanged. Only for files and pipes.
-    """
+def show(
+    request_id: RequestId, /, *, function: Searched = None, raw: Raw = False, target: Target = DEFAULT_TARGET
+) -> None:
+    """Show the complete state of an invocation."""
     check_raw(raw)
     _, record = find_invocation(target.client(), request_id, function)
     if target.json:
@@ -139,16 +133,8 @@ def _indented(text: str) -> str:
     return text.replace("\n", "\n" + " " * 12)
 
 
-def explain(request_id: str, /, *, function: str | None = None, target: Target = DEFAULT_TARGET) -> None:
-    """Show why an invocation waits, and how many invocations of its function start before it.
-
-    Parameters
-    ----------
-    request_id
-        Request id of the invocation, which the engine returned on acceptance.
-    function
-        Name or URN of its function. [default: search all functions]
-    """
+def explain(request_id: RequestId, /, *, function: Searched = None, target: Target = DEFAULT_TARGET) -> None:
+    """Show why an invocation waits, and how many invocations of its function start before it."""
     client = target.client()
     name, record = find_invocation(client, request_id, function)
     told = client.get(path_of(name, f"/async-invocations/{record['request_id']}/explain"))
@@ -163,16 +149,8 @@ def explain(request_id: str, /, *, function: str | None = None, target: Target =
         output.print("  It starts next.", style="dim")
 
 
-def cancel(request_id: str, /, *, function: str | None = None, target: Target = DEFAULT_TARGET) -> None:
-    """Cancel a waiting or running invocation.
-
-    Parameters
-    ----------
-    request_id
-        Request id of the invocation, which the engine returned on acceptance.
-    function
-        Name or URN of its function. [default: search all functions]
-    """
+def cancel(request_id: RequestId, /, *, function: Searched = None, target: Target = DEFAULT_TARGET) -> None:
+    """Cancel a waiting or running invocation."""
     client = target.client()
     function, _ = find_invocation(client, request_id, function)
     client.post(path_of(function, "/cancel"), {"request_id": request_id, "type": "force"})
@@ -180,7 +158,7 @@ def cancel(request_id: str, /, *, function: str | None = None, target: Target = 
 
 
 def purge(
-    name: str,
+    name: Function,
     /,
     *,
     running: Flag = False,
@@ -195,8 +173,6 @@ def purge(
 
     Parameters
     ----------
-    name
-        Name or URN of the function.
     running
         Cancel running invocations, too.
     source

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from engine.cli.invoke_batch import send_batch
 from engine.cli.invoke_options import AsyncOptions
-from engine.cli.options import Flag, Raw
+from engine.cli.options import Flag, Function, Raw
 from engine.cli.output import FAILED, check_raw, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import Client, path_of
@@ -26,7 +26,7 @@ File = Annotated[Path | None, Parameter(allow_leading_hyphen=True)]
 
 
 def invoke(
-    name: str,
+    name: Function,
     /,
     *,
     standard_input: Annotated[Flag, Parameter(name="-")] = False,
@@ -41,8 +41,6 @@ def invoke(
 
     Parameters
     ----------
-    name
-        Name or URN of the function.
     standard_input
         Read the event from standard input.
     data
@@ -51,8 +49,6 @@ def invoke(
         File that contains the event.
     log
         Print the log of the function to standard error.
-    raw
-        Print control characters unchanged. Only for files and pipes.
     """
     check_raw(raw)
     options.check()

@@ -49,8 +49,6 @@ def logs(
         Number of an attempt of an invocation that was retried. Default: the newest attempt.
     limit
         Maximum number of invocations of a function.
-    raw
-        Print control characters unchanged. Only for files and pipes.
     """
     check_raw(raw)
     if attempt is not None and (follow or not ID.fullmatch(name)):

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Parameters that several commands have, with their help texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from cyclopts import Parameter
 
 _PLAIN = Parameter(negative="", show_default=False)
 Flag = Annotated[bool, _PLAIN]
-Raw = Flag  #: print control characters of functions unchanged
+Raw = Annotated[Flag, Parameter(help="Print control characters unchanged. Only for files and pipes.")]
+Json = Annotated[Flag, Parameter(help="Print JSON only.")]
 Texts = Annotated[tuple[str, ...], _PLAIN]
 Codes = Annotated[tuple[int, ...], _PLAIN]
-ConfigFile = Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG")]
+ConfigFile = Annotated[Path | None, Parameter(env_var="FUNCTIOND_CONFIG", help="TOML file with settings.")]
+Function = Annotated[str, Parameter(help="Name or URN of the function.")]

@@ -85,8 +85,6 @@ def serve(
         Format of log lines on standard error. [default: console]
     log_level
         Lowest level of log lines to print. [default: info]
-    config
-        TOML file with settings.
     plugin
         Module with plugins, installed or in the current folder. Repeat for several.
     demo

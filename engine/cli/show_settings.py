@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, Struct, inspect
 
-from engine.cli.options import Flag
+from engine.cli.options import Flag, Json
 from engine.cli.output import print_json, print_table
 from engine.config.settings import Settings
 
@@ -30,13 +30,11 @@ class Setting(Struct, frozen=True, kw_only=True):
 HEAD = ("Setting", "Type", "Default", "Environment variable")
 
 
-def settings(*, json: Flag = False, markdown: Flag = False) -> None:
+def settings(*, json: Json = False, markdown: Flag = False) -> None:
     """List every setting with its default.
 
     Parameters
     ----------
-    json
-        Print JSON only.
     markdown
         Print the table of the documentation, in Markdown.
     """

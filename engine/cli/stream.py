@@ -29,6 +29,7 @@ from engine.errors import UsageError
 
 app = App(name="stream", help="List, create, update and delete data streams (NAME) and log streams (GROUP/NAME).")
 
+Stream = Annotated[str, Parameter(help="NAME of a data stream, or GROUP/NAME of a log stream.")]
 Partitions = Annotated[int | None, Parameter(validator=Number(gte=1), show_default=False)]
 Hours = Annotated[int | None, Parameter(validator=Number(gte=24, lte=72), show_default=False)]
 Days = Annotated[int | None, Parameter(validator=Number(gte=1, lte=365), show_default=False)]
@@ -58,7 +59,7 @@ def list_streams(*, target: Target = DEFAULT_TARGET) -> None:
 
 @app.command
 def create(
-    name: str,
+    name: Stream,
     /,
     *,
     partitions: Partitions = None,
@@ -71,8 +72,6 @@ def create(
 
     Parameters
     ----------
-    name
-        NAME of a data stream, or GROUP/NAME of a log stream.
     partitions
         Data stream: number of partitions. [default: 1]
     hours
@@ -94,7 +93,7 @@ def create(
 
 @app.command
 def update(
-    name: str,
+    name: Stream,
     /,
     *,
     partitions: Partitions = None,
@@ -107,8 +106,6 @@ def update(
 
     Parameters
     ----------
-    name
-        NAME of a data stream, or GROUP/NAME of a log stream.
     partitions
         Data stream: number of partitions.
     hours
@@ -134,13 +131,11 @@ def update(
 
 
 @app.command
-def delete(name: str, /, *, group: Flag = False, target: Target = DEFAULT_TARGET) -> None:
+def delete(name: Stream, /, *, group: Flag = False, target: Target = DEFAULT_TARGET) -> None:
     """Delete a stream with its records or lines. Triggers on it stay, and get no more events.
 
     Parameters
     ----------
-    name
-        NAME of a data stream, or GROUP/NAME of a log stream.
     group
         NAME is a log group: delete it with all its streams.
     """

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from operator import itemgetter
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
+from engine.cli.options import Function
 from engine.cli.output import print_done, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import path_of
 from engine.deploy.services import TOPICS, all_topics, find_topic, topic_path
 from engine.model.urn import short_name
+
+Topic = Annotated[str, Parameter(help="Name or URN of the topic.")]
 
 app = App(name="topic", help="List, create and delete topics, publish to them, and subscribe functions.")
 
@@ -45,13 +48,11 @@ def create(name: str, /, *, display_name: str = "", target: Target = DEFAULT_TAR
 
 
 @app.command
-def update(name: str, /, *, display_name: str, target: Target = DEFAULT_TARGET) -> None:
+def update(name: Topic, /, *, display_name: str, target: Target = DEFAULT_TARGET) -> None:
     """Change the display name of a topic.
 
     Parameters
     ----------
-    name
-        Name or URN of the topic.
     display_name
         Name for people.
     """
@@ -61,27 +62,19 @@ def update(name: str, /, *, display_name: str, target: Target = DEFAULT_TARGET) 
 
 
 @app.command
-def delete(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """Delete a topic. Triggers of functions on it stay, and get no more messages.
-
-    Parameters
-    ----------
-    name
-        Name or URN of the topic.
-    """
+def delete(name: Topic, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Delete a topic. Triggers of functions on it stay, and get no more messages."""
     client = target.client()
     client.service().send("DELETE", topic_path(find_topic(client, name)))
     print_done("deleted", name, json=target.json, kind="topic")
 
 
 @app.command
-def publish(name: str, message: str, /, *, subject: str = "", target: Target = DEFAULT_TARGET) -> None:
+def publish(name: Topic, message: str, /, *, subject: str = "", target: Target = DEFAULT_TARGET) -> None:
     """Publish a message. The invocations of the subscribed functions are on disk when the command returns.
 
     Parameters
     ----------
-    name
-        Name or URN of the topic.
     message
         Text of the message.
     subject
@@ -96,16 +89,8 @@ def publish(name: str, message: str, /, *, subject: str = "", target: Target = D
 
 
 @app.command
-def subscribe(name: str, function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """Let a function be called for each message of a topic, by an SMN trigger.
-
-    Parameters
-    ----------
-    name
-        Name or URN of the topic.
-    function
-        Name or URN of the function.
-    """
+def subscribe(name: Topic, function: Function, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Let a function be called for each message of a topic, by an SMN trigger."""
     client = target.client()
     data = {"topic_urn": find_topic(client, name)["topic_urn"]}
     body = {"trigger_type_code": "SMN", "event_data": data, "trigger_status": "ACTIVE"}
@@ -115,14 +100,8 @@ def subscribe(name: str, function: str, /, *, target: Target = DEFAULT_TARGET) -
 
 
 @app.command
-def subscriptions(name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """List the functions that a topic calls. Delete the trigger of a subscription to end it.
-
-    Parameters
-    ----------
-    name
-        Name or URN of the topic.
-    """
+def subscriptions(name: Topic, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """List the functions that a topic calls. Delete the trigger of a subscription to end it."""
     client = target.client()
     urn = find_topic(client, name)["topic_urn"]
     triggers = client.of_project.get_all("/triggers", "triggers")

@@ -19,6 +19,7 @@ from engine.model.urn import short_name
 
 app = App(name="trigger", help="Create, show, update, move and delete triggers.")
 
+TriggerId = Annotated[str, Parameter(help="Id of the trigger, or its name if no other trigger has it.")]
 Status = Literal["ACTIVE", "DISABLED"]
 File = Annotated[Path | None, Parameter(show_default=False)]
 Crontab = Annotated[str | None, Parameter(show_default=False)]
@@ -98,20 +99,14 @@ def create(
 
 
 @app.command
-def show(trigger_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """Show a trigger with its event_data and the state of its source.
-
-    Parameters
-    ----------
-    trigger_id
-        Id of the trigger, or its name if no other trigger has it.
-    """
+def show(trigger_id: TriggerId, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Show a trigger with its event_data and the state of its source."""
     print_json(find_trigger(target.client(), trigger_id))
 
 
 @app.command
 def update(
-    trigger_id: str,
+    trigger_id: TriggerId,
     /,
     *fields: str,
     crontab: Crontab = None,
@@ -123,8 +118,6 @@ def update(
 
     Parameters
     ----------
-    trigger_id
-        Id of the trigger, or its name if no other trigger has it.
     fields
         Fields of event_data to change, as NAME=VALUE. A value that is no JSON is a text; write 'NAME="5"' for
         the text 5.
@@ -148,13 +141,11 @@ def update(
 
 
 @app.command
-def seek(trigger_id: str, /, *positions: str, target: Target = DEFAULT_TARGET) -> None:
+def seek(trigger_id: TriggerId, /, *positions: str, target: Target = DEFAULT_TARGET) -> None:
     """Set from where a disabled Kafka trigger reads, such as ``seek orders orders/0=1200 refunds=latest``.
 
     Parameters
     ----------
-    trigger_id
-        Id of the trigger, or its name if no other trigger has it.
     positions
         Positions, as PARTITION=POSITION or TOPIC=POSITION: an offset, earliest, latest, or a time.
     """
@@ -164,14 +155,8 @@ def seek(trigger_id: str, /, *positions: str, target: Target = DEFAULT_TARGET) -
 
 
 @app.command
-def delete(trigger_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """Delete a trigger.
-
-    Parameters
-    ----------
-    trigger_id
-        Id of the trigger, or its name if no other trigger has it.
-    """
+def delete(trigger_id: TriggerId, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Delete a trigger."""
     client = target.client()
     trigger = find_trigger(client, trigger_id)
     client.of_project.send("DELETE", path_of_trigger(trigger))

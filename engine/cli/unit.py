@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
-from engine.cli.options import Flag
+from engine.cli.options import Json
 from engine.cli.output import print_json, write
 from engine.errors import UsageError
 
@@ -19,7 +19,7 @@ _HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
 
 
-def unit(*, config: Path = Path(CONFIG), program: Path | None = None, json: Flag = False) -> None:
+def unit(*, config: Path = Path(CONFIG), program: Path | None = None, json: Json = False) -> None:
     """Print a unit of systemd that runs functiond as a service.
 
     Write it to /etc/systemd/system/functiond.service.
@@ -30,8 +30,6 @@ def unit(*, config: Path = Path(CONFIG), program: Path | None = None, json: Flag
         TOML file with the settings of the service.
     program
         Program that the service starts. [default: that of this installation]
-    json
-        Print JSON only.
     """
     if program is None:
         program = Path(sys.executable).with_name("functiond")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
-from engine.cli.options import Flag, Texts
+from engine.cli.options import Flag, Function, Texts
 from engine.cli.output import print_done, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import path_of
@@ -16,16 +16,12 @@ from engine.errors import UsageError
 versions = App(name="version", help="List, publish and delete versions of a function.")
 aliases = App(name="alias", help="List, create, update and delete aliases of a function.")
 
+Alias = Annotated[str, Parameter(help="Name of the alias.")]
+
 
 @versions.command(name="list")
-def list_versions(function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """List the versions of a function, latest included.
-
-    Parameters
-    ----------
-    function
-        Name or URN of the function.
-    """
+def list_versions(function: Function, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """List the versions of a function, latest included."""
     published = target.client().get_all(path_of(function, "/versions"), "versions")
     columns = ("VERSION", "RUNTIME", "CHANGED", "DESCRIPTION")
     print_list(published, "No versions.", columns, _version_row, json=target.json)
@@ -33,14 +29,12 @@ def list_versions(function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
 
 @versions.command
 def publish(
-    function: str, /, *, name: str = "", description: str = "", digest: str = "", target: Target = DEFAULT_TARGET
+    function: Function, /, *, name: str = "", description: str = "", digest: str = "", target: Target = DEFAULT_TARGET
 ) -> None:
     """Publish the latest code and configuration of a function as a version, which never changes.
 
     Parameters
     ----------
-    function
-        Name or URN of the function.
     name
         Name of the version, such as v1. [default: made from the time]
     description
@@ -55,13 +49,11 @@ def publish(
 
 
 @versions.command(name="delete")
-def delete_version(function: str, version: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+def delete_version(function: Function, version: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     """Delete a version, with its triggers and with the aliases whose main version it is.
 
     Parameters
     ----------
-    function
-        Name or URN of the function.
     version
         Name of the version.
     """
@@ -72,14 +64,8 @@ def delete_version(function: str, version: str, /, *, target: Target = DEFAULT_T
 
 
 @aliases.command(name="list")
-def list_aliases(function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """List the aliases of a function.
-
-    Parameters
-    ----------
-    function
-        Name or URN of the function.
-    """
+def list_aliases(function: Function, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """List the aliases of a function."""
     named = target.client().get(path_of(function, "/aliases"))
     columns = ("ALIAS", "VERSION", "OTHER VERSIONS", "DESCRIPTION")
     print_list(named, "No aliases.", columns, _alias_row, json=target.json)
@@ -87,8 +73,8 @@ def list_aliases(function: str, /, *, target: Target = DEFAULT_TARGET) -> None:
 
 @aliases.command
 def create(
-    function: str,
-    name: str,
+    function: Function,
+    name: Alias,
     version: str,
     /,
     *,
@@ -100,10 +86,6 @@ def create(
 
     Parameters
     ----------
-    function
-        Name or URN of the function.
-    name
-        Name of the alias.
     version
         Main version of the alias.
     weight
@@ -123,8 +105,8 @@ def create(
 
 @aliases.command
 def update(
-    function: str,
-    name: str,
+    function: Function,
+    name: Alias,
     /,
     *,
     version: str | None = None,
@@ -137,10 +119,6 @@ def update(
 
     Parameters
     ----------
-    function
-        Name or URN of the function.
-    name
-        Name of the alias.
     version
         Main version of the alias.
     weight
@@ -166,16 +144,8 @@ def update(
 
 
 @aliases.command(name="delete")
-def delete_alias(function: str, name: str, /, *, target: Target = DEFAULT_TARGET) -> None:
-    """Delete an alias, with its triggers.
-
-    Parameters
-    ----------
-    function
-        Name or URN of the function.
-    name
-        Name of the alias.
-    """
+def delete_alias(function: Function, name: Alias, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Delete an alias, with its triggers."""
     target.client().send("DELETE", path_of(function, f"/aliases/{quote(name, safe='')}"))
     print_done("deleted", name, json=target.json, kind="alias", function=function)
 
