@@ -19,7 +19,7 @@ import anyio
 from msgspec import UNSET, Struct, UnsetType
 
 from engine.asgi.streaming import HEARTBEAT, Write, event
-from engine.logs.feed import LINE, FunctionLines, LogFeed
+from engine.logs.feed import LINE, FunctionLines, LogBoard
 from engine.logs.lines import Line
 from engine.model import Function, Invocation, Outcome, State
 
@@ -209,7 +209,7 @@ class LogTail:
 class LogTails:
     """Tails of the functions whose logs are read."""
 
-    def __init__(self, feed: LogFeed, kept: float = KEPT) -> None:
+    def __init__(self, feed: LogBoard, kept: float = KEPT) -> None:
         self._feed, self._kept = feed, kept
         self._open: dict[int, tuple[LogTail, ExitStack]] = {}  #: by function id
         self._readers: dict[int, int] = {}

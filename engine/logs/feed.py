@@ -6,7 +6,7 @@ Lines are decoded only if there is a subscriber.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -85,27 +85,8 @@ class StatusLogCreator(Protocol):
         ...
 
 
-class LogFeed(Protocol):
-    """Source of log lines for subscribers. Lines written before the subscription are not passed on."""
-
-    def subscribed(self, listener: Listener, *, function_id: int = 0) -> AbstractContextManager[None]:
-        """Call ``listener`` with new lines of one function (id 0: of all functions), until the block ends.
-
-        The listener is called in the event loop and must return without delay.
-        """
-        ...
-
-    def status_logs_created_by(self, create: StatusLogCreator) -> AbstractContextManager[None]:
-        """Call ``create`` for log group and log stream of a project's asynchronous states, until the block ends."""
-        ...
-
-    def status_lines_stored_by(self, store: StatusLineStore) -> AbstractContextManager[None]:
-        """Give the lines about states of asynchronous invocations to ``store``, until the block ends."""
-        ...
-
-
 class LogBoard:
-    """Distributor of log lines: calls each subscriber with the lines given to ``publish``.
+    """Distributor of log lines: calls each subscriber with the lines given to ``publish`` while it subscribes.
 
     ``status_store`` takes lines about states; None while no service does. ``status_store_changed`` announces a new one.
     """
@@ -118,6 +99,10 @@ class LogBoard:
 
     @contextmanager
     def subscribed(self, listener: Listener, *, function_id: int = 0) -> Iterator[None]:
+        """Call ``listener`` with new lines of one function (id 0: of all functions), until the block ends.
+
+        The listener is called in the event loop and must return without delay.
+        """
         listeners = self._listeners.setdefault(function_id, [])
         listeners.append(listener)
         try:
@@ -129,6 +114,7 @@ class LogBoard:
 
     @contextmanager
     def status_logs_created_by(self, create: StatusLogCreator) -> Iterator[None]:
+        """Call ``create`` for log group and log stream of a project's asynchronous states, until the block ends."""
         self._creators.append(create)
         try:
             yield
@@ -137,6 +123,7 @@ class LogBoard:
 
     @contextmanager
     def status_lines_stored_by(self, store: StatusLineStore) -> Iterator[None]:
+        """Give the lines about states of asynchronous invocations to ``store``, until the block ends."""
         self.status_store = store
         self.status_store_changed()
         try:

@@ -18,7 +18,7 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.asgi.wire import App, Headers, ReadBody, Reply, Scope
-from engine.logs.feed import LogFeed
+from engine.logs.feed import LogBoard
 from engine.model.clock import Clock
 from engine.model.invocation import Mode, Outcome
 from engine.protocols.audit import Audit
@@ -218,7 +218,7 @@ class PluginContext(Protocol):
         ...
 
     @property
-    def logs(self) -> LogFeed:
+    def logs(self) -> LogBoard:
         """Source of the log lines that functions write."""
         ...
 

@@ -13,7 +13,7 @@ from engine.asgi.wire import Headers, ReadBody, Scope
 from engine.auth.verifier import SignatureVerifier, address_of
 from engine.config.plugin_registry import Registry
 from engine.errors import Unauthorized
-from engine.logs.feed import LogFeed
+from engine.logs.feed import LogBoard
 from engine.model.clock import Clock
 from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
@@ -82,7 +82,7 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
     region: str
     callers: Callers
     audit: Audit
-    logs: LogFeed
+    logs: LogBoard
     may_use: Callable[[str, Collection[str]], bool]
     limited_egress: Callable[[], AbstractContextManager[None]]
 
@@ -109,7 +109,7 @@ class PluginContexts:
         region: str,
         callers: Callers,
         audit: Audit,
-        logs: LogFeed,
+        logs: LogBoard,
         network: NetworkOptions,
     ) -> None:
         self.mounts = Mounts()

@@ -20,7 +20,7 @@ from engine.functions.invocation_filter import record_of
 from engine.http.api.routing import FUNCTION, JSON_LINES, ApiFamily, Call, read
 from engine.http.api.times import exact_time
 from engine.http.live_logs import AttemptEnd, Batch, FollowAttempts, LogQueue, attempt_end
-from engine.logs.feed import LogFeed
+from engine.logs.feed import LogBoard
 from engine.logs.lines import TAIL, Line, decode
 from engine.logs.lines import last as last_lines
 from engine.model import Function, Invocation, Outcome, Record, State
@@ -52,7 +52,7 @@ class LogsApi(ApiFamily):
         records: Records,
         identity: Identity,
         runs: Dispatcher,
-        feed: LogFeed,
+        feed: LogBoard,
         archive: Pool,
         follow_attempts: FollowAttempts,
     ) -> None:

@@ -19,7 +19,7 @@ from engine.errors import InvalidRequest, ShuttingDown, Unavailable
 from engine.http.api.routing import Call
 from engine.http.console.pages import HEADERS, PageFamily, browser_of, get
 from engine.http.console.paths import CHANGES
-from engine.logs.feed import LogFeed
+from engine.logs.feed import LogBoard
 from engine.metrics.loop_lag import LoopLag
 from engine.protocols.audit import Audit
 
@@ -40,7 +40,7 @@ class LiveEvents(PageFamily):
     """
 
     def __init__(
-        self, is_valid: Callable[[Call], bool], logs: LogFeed, audit: Audit, lag: LoopLag, *, pause: float = PAUSE
+        self, is_valid: Callable[[Call], bool], logs: LogBoard, audit: Audit, lag: LoopLag, *, pause: float = PAUSE
     ) -> None:
         self._is_valid, self._logs, self._audit, self._lag, self._pause = is_valid, logs, audit, lag, pause
         self._listeners: dict[asyncio.Event, str] = {}  #: with their browsers, see ``browser_of``

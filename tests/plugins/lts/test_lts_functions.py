@@ -36,9 +36,7 @@ class Scene(Struct, kw_only=True):
 
     @property
     def board(self) -> LogBoard:
-        board = self.place.engine.plugins.of(lts).logs
-        assert isinstance(board, LogBoard)
-        return board
+        return self.place.engine.plugins.of(lts).logs
 
     async def listen(self, group: str = OWN.group_id, stream: str = OWN.stream_id) -> BoundTrigger:
         """Create a trigger for the function ``hello`` and wait until its source runs."""

@@ -29,7 +29,7 @@ from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.pages import HEADERS, PageFamily, browser_of, get
 from engine.http.console.paths import FUNCTION, path_of
 from engine.http.live_logs import QUIET, Lines, LogTail, LogTails
-from engine.logs.feed import LogFeed
+from engine.logs.feed import LogBoard
 from engine.logs.lines import Line, decode, last
 from engine.model import Function, Record
 from engine.model.identity import Identity
@@ -58,7 +58,7 @@ class FunctionLogs(PageFamily):
         records: Records,
         identity: Identity,
         archive: Pool,
-        feed: LogFeed,
+        feed: LogBoard,
         is_valid: Callable[[Call], bool],
     ) -> None:
         self._frame, self._records, self._identity = frame, records, identity

@@ -32,7 +32,7 @@ from engine.http.console.pages import HEADERS, PageFamily, get, may, post, see_o
 from engine.http.console.paths import FUNCTION, PROJECT, path_of
 from engine.http.console.visibility import sees_payloads
 from engine.http.live_logs import Batch, LogQueue
-from engine.logs.feed import FunctionLines, LogFeed
+from engine.logs.feed import FunctionLines, LogBoard
 from engine.logs.lines import PREFIX, TAIL
 from engine.model import Function
 from engine.model.retry_rules import FunctionError, read_error
@@ -55,7 +55,7 @@ Run = Callable[[HeaderPairs], Awaitable[Reply]]
 class TrialPage(PageFamily):
     """Page of the tab Test."""
 
-    def __init__(self, frame: FunctionFrame, events: Events, triggers: Triggers, logs: LogFeed) -> None:
+    def __init__(self, frame: FunctionFrame, events: Events, triggers: Triggers, logs: LogBoard) -> None:
         self._frame, self._events, self._triggers, self._logs = frame, events, triggers, logs
 
     @get("ConsoleTest", f"{FUNCTION}/test")
@@ -256,12 +256,12 @@ def _own_lines(log: str) -> str:
     return (before if mark else rest).rstrip("\n")
 
 
-def trial_stream(feed: LogFeed, function: Function, run: Run) -> Stream:
+def trial_stream(feed: LogBoard, function: Function, run: Run) -> Stream:
     """Return a stream that carries out ``run``, with the lines that ``function`` writes meanwhile for this run."""
     return Stream(content_type=EVENTS, headers=HEADERS, run=lambda write: _follow(feed, function, run, write))
 
 
-async def _follow(feed: LogFeed, function: Function, run: Run, write: Write) -> None:
+async def _follow(feed: LogBoard, function: Function, run: Run, write: Write) -> None:
     trace = str(TraceContext(secrets.token_hex(16), secrets.token_hex(8), sampled=True))
     queue = LogQueue()
 
