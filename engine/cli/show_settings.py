@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT, Struct, inspect
 
-from engine.cli.options import Flag, Json
+from engine.cli.options import Json
 from engine.cli.output import print_json, print_table
 from engine.config.settings import Settings
 
@@ -27,29 +27,13 @@ class Setting(Struct, frozen=True, kw_only=True):
         return (self.name, self.type, self.default, self.variable)
 
 
-HEAD = ("Setting", "Type", "Default", "Environment variable")
-
-
-def settings(*, json: Json = False, markdown: Flag = False) -> None:
-    """List every setting with its default.
-
-    Parameters
-    ----------
-    markdown
-        Print the table of the documentation, in Markdown.
-    """
+def settings(*, json: Json = False) -> None:
+    """List every setting with its default."""
     listed = list(all_settings())
     if json:
         print_json(msgspec.to_builtins(listed))
-    elif markdown:
-        print(markdown_table(listed))
     else:
-        print_table(tuple(name.upper() for name in HEAD), (setting.row for setting in listed))
-
-
-def markdown_table(listed: list[Setting]) -> str:
-    rows = [f"| `{setting.name}` | {setting.type} | {setting.default} |" for setting in listed]
-    return "\n".join(("| Setting | Type | Default |", "|---|---|---|", *rows))
+        print_table(("SETTING", "TYPE", "DEFAULT", "ENVIRONMENT VARIABLE"), (setting.row for setting in listed))
 
 
 def all_settings() -> Iterator[Setting]:
