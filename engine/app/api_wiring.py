@@ -22,6 +22,7 @@ from engine.http.api.invocation_actions import InvocationActionsApi
 from engine.http.api.invocations import Invocations
 from engine.http.api.logs import LogsApi
 from engine.http.api.metrics import MetricsApi
+from engine.http.api.nodes import NodesApi
 from engine.http.api.packages import PackagesApi
 from engine.http.api.project_lists import ProjectListsApi
 from engine.http.api.records import InvocationRecords
@@ -106,6 +107,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         TracingAndSnapshotsApi(catalog, resources.tracing),
         BackupsApi(backups_of(engine.settings, storage.copy_to, clock)),
         ClockApi(engine.clock_guard),
+        NodesApi(engine.pool.nodes),
         HealthApi(health, details=engine.authenticator is None or engine.settings.auth.open_metrics),
         Document(OPERATIONS, __version__, engine.plugins.mounts.operations),
     ]

@@ -32,6 +32,7 @@ from engine.http.console.invocations.listing import InvocationLists
 from engine.http.console.invocations.many import ManyInvocations
 from engine.http.console.invocations.record import InvocationPage
 from engine.http.console.live import LiveEvents
+from engine.http.console.nodes import NodesPage
 from engine.http.console.overview.concerns import ProjectConcerns
 from engine.http.console.overview.page import OverviewPage
 from engine.http.console.pages import PageFamily, Pages
@@ -50,7 +51,8 @@ from engine.runtimes.interpreters import Interpreters
 def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -> Console:
     tokens, sessions = FormTokens(engine.sessions.form_key), engine.sessions
     credentials = engine.authenticator is not None
-    pages = Pages(engine.catalog, engine.clock, __version__, tokens, sessions, credentials=credentials)
+    nodes = engine.pool.nodes is not None
+    pages = Pages(engine.catalog, engine.clock, __version__, tokens, sessions, credentials=credentials, nodes=nodes)
     frame = FunctionFrame(pages, api, engine.catalog, engine.controls, engine.settings.http.region)
     families: list[PageFamily] = [
         _overview_page(engine, pages, health, api),
@@ -60,6 +62,7 @@ def build_console(engine: EngineParts, health: HealthChecks, api: ApiRequests) -
         _queues_page(engine, pages),
         *_trigger_pages(engine, pages, frame, api),
         _deliveries_page(engine, pages, api),
+        NodesPage(pages, api),
         DocsPage(pages),
         _live_events(engine),
     ]

@@ -6,6 +6,7 @@ Nothing of it is stored: an engine that takes over the work of another one begin
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,12 +91,18 @@ class EngineHealth:
         return reasons
 
     def about(self, project: str | None) -> Mapping[str, Any]:
-        """Return what readiness tells besides: isolation, paused functions of a project or all, a clock in doubt."""
+        """Return what readiness tells besides: isolation, paused functions (of a project or all), nodes, the clock."""
         clock = self._engine.clock_guard.state()
         details: dict[str, Any] = {**self._engine.pool.walls, "function_api": self._engine.function_api}
         if paused := [function for function in self._engine.controls.paused() if project in (None, function.project)]:
             names = ", ".join(function.name for function in paused[:NAMED])
             details["paused"] = f"{len(paused)} functions start nothing until they are resumed: {names}"
+        if (nodes := self._engine.pool.nodes) is not None:
+            report = nodes.report()
+            states = Counter(node.state for node in report.nodes)
+            counts = ", ".join(f"{amount} {state}" for state, amount in states.items())
+            unfit = (f"; no node could hold an instance of {shape.text}" for shape in report.waiting if not shape.fits)
+            details["nodes"] = counts + "".join(unfit)
         if clock.held:
             ahead = f"{clock.ahead / 86_400:.0f} days ahead of the last trusted time"
             details["clock"] = f"not trusted: {ahead}; nothing expires"

@@ -54,6 +54,7 @@ _CLIENT_COMMANDS = {
     "explain": ("invocations:explain", "Show why an invocation waits."),
     "purge": ("invocations:purge", "Cancel all invocations of a function that wait."),
     "clock": ("clock:clock", "Show whether the engine trusts its clock, or accept it."),
+    "nodes": ("nodes:nodes", "List the machines that run instances for the engine, or drain one."),
     "cancel": ("invocations:cancel", "Cancel a waiting or running invocation."),
 }
 

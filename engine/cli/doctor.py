@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import socket
 import tempfile
@@ -46,6 +47,7 @@ _ADVICE = {
     "intake": "new work is refused until then; accepted work goes on",
     "clock": "correct the clock, or run: functiond clock accept",
     "plugins": "look at the engine's log",
+    "nodes": "run: functiond nodes",
 }
 #: Fields of health and readiness that are no problems.
 _STATUSES = frozenset({"status", "isolation", "http_network", "network", "users", "function_api"})
@@ -166,6 +168,8 @@ def _fields(body: bytes) -> dict[str, Any]:
 
 def _health(health: dict[str, Any], ready: dict[str, Any]) -> Iterator[Finding]:
     parts = {**ready, **health}
+    if re.fullmatch(r"(\d+ ready)?", str(parts.get("nodes"))):
+        del parts["nodes"]
     for part in parts.keys() - _STATUSES:
         serious = health["status"] != "degraded" or part not in health
         yield Finding(where=part, problem=str(parts[part]), advice=_ADVICE.get(part, ""), serious=serious)

@@ -28,6 +28,7 @@ FAILED, USAGE, RESTART, WOULD_CHANGE = 1, 2, 3, 4
 _TEXT = "\n\t"  #: control characters of a text of several lines
 _COLOURS = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}  # states of invocations
 _COLOURS |= {"running": "green", "failing": "red", "paused": "yellow"}  # states of sources, destinations and functions
+_COLOURS |= {"ready": "green", "silent": "yellow", "lost": "red", "refused": "red"}  # states of nodes
 
 
 class Output(Console):

@@ -14,6 +14,7 @@ from engine.http.api.invocation_actions import InvocationActionsApi
 from engine.http.api.invocations import Invocations
 from engine.http.api.logs import LogsApi
 from engine.http.api.metrics import MetricsApi
+from engine.http.api.nodes import NodesApi
 from engine.http.api.packages import PackagesApi
 from engine.http.api.project_lists import ProjectListsApi
 from engine.http.api.records import InvocationRecords
@@ -48,6 +49,7 @@ FAMILIES: tuple[type[ApiFamily], ...] = (
     TracingAndSnapshotsApi,
     BackupsApi,
     ClockApi,
+    NodesApi,
     HealthApi,
     Document,
 )

@@ -18,6 +18,7 @@ from tests.support.console_operations import PAGES
 #: Paths that are no pages: streams of events, and those that lead to another page.
 STREAMS = {"ConsoleEvents", "ConsoleFunctionLogStream"}
 LEADING = {"ConsoleStart", "Start", "ConsoleDocsIndex", "ConsoleSignInPage"}
+ABSENT = {"ConsoleNodes"}  #: the engine of these tests has none
 #: Tests that the pages are divided among, since all of them take longer than one test may on a busy machine.
 PARTS = 4
 #: Further states of pages.
@@ -43,7 +44,7 @@ def addresses(examples: Mapping[str, str]) -> list[str]:
     """Return the address of each page. Fails for a parameter of a path that has no example."""
     paths = []
     for page in PAGES:
-        if page.name not in STREAMS | LEADING and not page.path.startswith(STATIC):
+        if page.name not in STREAMS | LEADING | ABSENT and not page.path.startswith(STATIC):
             names = re.findall(r"\{([^}]+)\}", page.path)
             assert set(names) <= set(examples), f"{page.path} needs an example in tests/browser/hostile.py"
             paths.append(re.sub(r"\{([^}]+)\}", lambda name: quote(examples[name[1]]), page.path))

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.executors.idle import Reserve
+from engine.executors.nodes.report import Nodes
 from engine.model import Begin, Code, Function, Invocation, Outcome
 from engine.model.clock import Clock, SystemClock
 from engine.runtimes.protocol import RESULT_LIMIT
@@ -103,6 +104,7 @@ class NoInstances:
 
     function_uids = range(0)
     walls: Mapping[str, str] = {"network": "host"}
+    nodes: Nodes | None = None
 
     def __init__(self) -> None:
         self.reserve = Reserve(())

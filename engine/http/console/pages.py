@@ -173,7 +173,7 @@ def browser_of(call: Call) -> str:
 
 
 class Pages:
-    """Renderer of all pages. ``credentials`` states whether requests need credentials."""
+    """Renderer of all pages. ``credentials``: requests need them. ``nodes``: the engine has nodes."""
 
     def __init__(
         self,
@@ -184,9 +184,10 @@ class Pages:
         sessions: Sessions,
         *,
         credentials: bool,
+        nodes: bool = False,
     ) -> None:
         self._catalog, self._clock, self._version, self._tokens = catalog, clock, version, tokens
-        self._sessions, self._credentials = sessions, credentials
+        self._sessions, self._credentials, self._nodes = sessions, credentials, nodes
         self._environment: Environment | None = None
 
     async def show(
@@ -227,7 +228,7 @@ class Pages:
             "projects": projects,
             "reader": self._reader(call),
             "section": template.partition(".")[0].partition("/")[0],
-            "sections": SECTIONS,
+            "sections": (*SECTIONS, "nodes") if self._nodes and may(call, "ListNodes") else SECTIONS,
             "live": live,
             "may_read": may_read(call),
             "may_change": principal is None or principal.role == "admin",

@@ -17,6 +17,7 @@ ASYNC_SETTINGS = f"{CONFIGURATION}/asynchronous"
 MANY = {"cancel": f"{PROJECT}/cancel-invocations", "redrive": f"{PROJECT}/redrive-invocations"}
 DELIVERIES = f"{PROJECT}/deliveries"
 QUEUES = f"{PROJECT}/queues"
+NODES = f"{PROJECT}/nodes"
 INVOCATION = f"{PROJECT}/invocations/{{request_id}}"
 GATEWAY = f"{PROJECT}/gateways/{{gateway_id}}"  #: page of a gateway's API
 DOCS = f"{HOME}docs/"

@@ -131,7 +131,7 @@ async def test_each_role_uses_its_operations_and_no_others(
 def test_the_table_gives_each_role_the_operations_of_its_purpose() -> None:
     by_role = {role: {operation.name for operation in OPERATIONS if role in operation.roles} for role in get_args(Role)}
     engine = {"ShowHealth", "ShowReadiness", "ShowDocument"}
-    whole = {"CreateBackup", "AcceptClock", "ShowClock", "ShowFigures"}
+    whole = {"CreateBackup", "AcceptClock", "ShowClock", "ShowFigures", "ListNodes", "DrainNode"}
     status = {"ListAsyncInvocations", "ListActiveAsyncInvocations", "ShowAsyncInvocation", "ExplainAsyncInvocation"}
 
     calls = {"AsyncInvokeFunction", "BatchAsyncInvokeFunction", "InvokeFunction"}
