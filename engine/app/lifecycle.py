@@ -176,3 +176,152 @@ def _nodes_options(settings: Settings, port: int) -> NodesOptions:
 
     api_ports = tuple(sorted({settings.http.port, port} - {0})) if port else ()
     more = {"version": __version__, "folder": settings.storage.path / "nodes", "api_ports": api_ports, "api": port}
+    return convert({**asdict(settings.executor.nodes), **more}, NodesOptions)
+
+
+@asynccontextmanager
+async def services(engine: EngineParts) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as services:
+        services.start_soon(_end_when_lost, engine.storage.cluster)
+        services.start_soon(_end_when_damaged, engine)
+        await services.start(engine.loop_watch.run)
+        await services.start(engine.function_changes.run)
+        await _recover(engine)
+        for run in (
+            engine.scheduler.run,
+            engine.clock_guard.run,
+            engine.discarder.run,
+            engine.pruner.run,
+            engine.resources.reservations.run,
+            engine.usage_store.run,
+            engine.status_log.run,
+        ):
+            await services.start(run)
+        if engine.pool.nodes is not None:
+            from engine.app.node_sessions import STORE, Sessions  # not loaded without nodes
+
+            sessions = Sessions(engine.storage.store(STORE), engine.scheduler.hold, engine.scheduler.resume)
+            await sessions.load(engine.settings.executor.nodes.lease)
+            services.start_soon(sessions.run)
+            await services.start(engine.pool.nodes.run, sessions, engine.storage.cluster.remaining)
+        if engine.settings.queue.host_idle_gate:
+            await services.start(watch_pressure, engine.scheduler)
+        try:
+            # Delivery stops before the sources: outcomes sent to the engine's own topics are lost unless triggers run.
+            async with _service(engine.dispatcher.run), _service(engine.sources.run), _service(engine.delivery.run):
+                try:
+                    yield
+                finally:
+                    await drain(engine)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _release(engine)
+            services.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _service(run: Callable[..., Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Start the task ``run``, execute the block after the task has reported its start, then cancel the task."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(run)
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+async def _end_when_lost(cluster: Cluster) -> None:
+    await cluster.lost()
+    raise MembershipLost
+
+
+async def _end_when_damaged(engine: EngineParts) -> None:
+    """Raise DataDirectoryUnusable when accepted work has ended, or its time, after damage has ended the intake."""
+    problem, settings = await engine.storage.damaged(), engine.settings.storage
+    log.error("no new work is accepted, and the engine stops when accepted work has ended", problem=problem)
+    with anyio.move_on_after(settings.drain):
+        await _drained(engine)
+    raise DataDirectoryUnusable(str(settings.path), problem)
+
+
+async def _drained(engine: EngineParts) -> None:
+    """Return when no asynchronous work and no delivery runs or may start, or an end could not be stored."""
+    quiet = 0
+    while quiet < 2 and not engine.storage.statistics().unstored:
+        await anyio.sleep(DRAIN_LOOK)
+        queue, deliveries = engine.scheduler.statistics(), engine.delivery.statistics()
+        runs = queue.running > queue.running_sync or deliveries.under_way or engine.scheduler.possible_work()
+        quiet = 0 if runs else quiet + 1
+
+
+async def _unreadable(path: Path, problem: str) -> DataDirectoryUnusable:
+    """Return the error for a page that was not read. After a read that failed once, it may seem damaged."""
+    damage = await anyio.to_thread.run_sync(damaged_page, path)
+    if damage or problem.startswith("Could not decode"):
+        return DataDirectoryUnusable(str(path), f"{damage or 'a row is damaged'} ({problem}); {recover(path)}")
+    return DiskFailing(str(path), f"cannot be read: {problem}; look for disk errors, then start the engine again")
+
+
+async def _recover(engine: EngineParts) -> None:
+    """Load functions, versions, aliases and backlog, as the previous engine stored them, before new work is accepted.
+
+    Invocations that were running return to WAIT. Those that were running in too many crashes of the engine end as FAIL.
+    """
+    try:
+        await engine.function_tokens.load()
+        await engine.clock_guard.load()
+        await engine.resources.load()
+        engine.versions.load()
+        await engine.aliases.load()
+        await engine.controls.load()
+        await engine.usage_store.load()
+        await engine.sessions.load(engine.authenticator.principals if engine.authenticator else None)
+        await engine.status_log.load()
+        recovery = await engine.storage.journal.recover()
+    except PageDamaged as damage:
+        raise await _unreadable(engine.settings.storage.path, damage.problem) from damage
+    except Unavailable as problem:
+        advice = "free some space or look for disk errors, then start the engine again"
+        raise DiskFailing(str(engine.settings.storage.path), f"cannot be written: {problem}; {advice}") from problem
+    except StoredDataUnreadable as problem:
+        raise DataDirectoryUnusable(str(engine.settings.storage.path), str(problem)) from problem
+
+    for function_id in {function.function_id for function in engine.catalog.all()}:
+        latest = engine.catalog.resolve(function_id, LATEST)
+        engine.projects.follow(function_id, latest)
+        engine.function_changes.apply(function_id, latest)
+    engine.backlog.load(recovery.backlog)
+    engine.scheduler.recover(recovery)
+    for function_id in engine.backlog.functions:
+        if engine.catalog.resolve(function_id, LATEST) is None:  # deleted, but not discarded by the previous engine
+            engine.discarder.discard(function_id)
+    engine.dispatcher.fail_poisoned(recovery.poisoned)
+    log.info("recovered", waiting=engine.backlog.rows, revived=recovery.revived, functions=len(recovery.waiting))
+
+
+async def drain(engine: EngineParts, max_wait: anyio.CancelScope | None = None) -> None:
+    """Stop accepting requests, then wait up to the grace period for running attempts and pre-stop handlers.
+
+    A caller that cancels ``max_wait`` ends the grace period at once. Further calls of ``drain`` return at once.
+    """
+    if _STOPPING in engine.scheduler.held:
+        return
+    engine.intake.close()
+    engine.scheduler.hold(_STOPPING)
+    if engine.storage.broken:
+        return  # outcomes cannot be stored
+    max_wait = max_wait or anyio.CancelScope()
+    max_wait.shield, max_wait.deadline = True, anyio.current_time() + engine.settings.grace
+    with max_wait:
+        await engine.dispatcher.drain()
+        await engine.pool.drain()
+
+
+async def _release(engine: EngineParts) -> None:
+    """Return unfinished asynchronous invocations to WAIT, so that the next engine runs them. Log failed writes."""
+    if engine.storage.broken:
+        return
+    try:
+        await engine.dispatcher.release()
+    except Unavailable as problem:  # the next engine recovers the invocations, as after a crash
+        log.warning("unfinished work not returned to WAIT", problem=str(problem))

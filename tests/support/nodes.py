@@ -30,14 +30,14 @@ class Sessions:
     """Record of the sessions of nodes (protocol ``NodeSessions``)."""
 
     def __init__(self) -> None:
-        self.held: dict[str, str] = {}
+        self.held: list[str] = []
         self.over: list[str] = []
 
-    async def add(self, name: str, session: str) -> None:
-        self.held[name] = session
+    async def add(self, session: str) -> None:
+        self.held.append(session)
 
-    def remove(self, name: str) -> None:
-        del self.held[name]
+    async def remove(self, session: str) -> None:
+        self.held.remove(session)
 
     def ended(self, session: str) -> None:
         self.over.append(session)

@@ -49,6 +49,7 @@ class NodeSet:
         self._options, self._rules, self._package_file, self._on_change = options, rules, package_file, on_change
         self._nodes: dict[str, Node] = {}  #: that have joined last, by name; possibly fenced
         self._refusals: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._sessions: NodeSessions
         self._remaining: Callable[[], float]
         self.address = ""
@@ -103,6 +104,7 @@ class NodeSet:
     async def close(self) -> None:
         """End all connections, and wait until nothing runs on any node."""
         await asyncio.gather(*(node.close() for node in self.joined))
+        await asyncio.gather(*self._tasks)
 
     async def _admit(self, name: str, hello: messages.Hello, connection: Connection) -> ConnectionOwner | str:
         problem = self._find_problem(name, hello)
@@ -132,7 +134,7 @@ class NodeSet:
             remaining=self._remaining,
         )
         try:
-            await self._sessions.add(name, welcome.session)
+            await self._sessions.add(welcome.session)
         except Unavailable as unavailable:
             node.refuse(f"the engine cannot write: {unavailable}")
             return node.reason
@@ -167,8 +169,9 @@ class NodeSet:
             self.losses[node.cause] = self.losses.get(node.cause, 0) + 1
             self.fence_seconds.observe(asyncio.get_running_loop().time() - node.heard)
         self.ping_seconds.add(node.ping_seconds)
-        if self._nodes.get(node.name) is node:
-            self._sessions.remove(node.name)
+        task = asyncio.ensure_future(self._sessions.remove(node.session))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _count_bytes(self, size: int) -> None:
         self.package_bytes += size

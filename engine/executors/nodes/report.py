@@ -70,18 +70,18 @@ class NodesStatistics(Struct, frozen=True, kw_only=True):
 
 
 class NodeSessions(Protocol):
-    """NodeSessions of nodes that may run work, kept in the storage for the next engine."""
+    """Sessions of nodes that may run work, kept in the storage for the next engine."""
 
-    async def add(self, name: str, session: str) -> None:
-        """Store a session before its first instance starts. Raises Unavailable."""
+    async def add(self, session: str) -> None:
+        """Store a session before its first instance starts. Raises Unavailable: the node must not run any work."""
         ...
 
-    def remove(self, name: str) -> None:
-        """Forget the session of a node, because nothing of it runs any more."""
+    async def remove(self, session: str) -> None:
+        """Forget a session of which nothing runs any more."""
         ...
 
     def ended(self, session: str) -> None:
-        """Note that a session of an earlier engine is over."""
+        """Note that nothing of a session of the previous engine runs any more."""
         ...
 
 
