@@ -39,7 +39,7 @@ LAYERS = (
     {"auth", "isolation", "logs", "metrics"},
     {"executors", "protocols"},
     {SURFACE, "code", "scheduling", "storage"},
-    {"config", "functions", "maintenance"},
+    {"agent", "config", "functions", "maintenance"},
     {"pipeline", "resources"},
     {"triggers"},
     {"http"},

@@ -1,6 +1,6 @@
 """Channel to a process of this machine: a socket for frames, and two pipes for raw output.
 
-The pipes are read always, so that a writer never blocks.
+The engine always reads the pipes, so that a writer never blocks. An agent stops while its connection is full.
 """
 
 from __future__ import annotations
@@ -55,6 +55,13 @@ class LocalChannel(asyncio.Protocol):
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def set_reading(self, reading: bool) -> None:
+        """Read socket and pipes, or let a process that writes to them wait."""
+        transport = self._transport
+        if transport is not None and self.connected and not transport.is_closing():
+            (transport.resume_reading if reading else transport.pause_reading)()
+        self._output.set_reading(reading)
 
     # --- Channel ---
 
@@ -139,6 +146,10 @@ class Output:
             for pipe in self._pipes:
                 pipe.drain()
 
+    def set_reading(self, reading: bool) -> None:
+        for pipe in self._pipes:
+            pipe.set_reading(reading)
+
     def close(self) -> None:
         """Pass the remaining data to ``sink``, then close the pipes."""
         for pipe in self._pipes:
@@ -162,6 +173,12 @@ class Pipe:
         if self.unfinished:
             self._sink(self._stream, self.unfinished)
             self.unfinished = b""
+
+    def set_reading(self, reading: bool) -> None:
+        if self._fd >= 0 and reading:
+            self._loop.add_reader(self._fd, self._read)
+        elif self._fd >= 0:
+            self._loop.remove_reader(self._fd)
 
     def release(self) -> None:
         if self._fd >= 0:

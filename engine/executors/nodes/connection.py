@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from struct import Struct as Layout
-from typing import Protocol
+from typing import Protocol, cast
 
 CONTROL, FRAMES, STDOUT, STDERR, STREAM, PACKAGE = range(6)  #: kinds
 _STREAMS = (FRAMES, STREAM, PACKAGE)
@@ -127,9 +127,8 @@ class Connection(asyncio.Protocol):
     # --- called by the loop ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(HIGH, LOW)
+        self._transport = cast(asyncio.Transport, transport)  # TLS transports of uvloop have no base class
+        self._transport.set_write_buffer_limits(HIGH, LOW)
 
     def data_received(self, data: bytes) -> None:
         if self._rest:

@@ -1,0 +1,120 @@
+"""Instances on this node, each from ``Prepare`` to ``Gone``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+import structlog
+
+from engine.agent.packages import Packages
+from engine.agent.relay import Outlet, Relay
+from engine.errors import FunctiondError, InvalidField
+from engine.executors.call import Call, End, key_of
+from engine.executors.instance import Instance
+from engine.executors.launcher import LaunchPlan
+from engine.executors.local.launcher import LocalLauncher
+from engine.executors.nodes.connection import Connection, ProtocolError
+from engine.executors.nodes.messages import Gone, Prepare, Prepared, Problem, Start, send
+
+log = structlog.get_logger("functiond.agent")
+
+
+class Node(NamedTuple):
+    """Parts of the agent that all instances use."""
+
+    connection: Connection
+    launcher: LocalLauncher
+    packages: Packages
+    outlet: Outlet
+    tokens: dict[str, str]  #: for the API, by the id of an instance that starts
+    hosted: dict[int, Hosted]  #: by number
+
+
+class Hosted:
+    """Instance with a number of the engine (protocol ``InstanceOwner``). Is among ``Node.hosted`` until its end."""
+
+    def __init__(self, node: Node, asked: Prepare) -> None:
+        self.number = asked.number
+        self._node, self._function, self._memory = node, asked.function, asked.memory
+        self._plan: LaunchPlan | None = None
+        self._relay: Relay | None = None
+        node.hosted[self.number] = self
+        node.packages.use(self._function)
+        self._task = asyncio.create_task(self._prepare())
+
+    def start(self, asked: Start) -> None:
+        """Start the process of an instance that was prepared."""
+        if self._plan is None or self._relay is not None:
+            raise ProtocolError(f"it started instance {self.number}, which is not prepared")
+        self._node.tokens[asked.instance] = asked.token
+        try:
+            started = self._node.launcher.launch(self._plan._replace(instance=asked.instance), self)
+        except OSError as error:
+            self._end(Gone(number=self.number, problem=Problem.of(error)))
+            return
+        finally:
+            del self._node.tokens[asked.instance]
+        assert isinstance(started, Relay)
+        self._relay = started
+        self._task = asyncio.create_task(self._run(started, self._plan))
+
+    def feed(self, frames: bytes) -> None:
+        if self._relay is not None:
+            self._relay.feed(frames)
+
+    def kill(self) -> None:
+        if self._relay is not None:
+            self._relay.kill(End.RETIRED)
+        else:
+            self._task.cancel()
+            self._end(Gone(number=self.number))
+
+    # --- InstanceOwner ---
+
+    def instance_ended(self, instance: Instance) -> None:
+        """Wait for the end of its process."""
+
+    def instance_closed(self, instance: Instance) -> None:
+        """Wait until it is closed, in ``_run``."""
+
+    # --- internal ---
+
+    async def _prepare(self) -> None:
+        problem: InvalidField | OSError
+        try:
+            await self._node.packages.fetch(self._function)
+            plan = await self._node.launcher.prepare(key_of(self._function, self._memory), self._function)
+        except (InvalidField, OSError) as error:
+            problem = error
+        except FunctiondError as error:
+            problem = OSError(str(error))
+        else:
+            self._plan = plan
+            send(self._node.connection, Prepared(number=self.number, command=plan.command[0]), self.number)
+            return
+        self._end(Prepared(number=self.number, problem=Problem.of(problem)))
+
+    async def _run(self, relay: Relay, plan: LaunchPlan) -> None:
+        problem = None
+        try:
+            await self._node.launcher.load(relay, Call(plan.key, plan.function, None))
+        except OSError as error:
+            problem = Problem.of(error)
+            relay.kill(End.UNFIT)
+        await relay.closed.wait()
+        self._node.launcher.clear(relay)
+        gone = Gone(
+            number=self.number,
+            status=relay.exit_status,
+            out_of_memory=relay.out_of_memory,
+            unread=relay.unread,
+            received=relay.accepted,
+            problem=problem,
+        )
+        self._end(gone)
+
+    def _end(self, message: Gone | Prepared) -> None:
+        send(self._node.connection, message, self.number)
+        del self._node.hosted[self.number]
+        self._node.packages.release(self._function)

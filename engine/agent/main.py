@@ -1,0 +1,261 @@
+"""Agent: joins an engine, and starts and ends instances as it says. The end of the connection ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import resource
+import socket
+import ssl
+import time
+from functools import partial
+from itertools import count
+from typing import NoReturn
+
+import msgspec
+import structlog
+import uvloop
+
+from engine import __version__
+from engine.agent.api import Streams
+from engine.agent.hosted import Hosted, Node
+from engine.agent.link import Configuration, Report, encode, now
+from engine.agent.packages import Packages
+from engine.agent.relay import Outlet, Relay
+from engine.errors import InvalidField, SettingsError
+from engine.executors.local.choice import IsolationOptions
+from engine.executors.local.launcher import LocalLauncher, LocalOptions, open_launcher
+from engine.executors.local.spawn import FunctionAccess
+from engine.executors.logs import LogFiles, LogRecorder
+from engine.executors.nodes.connection import (
+    CONTROL,
+    FRAMES,
+    LONGEST_CONTROL,
+    PACKAGE,
+    STREAM,
+    Connection,
+    ProtocolError,
+)
+from engine.executors.nodes.messages import (
+    WIRE,
+    FromEngine,
+    Hello,
+    Joined,
+    Kill,
+    Leave,
+    NoPackage,
+    Ping,
+    Pong,
+    Prepare,
+    Refused,
+    Start,
+    StreamRead,
+    Unfit,
+    Welcome,
+    from_engine,
+    send,
+)
+from engine.logs.feed import LogBoard
+from engine.metrics.prometheus import configure_logging
+from engine.model.clock import SystemClock
+from engine.runtimes.catalog import BY_BOOTSTRAP, Family, runtime_name
+
+_TIMEOUT = 10.0  #: seconds for the connection, and for the engine's first message
+_PINGS = 5  #: during a lease
+#: One runtime of each family; any version of Python and Node.js runs functions of all.
+_SAMPLES = {Family.PYTHON: runtime_name(Family.PYTHON, (3, 9)), Family.NODE: runtime_name(Family.NODE, (18, 15))}
+_SAMPLES |= {family: name for name, family in BY_BOOTSTRAP.items()}
+
+log = structlog.get_logger("functiond.agent")
+
+
+def run(configuration: Configuration, link: socket.socket) -> NoReturn:
+    """Run an agent until the end of its connection, and exit."""
+    configure_logging(configuration.log_format, "info")
+    os.umask(0o077)  # functions have the umask that was read by ``spawn``
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    uvloop.run(_run(configuration, link))
+    os._exit(1)
+
+
+async def _run(configuration: Configuration, link: socket.socket) -> None:
+    await Agent(configuration, link).run()
+
+
+class Agent:
+    """Owner of the connection to the engine. Every problem with it exits the process, and so ends all instances."""
+
+    def __init__(self, configuration: Configuration, link: socket.socket) -> None:
+        self._configuration, self._link = configuration, link
+        self._connection: Connection
+        self._packages: Packages
+        self._streams: Streams
+        self._outlet: Outlet
+        self._node: Node | None = None  #: set when the agent has joined
+        self._session = ""
+        self._welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+        self._pings: dict[int, float] = {}  #: times of those without an answer, by their numbers
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                await self._connect()
+                welcome = await self._welcome
+        except TimeoutError:
+            self._exit("the engine does not answer", Report())
+        except OSError as error:
+            self._exit(f"cannot connect: {error}", Report())
+        self._report(Report(session=welcome.session))
+        try:
+            await self._join(welcome)
+        except (SettingsError, msgspec.ValidationError) as error:
+            self._report(Report(refused=True))
+            send(self._connection, Unfit(str(error)))
+            self._connection.close(f"this machine is unfit: {error}")
+            await asyncio.sleep(_TIMEOUT)  # ``closed`` ends it
+        for number in count(1):
+            await asyncio.sleep(welcome.lease / _PINGS)
+            self._ping(number)
+
+    # --- joining ---
+
+    async def _connect(self) -> None:
+        configuration, loop = self._configuration, asyncio.get_running_loop()
+        loop.add_reader(self._link, os._exit, 1)  # the supervisor has ended
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the fingerprint is checked instead
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        transport, self._connection = await loop.create_connection(
+            lambda: Connection(self), configuration.host, configuration.port, ssl=context
+        )
+        certificate = transport.get_extra_info("ssl_object").getpeercert(True)
+        if not hmac.compare_digest(hashlib.sha256(certificate).hexdigest(), configuration.fingerprint):
+            self._exit("its certificate is not the one that the token file names", Report(refused=True))
+        hello = Hello(
+            version=__version__,
+            wire=WIRE,
+            token=configuration.token,
+            previous=configuration.previous,
+            at=time.time(),
+            cpus=configuration.cpus,
+            memory=configuration.memory,
+        )
+        send(self._connection, hello)
+
+    async def _join(self, welcome: Welcome) -> None:
+        connection, configuration = self._connection, self._configuration
+        numbers, tokens = count(1, 2), dict[str, str]()
+        self._outlet = Outlet(connection)
+        self._packages = Packages(configuration.packages, configuration.cache, connection, numbers)
+        await self._packages.load()
+        self._streams = Streams(connection, numbers)
+        port = await self._streams.open() if welcome.api_ports else 0
+        launcher = await self._open_launcher(welcome, port, tokens)
+        self._node = Node(connection, launcher, self._packages, self._outlet, tokens, {})
+        lacks = await _lacks(launcher)
+        send(connection, Joined(walls=launcher.walls, lacks=lacks, kills=configuration.kills))
+        # Sent together with the above: the engine promises the time before it starts anything.
+        self._report(Report(joined=True, deadline=now() + welcome.lease))
+        self._ping(0)
+        log.info("joined", node=welcome.name, engine=connection.peer(), lacks=lacks)
+
+    async def _open_launcher(self, welcome: Welcome, port: int, tokens: dict[str, str]) -> LocalLauncher:
+        access = FunctionAccess(f"http://127.0.0.1:{port}", lambda _, instance: tokens[instance])
+        ports = dict.fromkeys((*welcome.api_ports, port), port) if port else {}
+        files = LogFiles(self._configuration.tmp, 0)  # gets no lines, which all go to the engine
+        options = LocalOptions(
+            tmp=self._configuration.tmp,
+            marker=self._configuration.marker,
+            region=welcome.region,
+            processes=welcome.processes,
+            term_grace=welcome.term_grace,
+            access=access if port else None,
+            sandbox=msgspec.convert(welcome.sandbox | {"api_ports": ports}, IsolationOptions),
+        )
+        return await open_launcher(
+            options,
+            code_path=self._packages.folder,
+            check_code=None,
+            interpreters=None,
+            recorder=LogRecorder(files, limit=0, clock=SystemClock(), board=LogBoard()),
+            make_instance=partial(Relay, self._outlet),
+        )
+
+    def _ping(self, number: int) -> None:
+        self._pings[number] = now()
+        send(self._connection, Ping(number))
+
+    # --- called by the connection ---
+
+    def received(self, kind: int, channel: int, body: bytes) -> None:
+        if kind == CONTROL:
+            self._handle(from_engine(body))
+        elif self._node is None:
+            raise ProtocolError("it sent data too early")
+        elif kind == FRAMES:
+            if (hosted := self._node.hosted.get(channel)) is not None:
+                hosted.feed(body)
+        elif kind == STREAM:
+            self._streams.received(channel, body)
+        elif kind == PACKAGE:
+            self._packages.received(channel, body)
+        else:
+            raise ProtocolError(f"it sent a message of kind {kind}")
+
+    def full(self, is_full: bool) -> None:
+        if self._node is not None:
+            self._outlet.set_full(is_full)
+
+    def closed(self, reason: str) -> None:
+        self._exit(reason, Report())
+
+    # --- internal ---
+
+    def _handle(self, message: FromEngine) -> None:
+        node = self._node
+        match message:
+            case Welcome() if not self._welcome.done():
+                self._connection.limit = LONGEST_CONTROL
+                self._welcome.set_result(message)
+            case Refused():
+                self._exit(f"refused: {message.reason}", Report(refused=True))
+            case Leave():
+                self._exit(f"sent away: {message.reason}", Report(left=True))
+            case Pong():
+                self._report(Report(deadline=self._pings.pop(message.number) + message.seconds))
+            case NoPackage() if node is not None:
+                node.packages.failed(message.number, message.reason)
+            case StreamRead() if node is not None:
+                self._streams.read(message.number, message.size)
+            case Prepare() if node is not None and message.number not in node.hosted:
+                Hosted(node, message)
+            case Start() if node is not None and message.number in node.hosted:
+                node.hosted[message.number].start(message)
+            case Kill() if node is not None:
+                if message.number in node.hosted:  # otherwise its end is on the way
+                    node.hosted[message.number].kill()
+            case _:
+                raise ProtocolError(f"it sent {type(message).__name__} out of order")
+
+    def _report(self, report: Report) -> None:
+        self._link.send(encode(report))
+
+    def _exit(self, reason: str, report: Report) -> NoReturn:
+        """End the process and, as it is the only child of process 1, all instances."""
+        configuration = self._configuration
+        log.warning("agent ends", engine=f"{configuration.host}:{configuration.port}", reason=reason)
+        self._report(report)
+        os._exit(0)
+
+
+async def _lacks(launcher: LocalLauncher) -> dict[str, str]:
+    lacks = {}
+    for family, runtime in _SAMPLES.items():
+        try:
+            await launcher.check_runtime(runtime)
+        except InvalidField as error:
+            lacks[family.value] = error.allowed
+    return lacks

@@ -1,0 +1,188 @@
+"""Node supervisor: starts the agent, and kills it with all that it has started when the lease is over.
+
+The agent is process 1 of a new pid namespace, or the child of that process. When process 1 is killed, the kernel ends
+all others of the namespace before the program ``unshare`` notices. Its exit therefore proves that nothing runs any
+more. The next agent tells the engine so. When the supervisor is killed, the kernel kills ``unshare`` and process 1.
+
+Without namespaces, the supervisor kills the processes that have the marker in their environment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+from msgspec.structs import replace
+
+from engine.agent.link import LARGEST, Configuration, Report, decode_report, encode, now
+from engine.isolation.limits import is_root
+from engine.isolation.orphans import kill_orphans
+from engine.storage.data_directory import locked, marker_of
+
+_DELAY, _LONGEST_DELAY, _LONGEST_REFUSED = 0.1, 5.0, 30.0  #: seconds until the next agent starts
+_SLICE = 0.2  #: seconds of a wait. The clock of a longer one would not count the time of a suspended machine
+_PDEATHSIG = 1  #: option of prctl(2)
+_CREDENTIALS = struct.Struct("iii")  #: pid, user and group of the process that sent a message
+_NAMESPACE = ("--pid", "--fork", "--kill-child", "--mount-proc")
+
+log = structlog.get_logger("functiond.agent")
+
+
+class Means(NamedTuple):
+    """Way to end all processes of an agent."""
+
+    name: str
+    command: Sequence[str] = ()  #: starts a program as process 1 of a namespace; empty: without one
+
+
+def supervise(configuration: Configuration) -> None:
+    """Run agents until SIGTERM or SIGINT, or until the engine sends one away. Call in the main thread.
+
+    Raises DataDirectoryLocked or DataDirectoryUnusable if the data directory cannot be used.
+    """
+    folder = Path(configuration.data_dir)
+    with locked(folder):
+        means, marker = _find_means(), marker_of(folder, "agent")
+        if not means.command:
+            log.warning("no pid namespace can be made: processes that clear their environment may outlive the lease")
+        supervisor = Supervisor(replace(configuration, marker=marker, kills=means.name), means)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: supervisor.stop())
+        supervisor.run()
+
+
+class Supervisor:
+    """Supervisor of one agent after the other. The data directory is locked."""
+
+    def __init__(self, configuration: Configuration, means: Means) -> None:
+        self._configuration, self._means = configuration, means
+        self._stopping = False
+        self._session = ""  #: the last in which instances may have been started
+        self._deadline = float("inf")
+        self._joined = self._refused = False  #: the agent that runs, or ran last
+        self._first: int | None = None  #: pidfd of process 1
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def run(self) -> None:
+        delay = _DELAY
+        self._kill_orphans()
+        while not self._stopping:
+            self._run_agent()
+            if self._joined:
+                delay = _DELAY
+            end = time.monotonic() + delay
+            while not self._stopping and time.monotonic() < end:
+                time.sleep(min(_SLICE, delay))
+            delay = min(2 * delay, _LONGEST_REFUSED if self._refused else _LONGEST_DELAY)
+
+    def _run_agent(self) -> None:
+        """Start an agent, and return when nothing of it is left."""
+        self._deadline, self._joined, self._refused, self._first = float("inf"), False, False, None
+        link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with link:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            with theirs:
+                process = subprocess.Popen(
+                    [*self._means.command, sys.executable, "-P", "-m", "engine.agent"],
+                    stdin=theirs.fileno(),
+                    preexec_fn=die_with_parent(),
+                    start_new_session=True,  # a terminal's SIGINT is for the supervisor
+                )
+            try:
+                with suppress(OSError):  # it has exited
+                    link.send(encode(replace(self._configuration, previous=self._session)))
+                self._watch(link)
+            finally:
+                self._kill(process)
+                while self._read(link):  # what it sent before its end
+                    pass
+
+    def _watch(self, link: socket.socket) -> None:
+        """Read reports until the agent must end, or has ended."""
+        waiting = select.poll()
+        waiting.register(link, select.POLLIN)
+        while not self._stopping:
+            left = self._deadline - now()
+            if left <= 0:
+                log.warning("no sign of the engine within the lease: all instances are killed")
+                return
+            if waiting.poll(min(left, _SLICE) * 1000) and not self._read(link):
+                return
+
+    def _read(self, link: socket.socket) -> bool:
+        """Read a report. Return False if there is none, and none will come."""
+        try:
+            data, ancillary, _, _ = link.recvmsg(LARGEST, socket.CMSG_SPACE(_CREDENTIALS.size), socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        if not data:
+            return False
+        if self._first is None:
+            with suppress(ProcessLookupError):
+                self._first = os.pidfd_open(_CREDENTIALS.unpack(ancillary[0][2])[0])
+        self._take(decode_report(data))
+        return True
+
+    def _take(self, report: Report) -> None:
+        self._session = report.session or self._session
+        self._deadline = report.deadline or self._deadline
+        self._joined = self._joined or report.joined
+        self._refused = self._refused or report.refused
+        self._stopping = self._stopping or report.left
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill all processes of the agent, and wait for their exit."""
+        if self._first is not None and self._means.command:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
+        else:  # it has started nothing yet, or is in no namespace
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if self._first is not None:
+            os.close(self._first)
+        self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        """Kill what is not in the namespace, and remove cgroups and temporary files."""
+        if stuck := kill_orphans(self._configuration.marker, self._configuration.tmp):
+            log.error("processes cannot be killed, because they hang in the kernel", pids=stuck)
+            self._session = ""  # the engine waits for the end of the lease
+
+
+def die_with_parent() -> Callable[[], None]:
+    """Return a function that a new process calls to be killed at the end of the thread that started it."""
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def call() -> None:
+        prctl(_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return call
+
+
+def _find_means() -> Means:
+    """Return the best way to end all processes of an agent that works here. Blocks for some milliseconds."""
+    program = shutil.which("unshare")
+    options = _NAMESPACE if is_root() else ("--user", "--map-current-user", *_NAMESPACE)
+    if program is not None:
+        tried = subprocess.run([program, *options, "true"], stdin=subprocess.DEVNULL, capture_output=True)
+        if tried.returncode == 0:
+            return Means("pid namespace", (program, *options))
+    return Means("marker in the environment")

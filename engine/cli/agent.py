@@ -1,0 +1,89 @@
+"""``functiond agent``: run functions of an engine elsewhere on this machine, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from engine.agent.link import Configuration
+from engine.agent.supervisor import supervise
+from engine.errors import SettingsError, UsageError
+from engine.errors.files import check_closed
+from engine.isolation.machine import usable_memory
+from engine.metrics.prometheus import configure_logging
+
+_TOKEN = re.compile(r"(.+\.[0-9a-f]{64})\.([0-9a-f]{64})")
+_CACHE = 10 << 30  #: bytes
+
+
+def agent(
+    *,
+    join: str,
+    token: Path,
+    data_dir: Path = Path("agent"),
+    cpus: float | None = None,
+    memory: int | None = None,
+    cache: int = _CACHE,
+    log_format: Literal["console", "json"] = "console",
+) -> None:
+    """Run functions of an engine elsewhere on this machine.
+
+    The engine names its nodes in `executor.nodes.agents`, and writes a token file for each.
+
+    Parameters
+    ----------
+    join
+        Address of the engine's listener for nodes, such as https://10.0.0.1:8090.
+    token
+        Token file of this node, copied from the engine's data directory and readable by its owner only.
+    data_dir
+        Folder for code packages and temporary files.
+    cpus
+        Processors for functions. [default: those of this machine]
+    memory
+        Memory for functions in MB. [default: three quarters of that of this machine]
+    cache
+        Bytes of unpacked code packages to keep.
+    log_format
+        Format of log lines on standard error.
+    """
+    host, port = _address(join)
+    secret, fingerprint = _read_token(token)
+    configure_logging(log_format, "info")
+    configuration = Configuration(
+        host=host,
+        port=port,
+        token=secret,
+        fingerprint=fingerprint,
+        data_dir=str(data_dir.absolute()),
+        cpus=cpus or len(os.sched_getaffinity(0)),
+        memory=memory or (usable_memory() >> 20) * 3 // 4,
+        cache=cache,
+        log_format=log_format,
+    )
+    supervise(configuration)
+
+
+def _address(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "https" and parts.hostname and parts.port and parts.path in ("", "/"):
+            return parts.hostname, parts.port
+    except ValueError:
+        pass
+    raise UsageError(f"--join {url} is no address of an engine: use https://HOST:PORT")
+
+
+def _read_token(file: Path) -> tuple[str, str]:
+    """Return the token, ``NAME.SECRET``, and the fingerprint of the engine's certificate."""
+    try:
+        check_closed(file, file.stat(), f"{file} is a secret")
+        parts = _TOKEN.fullmatch(file.read_text(errors="replace").strip())
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error.strerror}; name the token file with --token") from None
+    if parts is None:
+        raise SettingsError(f"{file} is no token file: copy it again from the folder `nodes` of the engine's data")
+    return parts[1], parts[2]
