@@ -104,9 +104,11 @@ class NodeLauncher:
 
         ``on_wait`` is called if there is no capacity for a while.
         """
-        name = f"{function.project}/{function.name}"
+        family, name = family_of(function.runtime), f"{function.project}/{function.name}"
+        if family is None:
+            await self._local.check_runtime(function.runtime)  # raises
         labels = frozenset(self._options.needs.get(name, ()))
-        shape = Shape(key[-1], cpu_of(key[-1]) / 1000, labels, family_of(function.runtime))
+        shape = Shape(key[-1], cpu_of(key[-1]) / 1000, labels, family)
         avoid: list[Machine] = []
         while True:
             with self._waiting(Wish(shape, name, self._loop.time()), on_wait):
