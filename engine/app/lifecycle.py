@@ -176,6 +176,7 @@ def _nodes_options(settings: Settings, port: int) -> NodesOptions:
 
     api_ports = tuple(sorted({settings.http.port, port} - {0})) if port else ()
     more = {"version": __version__, "folder": settings.storage.path / "nodes", "api_ports": api_ports, "api": port}
+    more["local_slots"] = settings.executor.slots
     return convert({**asdict(settings.executor.nodes), **more}, NodesOptions)
 
 

@@ -42,8 +42,8 @@ class ThisMachine:
     name, labels, cpus = "", (), math.inf
     lacks: Mapping[str, str] = {}
 
-    def __init__(self, memory: int) -> None:
-        self.memory = memory
+    def __init__(self, most: int, memory: int) -> None:
+        self.most, self.memory = most, memory
 
 
 class Wish(NamedTuple):
@@ -76,7 +76,7 @@ class NodeLauncher:
         self.dismiss_oldest: Callable[[Callable[[Instance], bool]], bool]
         self._local, self._options, self._rules, self._recorder = local, options, rules, recorder
         self._placement = StaticPlacement(options.local)
-        self._placement.join(ThisMachine(memory or sys.maxsize))
+        self._placement.join(ThisMachine(options.local_slots, memory or sys.maxsize))
         self.nodes = NodeSet(options, rules, package_file, self._on_change)
         self.run = self.nodes.run
         self._grants: dict[Instance, Grant] = {}

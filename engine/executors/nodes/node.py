@@ -52,7 +52,9 @@ class NodeOwner(Protocol):
 
 
 class Node:
-    """Agent that has shown its token. It is the owner of its connection (protocol ``ConnectionOwner``)."""
+    """Agent that has shown its token (protocols ``Machine`` and ``ConnectionOwner``)."""
+
+    most = -1
 
     def __init__(
         self,

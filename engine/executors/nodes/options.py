@@ -20,5 +20,6 @@ class NodesOptions(Struct, frozen=True, kw_only=True):
     key: str = ""
     lease: float = 5.0  #: seconds
     local: Literal["first", "fallback", "never"] = "fallback"  #: use of this machine for instances
+    local_slots: int = -1  #: most instances on this machine; -1: no limit
     api_ports: tuple[int, ...] = ()  #: ports at which functions expect the API
     api: int = 0  #: port on loopback of the API for functions; 0: they have no access

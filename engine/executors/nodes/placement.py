@@ -40,6 +40,11 @@ class Machine(Protocol):
         ...
 
     @property
+    def most(self) -> int:
+        """Number of instances that can run at the same time; -1: no limit."""
+        ...
+
+    @property
     def cpus(self) -> float: ...
 
     @property

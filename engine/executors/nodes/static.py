@@ -19,7 +19,7 @@ class Used:
     """Sums of the grants on one machine."""
 
     def __init__(self) -> None:
-        self.cpus, self.memory = 0.0, 0  #: processors, MiB
+        self.instances, self.cpus, self.memory = 0, 0.0, 0  #: number, processors, MiB
 
 
 class StaticPlacement:
@@ -48,9 +48,10 @@ class StaticPlacement:
 
     def release(self, grant: Grant) -> None:
         used = self._used[grant.machine]
+        used.instances -= 1
         used.cpus -= grant.shape.cpus
         used.memory -= grant.shape.memory
-        if not used.memory:
+        if not used.instances:
             del self._used[grant.machine]
         self._serve()
 
@@ -85,7 +86,8 @@ class StaticPlacement:
         for machine in self._machines:
             used = self.used(machine)
             free = machine.memory - used.memory
-            if free < shape.memory or machine.cpus + _CPU_ERROR < used.cpus + shape.cpus:
+            full = free < shape.memory or machine.cpus + _CPU_ERROR < used.cpus + shape.cpus
+            if full or used.instances == machine.most:
                 continue
             share = free / machine.memory if machine.name else 2.0 if self._local == "first" else 0.0
             if share > most and machine not in avoid and self.suits(machine, shape):
@@ -93,6 +95,7 @@ class StaticPlacement:
         if best is None:
             return None
         used = self._used.setdefault(best, Used())
+        used.instances += 1
         used.cpus += shape.cpus
         used.memory += shape.memory
         return Grant(shape, best)

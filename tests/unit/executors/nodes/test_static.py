@@ -16,7 +16,9 @@ SMALL = Shape(128, 0.3, frozenset(), Family.PYTHON)
 
 
 class Machine:
-    """Place with these properties."""
+    """Node with these properties."""
+
+    most = -1
 
     def __init__(self, name: str, memory: int = 512, cpus: float = 2.0, *labels: str, lacks: str = "") -> None:
         self.name, self.memory, self.cpus, self.labels = name, memory, cpus, labels
@@ -55,17 +57,24 @@ async def test_processors_bound_the_grants_as_memory_does() -> None:
     (await wish(made)).cancel()
 
 
+async def test_this_machine_runs_no_more_instances_than_its_slots() -> None:
+    made = placement("first", ThisMachine(2, 10_000))
+
+    assert await names(made, 2) == ["", ""]
+    (await wish(made)).cancel()
+
+
 @pytest.mark.parametrize(
     ("local", "expected"), [("first", ["", "", "n", "n"]), ("fallback", ["n", "n", "", ""])], ids=["first", "fallback"]
 )
 async def test_this_machine_comes_first_or_last(local: Literal["first", "fallback"], expected: list[str]) -> None:
-    made = placement(local, ThisMachine(256), Machine("n", 256))
+    made = placement(local, ThisMachine(-1, 256), Machine("n", 256))
 
     assert await names(made, 4) == expected
 
 
 async def test_this_machine_is_not_used_if_the_settings_say_so() -> None:
-    made = placement("never", ThisMachine(1024))
+    made = placement("never", ThisMachine(-1, 1024))
 
     assert not made.fits(SMALL)
     task = await wish(made)
@@ -76,7 +85,7 @@ async def test_this_machine_is_not_used_if_the_settings_say_so() -> None:
 
 async def test_labels_and_runtimes_choose_the_node() -> None:
     plain, gpu = Machine("plain", lacks="node"), Machine("gpu", 512, 2.0, "gpu", "fast")
-    made = placement("first", ThisMachine(1024), plain, gpu)
+    made = placement("first", ThisMachine(-1, 1024), plain, gpu)
 
     assert await names(made, 1, SMALL._replace(labels=frozenset({"gpu"}))) == ["gpu"]
     assert made.fits(SMALL._replace(family=Family.NODE))
