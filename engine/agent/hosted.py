@@ -72,6 +72,9 @@ class Hosted:
 
     # --- InstanceOwner ---
 
+    def instance_suspect(self, instance: Instance) -> None:
+        """Do nothing: no node is silent to itself."""
+
     def instance_ended(self, instance: Instance) -> None:
         """Wait for the end of its process."""
 

@@ -17,12 +17,11 @@ from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
-from engine.http.api.health import ClockApi, HealthApi, HealthChecks
+from engine.http.api.health import ClockApi, HealthApi, HealthChecks, NodesApi
 from engine.http.api.invocation_actions import InvocationActionsApi
 from engine.http.api.invocations import Invocations
 from engine.http.api.logs import LogsApi
 from engine.http.api.metrics import MetricsApi
-from engine.http.api.nodes import NodesApi
 from engine.http.api.packages import PackagesApi
 from engine.http.api.project_lists import ProjectListsApi
 from engine.http.api.records import InvocationRecords

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
-from engine.executors.nodes.report import NodesReport, NodesStatistics
+from engine.executors.nodes.report import families
 from engine.isolation.machine import free_space
 from engine.metrics.function_metrics import LABELS, OTHER, FunctionCounters, FunctionMetrics, Labels
 from engine.metrics.histogram import Distribution
@@ -157,7 +157,7 @@ def read_families(engine: EngineParts, health: EngineHealth, project: str | None
     labels, lags = ("trigger", "partition"), engine.sources.lags(MOST_LAGS, project)
     yield Family(name="trigger_lag", help="Events not read yet", kind="gauge", labels=labels, samples=lags)
     if (nodes := engine.pool.nodes) is not None:
-        yield from _nodes(nodes.report(), nodes.statistics())
+        yield from families(nodes.report(), nodes.statistics())
     metrics = engine.function_metrics
     if metrics is None:
         return
@@ -169,30 +169,6 @@ def read_families(engine: EngineParts, health: EngineHealth, project: str | None
     yield gauge("function_labels", used, metrics.used)
     most = "Largest number of functions and sources that have metrics of their own"
     yield gauge("function_labels_limit", most, metrics.limit)
-
-
-def _nodes(report: NodesReport, numbers: NodesStatistics) -> Iterator[Family]:
-    yield gauge("nodes", "Nodes, by state", Counter(node.state for node in report.nodes), "state")
-    instances = {node.name: float(node.instances) for node in report.nodes}
-    yield gauge("node_instances", "Instances of a node", instances, "node")
-    for name, help, field in (("capacity", "for instances", ""), ("used", "granted to instances", "_used")):
-        yield Family(
-            name=f"node_{name}",
-            help=f"Processors (cpus) and bytes of memory of a node {help}",
-            kind="gauge",
-            labels=("node", "resource"),
-            samples=[
-                ((node.name, resource), float(getattr(node, resource + field) * unit))
-                for node in report.nodes
-                for resource, unit in (("cpus", 1), ("memory", 1 << 20))
-            ],
-        )
-    yield gauge("grants_pending", "Starts that wait for capacity", sum(shape.starts for shape in report.waiting))
-    yield histogram("grant_seconds", "Seconds until a start had capacity", numbers.grant_seconds)
-    yield count("node_losses", "Losses of nodes, by reason", numbers.losses, "reason")
-    yield histogram("fence_seconds", "Seconds from the last ping of a lost node to its fence", numbers.fence_seconds)
-    yield histogram("node_ping_seconds", "Delay of pings of nodes in seconds", numbers.ping_seconds)
-    yield count("node_package_bytes", "Bytes of packages sent to nodes", numbers.package_bytes)
 
 
 def _requests(counted: _Counted, running: Mapping[Labels, int]) -> Iterator[Family]:

@@ -6,7 +6,6 @@ Nothing of it is stored: an engine that takes over the work of another one begin
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,11 +97,7 @@ class EngineHealth:
             names = ", ".join(function.name for function in paused[:NAMED])
             details["paused"] = f"{len(paused)} functions start nothing until they are resumed: {names}"
         if (nodes := self._engine.pool.nodes) is not None:
-            report = nodes.report()
-            states = Counter(node.state for node in report.nodes)
-            counts = ", ".join(f"{amount} {state}" for state, amount in states.items())
-            unfit = (f"; no node could hold an instance of {shape.text}" for shape in report.waiting if not shape.fits)
-            details["nodes"] = counts + "".join(unfit)
+            details["nodes"] = nodes.report().summary
         if clock.held:
             ahead = f"{clock.ahead / 86_400:.0f} days ahead of the last trusted time"
             details["clock"] = f"not trusted: {ahead}; nothing expires"

@@ -92,6 +92,9 @@ class EngineParts:
         self.registry, self.logs, self.tls, self.tracer = registry, board, tls, tracer
         region, executor, policy = settings.http.region, settings.executor, _policy(settings.retry)
         self.audit, self.lag = AuditTrail(), LoopLag()
+        slots, memory = (
+            (executor.nodes.slots, 0) if executor.nodes.listen else (executor.slots, memory_budget(settings))
+        )
 
         # Functions and their resources
         dependencies = DependencyRepository(storage.resources, settings.shared_dependencies)
@@ -121,7 +124,7 @@ class EngineParts:
             registry=registry,
             instances=pool,
             options=ResourceOptions(
-                memory=0 if executor.nodes.listen else memory_budget(settings),
+                memory=memory,
                 region=region,
                 free_modes=frozenset({"TIMER"} if settings.triggers.timer_sync_execution else ()),
             ),
@@ -141,10 +144,7 @@ class EngineParts:
         disk = DiskGuard(settings.storage.path, settings.storage.free_space, clock, on_low=self.pruner.run_now)
         self.backlog = Backlog(convert(settings.queue, Limits, from_attributes=True), disk.check, self.projects)
         queue = RunQueue(
-            slots=executor.all_slots,
-            sync_slots=executor.sync_slots,
-            memory=sys.maxsize if executor.nodes.listen else memory_budget(settings),  # nodes grant it to each instance
-            projects=self.projects,
+            slots=slots, sync_slots=executor.sync_slots, memory=memory or sys.maxsize, projects=self.projects
         )
         self.scheduler = Scheduler(queue, storage.window, clock)
         self.intake = Intake(
@@ -205,7 +205,7 @@ class EngineParts:
             clock=clock,
             ends=self.ends,
             options=DispatchOptions(
-                slots=executor.all_slots,
+                slots=slots,
                 priority_step=settings.queue.priority_step,
                 retry=policy,
                 trace_of=tracer.trace_of_attempt if tracer is not None else None,

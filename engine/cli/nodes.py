@@ -10,9 +10,7 @@ import msgspec
 from engine.cli.output import Output, print_done, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.errors import UsageError
-from engine.executors.nodes.report import NodeReport, NodesReport
-
-COLUMNS = ("NODE", "STATE", "BUSY", "CPU", "MEMORY", "NETWORK", "ISOLATION", "HEARD", "LABELS")
+from engine.executors.nodes.report import COLUMNS, NodesReport
 
 
 def nodes(action: Literal["show", "drain"] = "show", node: str = "", /, *, target: Target = DEFAULT_TARGET) -> None:
@@ -37,26 +35,6 @@ def nodes(action: Literal["show", "drain"] = "show", node: str = "", /, *, targe
         print_json(answer)
         return
     report, output = msgspec.convert(answer, NodesReport), Output()
-    print_table(COLUMNS, map(_row, report.nodes))
-    for one in report.nodes:
-        problems = [f"is {one.state}: {one.reason}"] if one.reason else []
-        for problem in (*problems, *(f"lacks {family}: {why}" for family, why in one.lacks.items())):
-            output.print(f"{one.name} {problem}", style="yellow", markup=False)
-    for shape in report.waiting:
-        fits = "" if shape.fits else "; no node that has joined could hold one"
-        output.print(f"waits for {shape.seconds:.0f} s: {shape.starts} of {shape.text}{fits}", markup=False)
-        output.print(f"  {', '.join(shape.functions)}", style="dim", markup=False)
-
-
-def _row(node: NodeReport) -> tuple[str, ...]:
-    return (
-        node.name,
-        node.state,
-        f"{node.busy}/{node.instances}",
-        f"{node.cpus_used:g}/{node.cpus:g}",
-        f"{node.memory_used}/{node.memory} MB",
-        node.walls.get("network", ""),
-        node.walls.get("isolation", ""),
-        "" if node.heard is None else f"{node.heard:.1f} s ago",
-        ", ".join(node.labels),
-    )
+    print_table(COLUMNS, (one.row for one in report.nodes))
+    for note in report.notes:
+        output.print(note, style="yellow", markup=False)

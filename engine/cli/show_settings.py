@@ -59,9 +59,8 @@ def settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
         elif isinstance(field.type, inspect.DictType) and isinstance(field.type.value_type, inspect.StructType):
             yield from settings_of(field.type.value_type.cls, f"{name}.<entry>.")
         elif isinstance(field.type, inspect.DictType):
-            entry, kind = (
-                ("<kind>", "table of a plugin") if section is Settings else ("<entry>", _kind(field.type.value_type))
-            )
+            kind = "table of a plugin" if section is Settings else _kind(field.type.value_type)
+            entry = "<kind>" if section is Settings else "<entry>"
             yield Setting(name=f"{name}.{entry}", type=kind, default="none", variable=_variable(name))
         else:
             default = COMPUTED.get(name) or _shown(field.default)

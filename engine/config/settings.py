@@ -168,11 +168,6 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     fork_server: Literal["off", "need", "start"] = "need"
     nodes: NodesSettings = field(default_factory=NodesSettings)
 
-    @property
-    def all_slots(self) -> int:
-        """Number of concurrent invocations, on this machine and on nodes."""
-        return self.nodes.slots if self.nodes.listen else self.slots
-
 
 class RetrySettings(Section, frozen=True, kw_only=True):
     base: Seconds = 1.0  #: seconds before the first retry
@@ -262,9 +257,9 @@ class Settings(Section, frozen=True, kw_only=True):
     plugins: dict[str, Any] = field(default_factory=dict)  #: tables of plugin services, validated later
 
     def __post_init__(self) -> None:
-        if self.executor.sync_slots >= self.executor.all_slots:
-            slots = "nodes.slots" if self.executor.nodes.listen else "slots"
-            raise ValueError(f"executor.sync_slots must be smaller than executor.{slots}")
+        nodes = self.executor.nodes
+        if self.executor.sync_slots >= (nodes.slots if nodes.listen else self.executor.slots):
+            raise ValueError(f"executor.sync_slots must be smaller than executor.{'nodes.' * bool(nodes.listen)}slots")
         if not is_loopback(self.http.host) and not self.auth.required:
             raise ValueError(
                 f"http.host {self.http.host} is reachable from other machines, which requires credentials: set "

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
@@ -22,6 +21,8 @@ from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.local.launcher import LocalOptions, open_launcher
 from engine.executors.logs import LogFiles, LogRecorder
+from engine.executors.nodes.options import NodesOptions
+from engine.executors.nodes.report import Nodes
 from engine.executors.outcomes import CANCELLED, call_fault, collateral_fault, interrupted_fault
 from engine.executors.run_errors import RunErrors
 from engine.isolation.limits import Isolation
@@ -32,10 +33,6 @@ from engine.model import Begin, Code, CodePackage, Function, Invocation, Mode, O
 from engine.model.clock import Clock, SystemClock
 from engine.model.controls import Controls
 from engine.runtimes.interpreters import Interpreters
-
-if TYPE_CHECKING:  # not loaded without nodes
-    from engine.executors.nodes.options import NodesOptions
-    from engine.executors.nodes.report import Nodes
 
 _NO_CONTROLS = Controls()
 MAX_TRACKED = 10_000  #: invocations whose collateral ends are counted

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
 from anyio import TASK_STATUS_IGNORED
@@ -10,7 +11,10 @@ from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.metrics.histogram import Distribution
+from engine.metrics.prometheus import Family, count, gauge, histogram
 
+#: Names of the cells of ``NodeReport.row``.
+COLUMNS = ("NODE", "STATE", "BUSY", "CPU", "MEMORY", "NETWORK", "ISOLATION", "HEARD", "LABELS")
 NodeState = Literal["absent", "joining", "ready", "silent", "draining", "lost", "refused"]
 
 
@@ -33,6 +37,29 @@ class NodeReport(Struct, frozen=True, kw_only=True):
     kills: str = ""  #: means by which the supervisor ends everything
     heard: float | None = None  #: seconds since the last ping
     joined_at: float | None = None  #: seconds since the epoch
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Cells of a table with ``COLUMNS``."""
+        return (
+            self.name,
+            self.state,
+            f"{self.busy}/{self.instances}",
+            f"{self.cpus_used:g}/{self.cpus:g}",
+            f"{self.memory_used}/{self.memory} MB",
+            self.walls.get("network", ""),
+            self.walls.get("isolation", ""),
+            "" if self.heard is None else f"{self.heard:.1f} s ago",
+            ", ".join(self.labels),
+        )
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """Sentences about what the table leaves out."""
+        if self.reason:
+            yield f"{self.name} is {self.state}: {self.reason}"
+        for family, reason in self.lacks.items():
+            yield f"{self.name} lacks {family}: {reason}"
 
 
 class WaitingShape(Struct, frozen=True, kw_only=True):
@@ -57,6 +84,24 @@ class WaitingShape(Struct, frozen=True, kw_only=True):
 class NodesReport(Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeReport, ...]
     waiting: tuple[WaitingShape, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """Number of nodes by state, and the sizes that fit nowhere."""
+        states = Counter(node.state for node in self.nodes)
+        counts = ", ".join(f"{amount} {state}" for state, amount in states.items())
+        unfit = (f"; no node could hold an instance of {shape.text}" for shape in self.waiting if not shape.fits)
+        return (counts or "none") + "".join(unfit)
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """Sentences about problems of nodes, and about starts that wait."""
+        for node in self.nodes:
+            yield from node.notes
+        for shape in self.waiting:
+            fits = "" if shape.fits else "; no node that has joined could hold one"
+            waiting = f"{shape.starts} starts of {shape.text} wait, the first for {shape.seconds:.0f} s"
+            yield f"{waiting}: {', '.join(shape.functions)}{fits}"
 
 
 class NodesStatistics(Struct, frozen=True, kw_only=True):
@@ -106,3 +151,26 @@ class Nodes(Protocol):
 
         Raises KeyError for an unknown name, and ValueError with the reason if the node has no agent.
         """
+
+
+def families(report: NodesReport, numbers: NodesStatistics) -> Iterator[Family]:
+    """Yield the metrics of nodes."""
+    yield gauge("nodes", "Nodes, by state", Counter(node.state for node in report.nodes), "state")
+    instances = {node.name: float(node.instances) for node in report.nodes}
+    yield gauge("node_instances", "Instances of a node", instances, "node")
+    whole = [(node.name, node.cpus, node.memory) for node in report.nodes]
+    used = [(node.name, node.cpus_used, node.memory_used) for node in report.nodes]
+    yield _by_resource("node_capacity", "Processors and bytes of memory of a node for instances", whole)
+    yield _by_resource("node_used", "Processors and bytes of memory granted to instances of a node", used)
+    yield gauge("grants_pending", "Starts that wait for capacity", sum(shape.starts for shape in report.waiting))
+    yield histogram("grant_seconds", "Seconds until a start had capacity", numbers.grant_seconds)
+    yield count("node_losses", "Losses of nodes, by reason", numbers.losses, "reason")
+    yield histogram("fence_seconds", "Seconds from the last ping of a lost node to its fence", numbers.fence_seconds)
+    yield histogram("node_ping_seconds", "Delay of pings of nodes in seconds", numbers.ping_seconds)
+    yield count("node_package_bytes", "Bytes of packages sent to nodes", numbers.package_bytes)
+
+
+def _by_resource(name: str, help: str, amounts: list[tuple[str, float, int]]) -> Family:
+    samples = [((node, "cpus"), cpus) for node, cpus, _ in amounts]
+    samples += [((node, "memory"), float(memory << 20)) for node, _, memory in amounts]
+    return Family(name=name, help=help, kind="gauge", labels=("node", "resource"), samples=samples)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli.show_settings import COMPUTED, all_settings
-from engine.config.settings import COMMAND_VARIABLES, ExecutorSettings, Settings, load_settings
+from engine.config.settings import COMMAND_VARIABLES, Settings, load_settings
 from engine.errors import SettingsError
 
 NODES = "[executor.nodes]\nlisten = '10.0.0.1:8443'\n[executor.nodes.agents]\nbig = ['gpu', 'fast']\n"
@@ -132,7 +132,6 @@ def test_nodes_are_named_with_their_labels_in_the_file_or_in_variables(tmp_path:
 
     assert executor.nodes.agents == {"big": ("gpu", "fast"), "small": ("ssd", "eu")}
     assert executor.nodes.needs == {"shop/train": ("gpu",)}
-    assert (executor.all_slots, ExecutorSettings(slots=7).all_slots) == (1000, 7)
 
 
 @pytest.mark.parametrize("value", ["true", "false"])
