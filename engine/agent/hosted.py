@@ -87,7 +87,8 @@ class Hosted:
         problem: InvalidField | OSError
         try:
             await self._node.packages.fetch(self._function)
-            plan = await self._node.launcher.prepare(key_of(self._function, self._memory), self._function)
+            key = key_of(self._function, self._memory)
+            plan = await self._node.launcher.prepare(key, self._function, lambda: None)
         except (InvalidField, OSError) as error:
             problem = error
         except FunctiondError as error:

@@ -8,6 +8,9 @@ the call for which it was started before all others.
 Busy instances are preferred, so that others become idle and can be dismissed. To free memory for a new instance, the
 instances idle for longest are dismissed. A call is never rejected for lack of memory, because the scheduler has checked
 the capacity before: an instance is started even if the dismissals do not free enough memory.
+
+If no node has room, a start waits for capacity without its call. Calls that no other start will serve are *deferred*:
+they return to the queue. Until no start of the function waits, the queue runs no more calls than ready instances serve.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from functools import partial
 
 import anyio
 
@@ -26,13 +30,15 @@ from engine.executors.launcher import Launcher
 from engine.executors.outcomes import CANCELLED, START_FAILURES, launch_fault, runtime_fault, start_fault
 from engine.isolation.processes import MAX_WAIT
 from engine.metrics.histogram import Histogram
-from engine.model import Code, Function
+from engine.model import Code, Deferred, Function
 from engine.model.clock import Clock
 from engine.model.controls import Controls
+from engine.model.signal import Signal
 from engine.runtimes.protocol import ITSELF
 
 RECYCLE_CAUSES = (REQUESTS, MEMORY) = ("requests", "memory")
 TRIES = 3  #: most instances that one start launches, as on FunctionGraph
+MAX_SCARCE = 4  #: starts of a function that wait for capacity; further ones are cancelled
 
 
 class Allocator:
@@ -41,9 +47,13 @@ class Allocator:
     An instance serves at most ``concurrency`` calls at a time; its ``assigned`` counts the calls assigned to it. A
     caller to which an instance was assigned must call ``release`` afterwards. ``memory`` is the limit of all instances
     together in MiB; 0 means no limit. An instance without work is dismissed after ``idle`` seconds.
+
+    ``capacity(function_id, places)`` announces how many calls of a function its ready instances serve at a time while a
+    start of it waits for capacity, and -1 when none does any more.
     """
 
     def __init__(self, launcher: Launcher, *, memory: int, idle: float, clock: Clock) -> None:
+        self.capacity: Signal[[int, int]] = Signal()
         self._launcher, self._limit, self._clock = launcher, memory, clock
         self.alive: set[Instance] = set()
         self.present: set[Instance] = set()  #: including instances that have ended but are not closed
@@ -51,6 +61,7 @@ class Allocator:
         self.idle = IdleInstances(idle, lambda instance: instance.dismiss(), self.reserve.keeps)
         self._open: dict[Key, dict[Instance, None]] = {}  #: busy, with spare concurrency
         self._waiting: dict[Key, WaitingCalls] = {}
+        self._scarce: dict[int, set[Start]] = {}  #: starts that wait for capacity, by function
         self._tasks: set[asyncio.Task[bool]] = set()
         self.memory = 0  #: MiB granted to instances in ``alive``
         self.starting = self.started = self.retired = self.killed = 0
@@ -72,7 +83,7 @@ class Allocator:
     async def wait(self, call: Call) -> Instance | Ended:
         """Assign a call to the first instance that can serve it, and start one unless enough are starting already.
 
-        Return the end of the call if the call was cancelled, or if no instance could be started.
+        Return the end of the call if the call was cancelled, or if no instance could be started. Raises Deferred.
         """
         began = self._clock.now()
         waiting = self._waiting_for(call.key, call.function)
@@ -147,23 +158,67 @@ class Allocator:
         if instance.ready:  # otherwise calls may wait for it, until it is ready or ends
             instance.recycled = instance.obsolete = True
             self._remove_open(instance)
+            self._announce(instance.key[0])
 
     # --- starting -------------------------------------------------------------------------------------------
 
     async def warm(self, function: Function) -> bool:
-        """Start an instance without a call. Return False if the instance does not become ready."""
+        """Start an instance without a call. Return False if it does not become ready, or waits for capacity."""
         key = key_of(function)
-        waiting = self._waiting_for(key, function)
-        return await asyncio.shield(self._begin(waiting, Start(key, function)))
+        start = Start(key, function)
+        task = self._begin(self._waiting_for(key, function), start)
+        await asyncio.wait([task, start.scarce], return_when=asyncio.FIRST_COMPLETED)
+        return not start.scarce.done() and task.result()
 
     def _begin(self, waiting: WaitingCalls, start: Start) -> asyncio.Task[bool]:
-        waiting.starts[start.call] = start
-        start.task = asyncio.ensure_future(self._run(start, waiting))
+        start.enter(waiting)
+        start.task = asyncio.ensure_future(self._run(start))
         self._tasks.add(start.task)
         start.task.add_done_callback(self._tasks.discard)
         return start.task
 
-    async def _run(self, start: Start, waiting: WaitingCalls) -> bool:
+    def make_room(self) -> bool:
+        """Dismiss the instance idle for longest. Return False if there is none."""
+        return self.idle.dismiss_oldest()
+
+    def _defer(self, start: Start) -> None:
+        """Let a start wait for capacity without its call, and defer the calls that no other start will serve."""
+        waiting, function_id = start.waiting, start.call.key[0]
+        if waiting.starts.pop(start.call, None) is None:
+            return  # stopped meanwhile
+        if not start.scarce.done():
+            start.scarce.set_result(False)
+        scarce = self._scarce.setdefault(function_id, set())
+        if len(scarce) < MAX_SCARCE:
+            scarce.add(start)
+        else:
+            start.task.cancel()
+        self._announce(function_id)
+        waiting.fail(start, Deferred())
+        start.cause = None
+        self._drop_if_empty(start.call.key, waiting)
+
+    def _end_scarcity(self, start: Start) -> bool:
+        """Note that a start does not wait for capacity any more. Return False if it did not."""
+        function_id = start.call.key[0]
+        scarce = self._scarce.get(function_id, set())
+        if start not in scarce:
+            return False
+        scarce.remove(start)
+        if not scarce:
+            del self._scarce[function_id]
+            self.capacity(function_id, -1)
+        else:
+            self._announce(function_id)
+        return True
+
+    def _announce(self, function_id: int) -> None:
+        """Announce the capacity of a function if a start of it waits for capacity."""
+        if function_id in self._scarce:
+            ready = (each for each in self.alive if each.key[0] == function_id and each.ready and not each.obsolete)
+            self.capacity(function_id, sum(instance.concurrency for instance in ready))
+
+    async def _run(self, start: Start) -> bool:
         """Launch an instance, up to ``TRIES`` times while a call needs it. Then assign waiting calls, or end them.
 
         Return whether an instance is ready.
@@ -172,15 +227,17 @@ class Allocator:
         try:
             for _ in range(TRIES):
                 failure = await self._launch(start)
-                if failure is None or failure.answer.code not in START_FAILURES or not waiting.need_each_start:
+                if failure is None or failure.answer.code not in START_FAILURES or not start.waiting.need_each_start:
                     break
         except Exception as error:  # a bug
             failure = error
+        waiting = start.waiting
         del waiting.starts[start.call]
         received = failure is not None and waiting.fail(start, failure)
         if failure is None and start.instance is not None:
             start.instance.ready, start.instance.obsolete = True, start.instance.obsolete or start.obsolete
             self._offer(start.instance, start)
+            self._announce(start.call.key[0])
         self._drop_if_empty(start.call.key, waiting)
         if isinstance(failure, Exception) and (start.cause is None or not received):  # otherwise the calls raise it
             raise failure
@@ -190,7 +247,11 @@ class Allocator:
         """Launch an instance. Return None when the instance is ready, or the end of waiting calls if it failed."""
         call, command = start.call, start.call.function.runtime
         try:
-            plan = await self._launcher.prepare(call.key, call.function)
+            try:
+                plan = await self._launcher.prepare(call.key, call.function, partial(self._defer, start))
+            finally:
+                if self._end_scarcity(start):
+                    start.enter(self._waiting_for(call.key, call.function))
             command = plan.command[0]
             while self._limit and self.memory + call.key[-1] > self._limit and self.idle.dismiss_oldest():
                 pass
@@ -242,6 +303,9 @@ class Allocator:
         def outdated(key: Key) -> bool:
             return key[0] == function_id and key[2] not in keep
 
+        for start in [start for start in self._scarce.get(function_id, ()) if outdated(start.call.key)]:
+            self._end_scarcity(start)
+            start.task.cancel()
         for start in (start for waiting in self._waiting.values() for start in waiting.starts.values()):
             start.obsolete = start.obsolete or outdated(start.call.key)
         idle = []
@@ -251,6 +315,7 @@ class Allocator:
             if instance.idle:
                 idle.append(instance)
                 instance.dismiss()
+        self._announce(function_id)
         await _wait_all_closed(idle)
 
     async def drain(self) -> None:
@@ -265,6 +330,7 @@ class Allocator:
 
         Wait at most ``MAX_WAIT`` seconds for the exits, because a process may hang in the kernel.
         """
+        self._scarce.clear()
         self.idle.close()
         for waiting in self._waiting.values():
             waiting.cancel()
@@ -281,6 +347,7 @@ class Allocator:
         self.alive.discard(instance)
         self.memory -= instance.memory
         self.reserve.note_end(instance)
+        self._announce(instance.key[0])
         if instance.end is End.RETIRED:
             self.retired += 1
         else:
@@ -322,12 +389,18 @@ class Start:
         self.instance: Instance | None = None  #: None while the start is prepared
         self.obsolete = False  #: the instance is dismissed as soon as no call waits
         self.task: asyncio.Task[bool]
+        self.waiting: WaitingCalls
+        self.scarce: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  #: waits for capacity, or did
         if cause is not None:
             cause.enter_start(self.call)
 
+    def enter(self, waiting: WaitingCalls) -> None:
+        """Serve these calls as soon as the instance is ready."""
+        self.waiting, waiting.starts[self.call] = waiting, self
+
 
 class WaitingCalls:
-    """Calls that wait for an instance of one key, and the starts under way for the key.
+    """Calls that wait for an instance of one key, and the starts under way for the key that have capacity.
 
     First come, first served, but a start serves or ends the call for which it began before all others. The lines that
     it has logged are then in the log of the first request of its instance.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from engine.executors.call import Call, Key
@@ -59,8 +59,10 @@ class Launcher(Protocol):
         """
         ...
 
-    async def prepare(self, key: Key, function: Function) -> LaunchPlan:
+    async def prepare(self, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
         """Wait until an instance can be started: its interpreter is known, and the network of its project is open.
+
+        ``on_wait`` is called once if no node has room. The wait goes on then, until the caller cancels it.
 
         Raises InvalidField if the function's runtime cannot run, and OSError if something else is missing.
         """

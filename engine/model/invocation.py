@@ -299,6 +299,10 @@ class Invocation(Struct, frozen=True, kw_only=True):
 Begin = Callable[[], Awaitable[None] | None]
 
 
+class Deferred(Exception):
+    """No instance can start for an attempt now, so that its invocation returns to the queue."""
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """Result of an attempt. Errors of user code are outcomes, never exceptions of the engine."""
 

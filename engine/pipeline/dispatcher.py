@@ -4,6 +4,8 @@ Each slot takes the next invocation and makes one attempt. The slot finds the fu
 invocation if it is too old, executes it, and settles its end. An exception from the executor becomes an outcome with
 code 150500, so that no attempt stops the engine.
 
+An attempt for which no instance can start returns to the queue, as if it had not begun.
+
 A slot does not wait until its outcome is on disk. If too many outcomes wait for the disk, no asynchronous work starts.
 """
 
@@ -19,9 +21,10 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
+from engine.errors import Unavailable
 from engine.functions.catalog import Catalog
 from engine.metrics.histogram import Distribution, Histogram
-from engine.model import AsyncSettings, Begin, Code, Function, Invocation, Mode, Outcome
+from engine.model import AsyncSettings, Begin, Code, Deferred, Function, Invocation, Mode, Outcome
 from engine.model.clock import Clock
 from engine.model.signal import Signal
 from engine.model.urn import LATEST
@@ -195,13 +198,19 @@ class Dispatcher:
             queued = entry.invocation
             if self._clock.expiry.check() and self._policy.in_doubt(queued, self._settings(queued), self._clock):
                 self._scheduler.park(entry)
+                seconds = None
+            else:
+                seconds = await self._attempt(entry)
+            if seconds is None:
                 entry = await self._scheduler.take()
-                continue
-            seconds = await self._attempt(entry)
-            entry = await self._scheduler.exchange(entry, seconds)
+            else:
+                entry = await self._scheduler.exchange(entry, seconds)
 
-    async def _attempt(self, entry: Entry) -> float:
-        """Run an attempt to its end. Return its duration in seconds, measured by a clock that cannot be set."""
+    async def _attempt(self, entry: Entry) -> float | None:
+        """Run an attempt to its end. Return its duration in seconds, measured by a clock that cannot be set.
+
+        Return None if the entry has returned to the queue.
+        """
         invocation = entry.invocation
         self._running[invocation.key] = entry
         elapsed = asyncio.get_running_loop().time
@@ -211,6 +220,8 @@ class Dispatcher:
             if function is not None and invocation.key < function.created_key:
                 function = None  # the version was deleted and then created again
             outcome, ran = await self._run(invocation, function, began)
+            if deferred := outcome is None:
+                outcome = await self._undo(invocation, began)
         except asyncio.CancelledError:
             stopped = Outcome(code=Code.ENGINE, message="the engine stopped", started_at=began, ended_at=began)
             self._answer(entry, stopped)
@@ -220,18 +231,41 @@ class Dispatcher:
             del self._running[invocation.key]
             if not self._running:
                 self._drained.set()
+        if outcome is None:
+            self._scheduler.put_back(entry)
+            if invocation.mode is Mode.ASYNC:
+                self._scheduler.reinstate(invocation.key, ended=False)
+            return None
         seconds = elapsed() - since
         self.cancellation.requested.discard(invocation.key)
         self._answer(entry, outcome)
         self._ends.note_code(outcome.code)
         if invocation.mode is Mode.ASYNC:
             self._settling.settle(invocation, outcome, ran=ran, may_retry=not invocation.damage)
+            if deferred:
+                self._scheduler.reinstate(invocation.key, ended=True)
         return seconds
 
-    async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome, bool]:
+    async def _undo(self, invocation: Invocation, now: float) -> Outcome | None:
+        """Put an attempt that was deferred back to WAIT. Return None, or its outcome if it cannot return to the queue.
+
+        An asynchronous one is withheld, because a page that is read from disk may have it before it is put back.
+        """
+        try:
+            if invocation.mode is Mode.ASYNC:
+                self._scheduler.withhold(invocation.function_id, invocation.key)
+                await self._journal.release([invocation])
+        except Unavailable:
+            text = "no node has room for an instance; it will be tried again"
+            return Outcome(code=Code.OVERLOAD, message=text, started_at=now, ended_at=self._clock.now())
+        if invocation.key not in self.cancellation.requested:
+            return None
+        return Outcome(code=Code.CANCELLED, message=CANCELLED, started_at=now, ended_at=self._clock.now())
+
+    async def _run(self, invocation: Invocation, function: Function | None, now: float) -> tuple[Outcome | None, bool]:
         """Run the function unless it was deleted, or the invocation is too old or damaged.
 
-        Return the outcome, and whether the function was run.
+        Return the outcome, and whether the function was run. There is no outcome if no instance can start now.
         """
         if function is None:
             deleted = self._catalog.resolve(invocation.function_id, LATEST) is None
@@ -249,17 +283,20 @@ class Dispatcher:
         self._started += 1
         self._wait_seconds.observe(now - invocation.due_at)
         outcome = await self._execute(function, invocation, now)
-        self._run_seconds.observe(outcome.ended_at - outcome.started_at)
-        self.attempt_ended(function, invocation, outcome)
+        if outcome is not None:
+            self._run_seconds.observe(outcome.ended_at - outcome.started_at)
+            self.attempt_ended(function, invocation, outcome)
         return outcome, True
 
-    async def _execute(self, function: Function, invocation: Invocation, now: float) -> Outcome:
+    async def _execute(self, function: Function, invocation: Invocation, now: float) -> Outcome | None:
         begin = self._begins.of(invocation, now) if invocation.mode is Mode.ASYNC else None
         try:
             run = invocation
             if self._trace_of is not None:
                 run = msgspec.structs.replace(invocation, trace=self._trace_of(invocation))
             outcome = await self._executor.execute(function, run, begin)
+        except Deferred:
+            return None
         except Exception as error:
             log.exception("attempt failed in the engine", request_id=invocation.request_id, function=function.name)
             text = f"the engine could not run the invocation: {error}"

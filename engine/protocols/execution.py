@@ -20,7 +20,8 @@ class Executor(Protocol):
         """Run one attempt until it ends or the function's timeout is over.
 
         ``begin`` is called before the handler can begin, and again if the request is sent to another instance.
-        Errors of user code do not raise an exception; they are returned as outcomes.
+        Errors of user code do not raise an exception; they are returned as outcomes. Raises Deferred if the attempt has
+        not begun, and no instance can start for it now.
         """
         ...
 

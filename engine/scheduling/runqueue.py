@@ -43,6 +43,7 @@ class Obstacles(Struct, frozen=True, kw_only=True):
 
     limit: int  #: largest number of concurrent runs; -1: no limit
     running: int  #: runs of the function
+    places: int  #: requests that its ready instances serve while no node has room for another; -1: one may start
     parked: bool  #: waits until the clock is trusted
     next_token: float | None  #: when the rate allows the next start, by the time of the event loop; None: it does now
     slots: int  #: slots for asynchronous work, in total
@@ -136,8 +137,15 @@ class RunQueue:
         share = self._shares[function_id]
         if share.project is self._unnamed and (name := self._all.of(function_id)):
             share.project = self._projects.setdefault(name, ProjectShare())
-        share.weight, share.limit, share.memory, share.concurrent_requests = weight, limit, memory, concurrent_requests
+        share.weight, share.memory, share.concurrent_requests = weight, memory, concurrent_requests
+        share.bound(limit, share.places)
         self._requeue(function_id)
+
+    def set_places(self, function_id: int, places: int) -> None:
+        """Let at most ``places`` invocations of a function run at a time, in both modes; -1: as many as its limit."""
+        if (share := self._shares.get(function_id)) is not None:
+            share.bound(share.limit, places)
+            self._requeue(function_id)
 
     def expect(self, function_id: int) -> None:
         """Note that invocations of the function wait on disk, so that ``needs_refill`` returns the function."""
@@ -318,6 +326,7 @@ class RunQueue:
         return Obstacles(
             limit=share.limit,
             running=share.running,
+            places=share.places,
             parked=share.parked,
             next_token=self._rates.next_token(function_id),
             slots=self._slots - self._sync_slots,

@@ -160,6 +160,11 @@ class Scheduler:
         )
         self._hand_out()
 
+    def set_places(self, function_id: int, places: int) -> None:
+        """Start no more invocations of a function at a time than ``places``, in both modes; -1: as its limit allows."""
+        self._queue.set_places(function_id, places)
+        self._hand_out()
+
     def set_pause(self, function_id: int, reason: str | None) -> bool:
         """Start no asynchronous invocation of a function, for a reason that may be empty. None ends the pause.
 
@@ -211,10 +216,13 @@ class Scheduler:
 
     def park(self, entry: Entry) -> None:
         """Put an entry back, and start no asynchronous invocation of its function until ``unpark``."""
-        invocation = entry.invocation
-        self._queue.park(invocation.function_id)
+        self._queue.park(entry.invocation.function_id)
+        self.put_back(entry)
+
+    def put_back(self, entry: Entry) -> None:
+        """Add an entry again that was taken but has not run, and free what was taken for it."""
         self._queue.refund(entry)
-        self.push(invocation, entry.reply)
+        self.push(entry.invocation, entry.reply)
         self._hand_out()
 
     def unpark(self) -> None:

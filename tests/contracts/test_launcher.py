@@ -96,7 +96,7 @@ class Launching:
     async def launch(self, handler: str, **fields: Any) -> tuple[Instance, Call]:
         """Return an instance that has loaded nothing, and the call for its start."""
         asked = function(handler, code=self.code, **fields)
-        plan = await self.launcher.prepare(key_of(asked), asked)
+        plan = await self.launcher.prepare(key_of(asked), asked, lambda: None)
         instance = self.launcher.launch(plan, self.owner)
         start = Call(key_of(asked), asked, None)
         start.begin(instance, ITSELF)
@@ -292,7 +292,7 @@ async def test_a_runtime_that_cannot_run_is_refused_before_anything_starts(launc
     asked = function("echo", runtime="Cobol85")
 
     with pytest.raises(InvalidField):
-        await launching.launcher.prepare(key_of(asked), asked)
+        await launching.launcher.prepare(key_of(asked), asked, lambda: None)
     with pytest.raises(InvalidField):
         await launching.launcher.check_runtime("Cobol85")
     with pytest.raises(InvalidField):

@@ -130,7 +130,7 @@ def _miscount(patch: Patch) -> None:
 def _discard_too_early(patch: Patch) -> None:
     run, hit = Dispatcher._run, _nth(50)
 
-    async def discard(self: Dispatcher, invocation: Any, function: Any, now: float) -> tuple[Outcome, bool]:
+    async def discard(self: Dispatcher, invocation: Any, function: Any, now: float) -> tuple[Outcome | None, bool]:
         if hit():
             return Outcome(code=Code.EXPIRED, started_at=now, ended_at=now), False
         return await run(self, invocation, function, now)

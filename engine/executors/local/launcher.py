@@ -144,7 +144,7 @@ class LocalLauncher:
         interpreter = await self._interpreters.describe(runtime)
         return [interpreter] if interpreter is not None else []
 
-    async def prepare(self, key: Key, function: Function) -> LaunchPlan:
+    async def prepare(self, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
         """Check that the instance can run here, and find the interpreter.
 
         The first call for a runtime searches for its interpreter, and the first call for a package checks its files.

@@ -99,7 +99,7 @@ class NodeLauncher:
 
     # --- Launcher -------------------------------------------------------------------------------------------
 
-    async def prepare(self, key: Key, function: Function, on_wait: Callable[[], None] = lambda: None) -> LaunchPlan:
+    async def prepare(self, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
         """Wait for capacity, and make the machine ready. Another machine is tried if one cannot be made ready.
 
         ``on_wait`` is called if there is no capacity for a while.
@@ -114,7 +114,7 @@ class NodeLauncher:
             with self._waiting(Wish(shape, name, self._loop.time()), on_wait):
                 grant = await self._placement.grant(shape, avoid)
             try:
-                return await self._prepare(grant, key, function)
+                return await self._prepare(grant, key, function, on_wait)
             except BaseException as error:
                 self._placement.release(grant)
                 avoid.append(grant.machine)
@@ -124,9 +124,9 @@ class NodeLauncher:
                 if not lost and (len(avoid) >= _TRIES or not self._placement.fits(shape, avoid)):
                     raise
 
-    async def _prepare(self, grant: Grant, key: Key, function: Function) -> LaunchPlan:
+    async def _prepare(self, grant: Grant, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
         if not isinstance(grant.machine, Node):
-            plan = await self._local.prepare(key, function)
+            plan = await self._local.prepare(key, function, on_wait)
             return plan._replace(where=(grant, 0))
         number, command = await grant.machine.prepare(function, key[-1])
         return LaunchPlan(key, function, [command], uuid.uuid4().hex, (grant, number))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.executors.allocator import TRIES, Allocator
+from engine.executors.allocator import MAX_SCARCE, TRIES, Allocator
 from engine.executors.call import Call, End, Ended, Key, key_of
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
-from engine.model import Code, Function
+from engine.model import Code, Deferred, Function
 from engine.model.clock import SystemClock
 from engine.runtimes.interpreters import InterpreterInfo
 from engine.runtimes.protocol import READY, Answer
@@ -58,6 +58,7 @@ class Loading:
     def __init__(self) -> None:
         self.instances: list[Instance] = []
         self.loads: dict[Instance, asyncio.Future[Answer | None]] = {}
+        self.preparing: list[Callable[[], None]] = []  #: starts that have not waited for long yet
         self.room = asyncio.Event()
         self.room.set()
 
@@ -69,8 +70,13 @@ class Loading:
     async def interpreters(self, runtime: str) -> list[InterpreterInfo]:
         return []
 
-    async def prepare(self, key: Key, function: Function) -> LaunchPlan:
-        await self.room.wait()
+    async def prepare(self, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
+        self.preparing.append(on_wait)
+        try:
+            await self.room.wait()
+        finally:
+            if on_wait in self.preparing:
+                self.preparing.remove(on_wait)
         return LaunchPlan(key, function, ["worker"], "0" * 32)
 
     def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
@@ -105,6 +111,23 @@ class Crowd:
         self.served: list[tuple[Call, Instance]] = []
         self.failed: list[Ended] = []
         self.warming: list[asyncio.Future[bool]] = []
+        self.deferred: list[Call] = []
+        self.places = -1  #: announced last
+        self.allocator.capacity.connect(self._note_places)
+
+    def _note_places(self, function_id: int, places: int) -> None:
+        self.places = places
+
+    def fill(self, pick: int) -> None:
+        self.launcher.room.clear()
+
+    def empty(self, pick: int) -> None:
+        self.launcher.room.set()
+
+    def linger(self, pick: int) -> None:
+        """Let starts that are being prepared wait for longer."""
+        while self.launcher.preparing:
+            self.launcher.preparing.pop(0)()
 
     def come(self, pick: int = 0) -> Call:
         call = Call(self.key, self.function, None)
@@ -158,7 +181,9 @@ class Crowd:
         for call, task in list(self.calls.items()):
             if task.done():
                 del self.calls[call]
-                if not task.cancelled():
+                if not task.cancelled() and isinstance(task.exception(), Deferred):
+                    self.deferred.append(call)
+                elif not task.cancelled():
                     outcome = task.result()
                     self.failed += [outcome] if isinstance(outcome, Ended) else []
                     self.served += [] if isinstance(outcome, Ended) else [(call, outcome)]
@@ -175,12 +200,17 @@ class Crowd:
             assert not (self.calls and fit and instance.assigned < instance.concurrency)
             assert not (instance.idle and instance.obsolete)
         waiting = self.allocator._waiting.get(self.key)
-        assert (waiting is None) == (not self.calls and not self.launcher.loads)
+        assert (waiting is None) == (not self.calls and not self.launcher.loads and not self.launcher.preparing)
+        scarce = self.allocator._scarce.get(self.key[0], set())
+        assert len(scarce) <= MAX_SCARCE
+        ready = sum(each.concurrency for each in self.allocator.alive if each.ready and not each.obsolete)
+        assert self.places == (ready if scarce else -1)
         assert waiting is None or waiting.uncovered <= 0
         assert self.allocator.starting == len(self.launcher.loads)
 
 
 STEPS = ("come", "come", "come", "go", "go", "load", "load", "cancel", "abandon", "warm", "die", "retire")
+ROOM = ("fill", "empty", "linger", "linger")
 FAILURES = ("fail", "fail_in_user_code")
 LOOP_TURNS = st.none() | st.integers(
     0, 3
@@ -188,7 +218,7 @@ LOOP_TURNS = st.none() | st.integers(
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-@given(steps=st.lists(st.tuples(st.sampled_from(STEPS + FAILURES), st.integers(0, 7), LOOP_TURNS), max_size=40))
+@given(steps=st.lists(st.tuples(st.sampled_from(STEPS + FAILURES + ROOM), st.integers(0, 7), LOOP_TURNS), max_size=40))
 def test_each_call_waits_only_while_an_instance_for_it_is_starting(
     concurrency: int, steps: list[tuple[str, int, int | None]]
 ) -> None:
@@ -203,6 +233,7 @@ def test_each_call_waits_only_while_an_instance_for_it_is_starting(
                 crowd.check()
             for _ in range(turns or 0):
                 await asyncio.sleep(0)
+        crowd.empty(0)
         await crowd.settle()
         while crowd.calls:
             crowd.load()
@@ -412,3 +443,99 @@ async def test_a_failed_start_looks_at_no_call_but_those_that_it_ends() -> None:
 
     assert len(crowd.failed) == len(calls)
     assert Counted.seen <= len(calls)
+
+
+# --- starts that wait for capacity ---------------------------------------------------------------------------
+
+
+async def scarce_crowd(calls: int) -> Crowd:
+    """Return a crowd whose calls were deferred, because no node has room."""
+    crowd = Crowd()
+    crowd.fill(0)
+    for _ in range(calls):
+        crowd.come()
+    await crowd.settle()
+    crowd.linger(0)
+    await crowd.settle()
+    assert (len(crowd.deferred), crowd.calls) == (calls, {})
+    return crowd
+
+
+async def test_a_start_that_waits_for_capacity_goes_on_without_its_call() -> None:
+    crowd = await scarce_crowd(1)
+    crowd.check()
+    assert crowd.places == 0
+
+    crowd.empty(0)
+    await crowd.settle()
+    crowd.load()
+    await crowd.settle()
+    crowd.check()
+    assert (len(crowd.allocator.idle), crowd.places) == (1, -1)
+
+
+async def test_at_most_four_starts_of_a_function_wait_for_capacity() -> None:
+    crowd = await scarce_crowd(MAX_SCARCE + 3)
+    crowd.check()
+
+    crowd.empty(0)
+    await crowd.settle()
+    assert len(crowd.launcher.instances) == MAX_SCARCE
+    await crowd.allocator.close()
+
+
+async def test_a_call_that_another_start_will_serve_is_not_deferred() -> None:
+    crowd = Crowd()
+    crowd.come()
+    await crowd.settle()
+    crowd.fill(0)
+    crowd.come()
+    await crowd.settle()
+    crowd.linger(0)
+    await crowd.settle()
+    assert (len(crowd.deferred), len(crowd.calls), crowd.places) == (1, 1, 0)
+
+    crowd.load()
+    await crowd.settle()
+    assert (len(crowd.served), crowd.places) == (1, 1)
+    crowd.die(0)
+    crowd.go()
+    await crowd.settle()
+    assert crowd.places == 0
+    await crowd.allocator.close()
+
+
+async def test_the_starts_of_a_deleted_function_do_not_wait_for_capacity() -> None:
+    crowd = await scarce_crowd(2)
+
+    await crowd.retire(0)
+    await crowd.settle()
+
+    crowd.check()
+    assert (crowd.allocator._tasks, crowd.places) == (set(), -1)
+
+
+async def test_a_start_without_a_call_tells_that_it_waits_for_capacity() -> None:
+    crowd = Crowd()
+    crowd.fill(0)
+    for _ in range(MAX_SCARCE + 1):
+        crowd.warm(0)
+        await crowd.settle()
+        crowd.linger(0)
+
+    assert await asyncio.gather(*crowd.warming) == [False] * (MAX_SCARCE + 1)
+    crowd.check()
+    await crowd.allocator.close()
+
+
+async def test_room_is_made_by_the_dismissal_of_an_idle_instance() -> None:
+    crowd = Crowd()
+    crowd.come()
+    await crowd.settle()
+    crowd.load()
+    await crowd.settle()
+    assert not crowd.allocator.make_room()
+    crowd.go()
+
+    assert crowd.allocator.make_room()
+    assert crowd.launcher.instances[0].end is End.RETIRED

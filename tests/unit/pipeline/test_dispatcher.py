@@ -11,7 +11,7 @@ import pytest
 from engine.errors import NotStored, OutcomeUnknown
 from engine.functions.catalog import Catalog
 from engine.maintenance.pruner import Pruner
-from engine.model import AsyncSettings, Begin, Code, Function, Invocation, Outcome, State
+from engine.model import AsyncSettings, Begin, Code, Deferred, Function, Invocation, Mode, Outcome, State
 from engine.model.clock import Clock, SystemClock
 from engine.model.retry import RERUN, RetryPolicy
 from engine.pipeline.delivery import DeliveryWorker
@@ -427,3 +427,176 @@ async def test_the_tenth_loss_of_a_node_fails_the_invocation_and_its_message_say
         "node n1 was lost (silent) before the invocation ended; "
         "no retry: its node was lost 10 times; redrive the invocation to run it again"
     )
+
+
+# --- attempts that return to the queue -----------------------------------------------------------------------
+
+
+class Scarce:
+    """Executor that defers each attempt as long as ``full``."""
+
+    def __init__(self, now: Dispatching, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.full, self.deferred, self.room = now, True, 0, asyncio.Event()
+        self._execute = now.executor.execute
+        monkeypatch.setattr(now.executor, "execute", self.execute)
+
+    async def execute(self, function: Function, invocation: Invocation, begin: Begin | None = None) -> Outcome:
+        if not self.full:
+            return await self._execute(function, invocation, begin)
+        await self.room.wait()
+        self.deferred += 1
+        self.now.scheduler.set_places(function.function_id, 0)
+        raise Deferred
+
+    def defer(self) -> None:
+        self.room.set()
+
+    def empty(self) -> None:
+        self.full = False
+        self.now.scheduler.set_places(2, -1)
+
+
+@asynccontextmanager
+async def scarce(monkeypatch: pytest.MonkeyPatch, slots: int = 1) -> AsyncIterator[tuple[Dispatching, Scarce]]:
+    async with dispatching(slots=slots) as now:
+        for function_id in now.functions.known:
+            now.scheduler.configure(function_id, weight=1.0, limit=-1, memory=1)
+        yield now, Scarce(now, monkeypatch)
+
+
+async def test_a_deferred_attempt_leaves_its_invocation_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scarce(monkeypatch) as (now, nodes):
+        nodes.defer()
+        sent = [await now.send(2) for _ in range(3)]
+        await until(lambda: nodes.deferred == 1 and not now.dispatcher.is_running())
+        records = [await now.storage.records.get(each.key) for each in sent]
+
+        assert [record and (record.state, record.attempts) for record in records] == [(State.WAIT, ())] * 3
+        assert (now.scheduler.statistics().running, now.scheduler.statistics().memory) == (0, 0)
+        assert (now.dispatcher.statistics().codes, now.scheduler.possible_work()) == ({}, None)
+
+        nodes.empty()
+        assert [await now.end_of(each) for each in sent] == [State.SUCCESS] * 3
+        assert sorted(done.key for done in now.executor.done) == [each.key for each in sent]
+        assert now.backlog.of(2) == (0, 0)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_deferred_invocation_is_cancelled_once_at_any_moment(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scarce(monkeypatch) as (now, nodes):
+        sent = await now.send(2)
+        await until(now.dispatcher.is_running)
+        nodes.defer()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        assert await now.dispatcher.cancel(sent.key)
+        nodes.empty()
+        assert await now.end_of(sent) is State.FAIL
+        other = await now.send(2)
+        assert await now.end_of(other) is State.SUCCESS
+        assert [done.key for done in now.executor.done] == [other.key]
+        assert now.backlog.of(2) == (0, 0)
+        assert now.dispatcher.statistics().outcomes["FAIL"] == 1
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_deferred_invocation_of_a_paused_function_waits_on_disk(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scarce(monkeypatch) as (now, nodes):
+        sent = await now.send(2)
+        await until(now.dispatcher.is_running)
+        nodes.defer()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        now.scheduler.set_pause(2, "")
+        await until(lambda: not now.dispatcher.is_running())
+        nodes.empty()
+        await asyncio.sleep(0)
+        assert now.storage.rows[sent.key].state is State.WAIT
+
+        now.scheduler.set_pause(2, None)
+        assert await now.end_of(sent) is State.SUCCESS
+        assert len(now.executor.done) == 1
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_deferred_invocation_of_a_deleted_function_is_left_to_the_disk(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_out: list[int] = []
+    async with scarce(monkeypatch) as (now, nodes):
+        now.scheduler.kept_out.connect(lambda invocation: kept_out.append(invocation.key))
+        sent = await now.send(2)
+        await until(now.dispatcher.is_running)
+        nodes.defer()
+        closed = False
+        for turn in range(50):
+            if turn == turns:
+                closed = True
+                now.scheduler.close(2)
+            await asyncio.sleep(0)
+        await until(lambda: not now.dispatcher.is_running())
+        nodes.empty()
+
+        assert closed
+        assert now.storage.rows[sent.key].state is State.WAIT
+        assert kept_out in ([], [sent.key])  # the end of those that wait is the discarder's, which reads the disk
+
+
+async def test_a_page_from_disk_does_not_start_a_deferred_invocation_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scarce(monkeypatch, slots=2) as (now, nodes):
+        release = now.storage.journal.release
+
+        async def slowly(invocations: list[Invocation]) -> None:
+            await release(invocations)
+            now.scheduler.set_pause(2, "")
+            now.scheduler.set_pause(2, None)  # has the rows read again
+            nodes.empty()
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        monkeypatch.setattr(now.storage.journal, "release", slowly)
+        nodes.defer()
+        sent = await now.send(2)
+
+        assert await now.end_of(sent) is State.SUCCESS
+        await until(lambda: not now.dispatcher.is_running())
+        assert [done.key for done in now.executor.done] == [sent.key]
+
+
+async def test_a_deferred_attempt_that_cannot_be_undone_on_disk_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scarce(monkeypatch) as (now, nodes):
+
+        async def refuse(invocations: list[Invocation]) -> None:
+            nodes.empty()
+            raise NotStored("disk full")
+
+        monkeypatch.setattr(now.storage.journal, "release", refuse)
+        nodes.defer()
+        sent = await now.send(2)
+
+        assert await now.end_of(sent) is State.SUCCESS
+        record = await now.storage.records.get(sent.key)
+    assert record is not None
+    assert [attempt.code for attempt in record.attempts] == [Code.OVERLOAD, Code.OK]
+
+
+async def test_a_deferred_synchronous_call_waits_for_its_answer_or_is_withdrawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with scarce(monkeypatch) as (now, nodes):
+        nodes.defer()
+        calls = [now.made(2, mode=Mode.SYNC) for _ in range(2)]
+        replies: list[asyncio.Future[Outcome]] = [asyncio.get_running_loop().create_future() for _ in calls]
+        for call, reply in zip(calls, replies, strict=True):
+            now.scheduler.push(call, reply)
+        await until(lambda: nodes.deferred == 1 and not now.dispatcher.is_running())
+        assert now.scheduler.withdraw(2, calls[0].key)
+        nodes.empty()
+
+        assert (await replies[1]).ok
+        assert not replies[0].done()

@@ -112,6 +112,15 @@ async def test_the_limit_of_the_function_is_a_reason(house: House) -> None:
     assert await house.reasons(await house.send()) == ["limit"]
 
 
+async def test_missing_capacity_of_nodes_is_a_reason(house: House) -> None:
+    house.scheduler.set_places(1, 0)
+    invocation = await house.send()
+    assert await house.reasons(invocation) == ["capacity"]
+
+    house.scheduler.set_places(1, -1)
+    assert await house.reasons(invocation) == []
+
+
 async def test_busy_slots_and_missing_memory_are_reasons(house: House) -> None:
     house.configure(2, memory=950)
     await house.run(2)

@@ -44,7 +44,7 @@ class Slots:
 
 def change(random: Random, scheduler: Scheduler, slots: Slots, disk: Disk) -> None:
     """Make one change as the engine makes them."""
-    match random.randrange(13):
+    match random.randrange(14):
         case 0 | 1 | 2 | 3:
             row = waiting(random.randint(1, 4), rank=random.random())
             disk.rows = sorted([*disk.rows, row], key=lambda invocation: invocation.rank_key)
@@ -67,6 +67,8 @@ def change(random: Random, scheduler: Scheduler, slots: Slots, disk: Disk) -> No
                 row = random.choice(disk.rows)
                 scheduler.withhold(row.function_id, row.key)
                 scheduler.reinstate(row.key, ended=False)
+        case 13:
+            scheduler.set_places(random.randint(1, 4), random.choice([-1, -1, 0, 1]))
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -56,6 +56,24 @@ def test_asynchronous_work_leaves_the_last_slots_to_synchronous_calls() -> None:
     assert q.pop() is not None
 
 
+def test_while_an_instance_waits_for_capacity_no_more_runs_start_than_others_serve() -> None:
+    q = queue()
+    q.configure(1, weight=1.0, limit=3, memory=1)
+    for push in (entry(key=1), call(key=2), entry(key=3)):
+        q.push(push)
+    q.set_places(1, 1)
+    first = q.pop()
+    assert first is not None
+    assert (first.invocation.key, q.pop()) == (2, None)
+
+    q.configure(1, weight=1.0, limit=2, memory=1)  # the limit stays the smaller one after it
+    q.set_places(1, -1)
+    assert q.pop() is not None
+    assert q.pop() is None
+    q.set_places(99, 0)  # a function that does not exist
+    assert q.statistics().functions == 1
+
+
 def test_a_full_function_does_not_block_the_others() -> None:
     q = queue()
     q.configure(1, weight=1.0, limit=1, memory=1)
