@@ -177,10 +177,6 @@ class Allocator:
         start.task.add_done_callback(self._tasks.discard)
         return start.task
 
-    def make_room(self) -> bool:
-        """Dismiss the instance idle for longest. Return False if there is none."""
-        return self.idle.dismiss_oldest()
-
     def _defer(self, start: Start) -> None:
         """Let a start wait for capacity without its call, and defer the calls that no other start will serve."""
         waiting, function_id = start.waiting, start.call.key[0]
