@@ -56,14 +56,14 @@ class NodePool:
     def token(self, name: str) -> Path:
         return self.folder / "nodes" / f"{name}.token"
 
-    async def package(self, files: Mapping[str, str]) -> CodePackage:
-        """Store a package with these files."""
+    async def package(self, files: Mapping[str, str | Path]) -> CodePackage:
+        """Store a package with these files, given by their text or as copies."""
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
-            for name, text in files.items():
-                entry = zipfile.ZipInfo(name)
-                entry.external_attr = 0o755 << 16
-                archive.writestr(entry, text)
+            for name, content in files.items():
+                entry = zipfile.ZipInfo(name)  # the same time in each package
+                entry.external_attr = (content.stat().st_mode if isinstance(content, Path) else 0o644) << 16
+                archive.writestr(entry, content.read_bytes() if isinstance(content, Path) else content)
         source = CodeSource(kind="zip", file=base64.b64encode(packed.getvalue()).decode())
         return await self.codes.add(source, handler="index.handler")
 

@@ -526,16 +526,3 @@ async def test_a_start_without_a_call_tells_that_it_waits_for_capacity() -> None
     assert await asyncio.gather(*crowd.warming) == [False] * (MAX_SCARCE + 1)
     crowd.check()
     await crowd.allocator.close()
-
-
-async def test_room_is_made_by_the_dismissal_of_an_idle_instance() -> None:
-    crowd = Crowd()
-    crowd.come()
-    await crowd.settle()
-    crowd.load()
-    await crowd.settle()
-    assert not crowd.allocator.make_room()
-    crowd.go()
-
-    assert crowd.allocator.make_room()
-    assert crowd.launcher.instances[0].end is End.RETIRED
