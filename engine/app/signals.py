@@ -74,7 +74,7 @@ def _connect_work(engine: EngineParts) -> None:
     engine.scheduler.kept_out.connect(engine.discarder.note_push)
     engine.storage.status_log.added.connect(engine.status_log.wake)
     engine.logs.status_store_changed.connect(engine.status_log.wake)
-    engine.pool.allocator.capacity.connect(engine.scheduler.set_places)
+    engine.pool.capacity.connect(engine.scheduler.set_places)
     engine.pool.reserve.lost.connect(engine.resources.reservations.replace_lost)
 
 

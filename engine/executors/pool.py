@@ -129,6 +129,7 @@ class Pool:
     ) -> None:
         """Create a pool. ``nodes`` is None if all instances run on this machine."""
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files
+        self.capacity = allocator.capacity
         self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
         self.walls, self.check_runtime = launcher.walls, launcher.check_runtime
         self.interpreters = launcher.interpreters

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -33,7 +34,7 @@ from engine.pipeline.settling import DispatchOptions, Ends, Settling
 from engine.protocols import Executor, Journal, Storage
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.function_queue import Entry
-from engine.scheduling.scheduler import Scheduler
+from engine.scheduling.scheduler import RETRY_DELAY, Scheduler
 
 log = structlog.get_logger("functiond.dispatcher")
 
@@ -247,17 +248,17 @@ class Dispatcher:
         return seconds
 
     async def _undo(self, invocation: Invocation, now: float) -> Outcome | None:
-        """Put an attempt that was deferred back to WAIT. Return None, or its outcome if it cannot return to the queue.
+        """Put an attempt that was deferred back to WAIT. Return None, or the outcome if it was cancelled meanwhile.
 
         An asynchronous one is withheld, because a page that is read from disk may have it before it is put back.
         """
-        try:
-            if invocation.mode is Mode.ASYNC:
-                self._scheduler.withhold(invocation.function_id, invocation.key)
-                await self._journal.release([invocation])
-        except Unavailable:
-            text = "no node has room for an instance; it will be tried again"
-            return Outcome(code=Code.OVERLOAD, message=text, started_at=now, ended_at=self._clock.now())
+        if invocation.mode is Mode.ASYNC:
+            self._scheduler.withhold(invocation.function_id, invocation.key)
+            while True:
+                with suppress(Unavailable):
+                    await self._journal.release([invocation])
+                    break
+                await asyncio.sleep(RETRY_DELAY)
         if invocation.key not in self.cancellation.requested:
             return None
         return Outcome(code=Code.CANCELLED, message=CANCELLED, started_at=now, ended_at=self._clock.now())

@@ -31,7 +31,7 @@ from plugins.timer.source import TimerTrigger
 
 #: Simulated hours without a fault, on tables and on the real storage, and the most with a fault.
 SOUND_HOURS, STORED_HOURS, HOURS = 200.0, 60.0, 250.0
-SEEN = ("DISCARD", "FAIL", "SUCCESS", "BacklogFull", "NotStored", "broken", "clock steps", "deliveries")
+SEEN = ("DISCARD", "FAIL", "SUCCESS", "BacklogFull", "NotStored", "broken", "clock steps", "deliveries", "deferred")
 
 
 @pytest.mark.long

@@ -13,10 +13,13 @@ from msgspec import Struct
 from bench.proof.simulation.witness import Witness
 from bench.proof.simulation.world import World
 from engine.executors.idle import Reserve
-from engine.model import Begin, Code, Function, Invocation, Outcome, PendingDelivery
+from engine.model import Begin, Code, Deferred, Function, Invocation, Outcome, PendingDelivery
+from engine.model.signal import Signal
 from engine.protocols import DeliveryContext, Event, Plugin, TriggerContext
 
 CURSOR = "next"
+DEFERRED = 50  #: attempts of which the last finds no node with room
+FULL = 5.0  #: seconds until one has room again
 COLD = 0.05  #: share of the runs that wait for a new instance before their handler begins
 
 
@@ -43,7 +46,9 @@ class SimulatedPool:
     def __init__(self, world: World, witness: Witness, random: Random) -> None:
         self._world, self._witness, self._random = world, witness, random
         self._runs: dict[int, asyncio.Future[Code]] = {}
+        self._asked = 0
         self.reserve, self.files = Reserve(()), NoFiles()
+        self.capacity: Signal[[int, int]] = Signal()
         self.function_uids, self.walls = range(0), {"network": "host"}
 
     def function_of(self, instance_id: str) -> Function | None:
@@ -57,6 +62,13 @@ class SimulatedPool:
 
     async def execute(self, function: Function, invocation: Invocation, begin: Begin | None = None) -> Outcome:
         started_at = self._world.now()
+        self._asked += 1
+        if self._asked % DEFERRED == 0:
+            self._witness.count["deferred"] += 1
+            self._witness.deferred.add(invocation.key)
+            self.capacity(function.function_id, 0)
+            asyncio.get_running_loop().call_later(FULL, self.capacity, function.function_id, -1)
+            raise Deferred
         self._witness.begins(function, invocation)
         outcome: Outcome | None = None
         try:

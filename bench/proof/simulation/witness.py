@@ -40,6 +40,7 @@ class Witness(Observer):
         self.world, self.first_only = world, first_only
         self.violations: list[str] = []
         self.count: Counter[str] = Counter()
+        self.deferred: set[int] = set()  #: others that had a slot already may run before them
         self.by_key: dict[int, Tracked] = {}
         self.open: dict[int, Tracked] = {}  #: acknowledged, and not ended
         self.running: dict[int, Running] = {}
@@ -333,7 +334,8 @@ class Witness(Observer):
         expires = first.invocation.first_due_at + (settings.max_age if settings else math.inf)
         expired = self.world.reached(expires, place.since)
         damaged = first.invocation.key in self.world.damaged  # ends without a run
-        if place.since < self.world.time() and not first.cancelling and not expired and not damaged:
+        exempt = first.cancelling or expired or damaged or first.invocation.key in self.deferred
+        if place.since < self.world.time() and not exempt:
             self.violation(f"{_name(invocation)} runs before {_name(first.invocation)}")
 
     def _check_end(self, tracked: Tracked, settlement: Settlement) -> None:
