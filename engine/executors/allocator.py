@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from functools import partial
 
 import anyio
 
@@ -59,9 +58,10 @@ class Allocator:
         self.present: set[Instance] = set()  #: including instances that have ended but are not closed
         self.reserve = Reserve(self.alive)
         self.idle = IdleInstances(idle, lambda instance: instance.dismiss(), self.reserve.keeps)
+        self.make_room = self.idle.dismiss_oldest
         self._open: dict[Key, dict[Instance, None]] = {}  #: busy, with spare concurrency
         self._waiting: dict[Key, WaitingCalls] = {}
-        self._scarce: dict[int, set[Start]] = {}  #: starts that wait for capacity, by function
+        self._scarce: set[Start] = set()  #: starts that wait for capacity
         self._tasks: set[asyncio.Task[bool]] = set()
         self.memory = 0  #: MiB granted to instances in ``alive``
         self.starting = self.started = self.retired = self.killed = 0
@@ -171,7 +171,7 @@ class Allocator:
         return not start.scarce.done() and task.result()
 
     def _begin(self, waiting: WaitingCalls, start: Start) -> asyncio.Task[bool]:
-        start.enter(waiting)
+        start.waiting, waiting.starts[start.call] = waiting, start
         start.task = asyncio.ensure_future(self._run(start))
         self._tasks.add(start.task)
         start.task.add_done_callback(self._tasks.discard)
@@ -184,9 +184,8 @@ class Allocator:
             return  # stopped meanwhile
         if not start.scarce.done():
             start.scarce.set_result(False)
-        scarce = self._scarce.setdefault(function_id, set())
-        if len(scarce) < MAX_SCARCE:
-            scarce.add(start)
+        if sum(other.call.key[0] == function_id for other in self._scarce) < MAX_SCARCE:
+            self._scarce.add(start)
         else:
             start.task.cancel()
         self._announce(function_id)
@@ -194,25 +193,18 @@ class Allocator:
         start.cause = None
         self._drop_if_empty(start.call.key, waiting)
 
-    def _end_scarcity(self, start: Start) -> bool:
-        """Note that a start does not wait for capacity any more. Return False if it did not."""
-        function_id = start.call.key[0]
-        scarce = self._scarce.get(function_id, set())
-        if start not in scarce:
-            return False
-        scarce.remove(start)
-        if not scarce:
-            del self._scarce[function_id]
-            self.capacity(function_id, -1)
-        else:
-            self._announce(function_id)
-        return True
+    def _end_scarcity(self, start: Start) -> None:
+        self._scarce.remove(start)
+        if not self._announce(start.call.key[0]):
+            self.capacity(start.call.key[0], -1)
 
-    def _announce(self, function_id: int) -> None:
-        """Announce the capacity of a function if a start of it waits for capacity."""
-        if function_id in self._scarce:
-            ready = (each for each in self.alive if each.key[0] == function_id and each.ready and not each.obsolete)
-            self.capacity(function_id, sum(instance.concurrency for instance in ready))
+    def _announce(self, function_id: int) -> bool:
+        """Announce the capacity of a function. Return False if no start of it waits for capacity."""
+        if not any(start.call.key[0] == function_id for start in self._scarce):
+            return False
+        ready = (each for each in self.alive if each.key[0] == function_id and each.ready and not each.obsolete)
+        self.capacity(function_id, sum(instance.concurrency for instance in ready))
+        return True
 
     async def _run(self, start: Start) -> bool:
         """Launch an instance, up to ``TRIES`` times while a call needs it. Then assign waiting calls, or end them.
@@ -244,12 +236,14 @@ class Allocator:
         call, command = start.call, start.call.function.runtime
         try:
             try:
-                plan = await self._launcher.prepare(call.key, call.function, partial(self._defer, start))
+                plan = await self._launcher.prepare(call.key, call.function, lambda: self._defer(start))
             finally:
-                if self._end_scarcity(start):
-                    start.enter(self._waiting_for(call.key, call.function))
+                if start in self._scarce:
+                    self._end_scarcity(start)
+                    start.waiting = self._waiting_for(call.key, call.function)
+                    start.waiting.starts[call] = start
             command = plan.command[0]
-            while self._limit and self.memory + call.key[-1] > self._limit and self.idle.dismiss_oldest():
+            while self._limit and self.memory + call.key[-1] > self._limit and self.make_room():
                 pass
             start.instance = instance = self._launcher.launch(plan, self)
         except InvalidField as problem:
@@ -299,7 +293,7 @@ class Allocator:
         def outdated(key: Key) -> bool:
             return key[0] == function_id and key[2] not in keep
 
-        for start in [start for start in self._scarce.get(function_id, ()) if outdated(start.call.key)]:
+        for start in [start for start in self._scarce if outdated(start.call.key)]:
             self._end_scarcity(start)
             start.task.cancel()
         for start in (start for waiting in self._waiting.values() for start in waiting.starts.values()):
@@ -385,14 +379,10 @@ class Start:
         self.instance: Instance | None = None  #: None while the start is prepared
         self.obsolete = False  #: the instance is dismissed as soon as no call waits
         self.task: asyncio.Task[bool]
-        self.waiting: WaitingCalls
+        self.waiting: WaitingCalls  #: served first when the instance is ready
         self.scarce: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  #: waits for capacity, or did
         if cause is not None:
             cause.enter_start(self.call)
-
-    def enter(self, waiting: WaitingCalls) -> None:
-        """Serve these calls as soon as the instance is ready."""
-        self.waiting, waiting.starts[self.call] = waiting, self
 
 
 class WaitingCalls:

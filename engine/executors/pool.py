@@ -209,10 +209,9 @@ class Pool:
         """Return the end of a request whose instance ended, possibly because of another request."""
         if call.stopped is not None:
             return Ended(interrupted_fault(call.stopped, call.function), call.written())
-        if instance.end is End.NODE_LOST:
-            return Ended(call_fault(instance), call.written(), instance.node)
-        if call.state is State.RESPONSIBLE:
-            return Ended(call_fault(instance), call.written())
+        lost = instance.node if instance.end is End.NODE_LOST else ""
+        if lost or call.state is State.RESPONSIBLE:
+            return Ended(call_fault(instance), call.written(), lost)
         fault = collateral_fault(instance, _count(self._collateral, invocation))
         if fault.code != Code.ENGINE:  # no retry by itself
             self._collateral.pop(invocation.key, None)

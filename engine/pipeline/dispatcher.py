@@ -196,16 +196,8 @@ class Dispatcher:
     async def _slot(self) -> None:
         entry = await self._scheduler.take()
         while True:
-            queued = entry.invocation
-            if self._clock.expiry.check() and self._policy.in_doubt(queued, self._settings(queued), self._clock):
-                self._scheduler.park(entry)
-                seconds = None
-            else:
-                seconds = await self._attempt(entry)
-            if seconds is None:
-                entry = await self._scheduler.take()
-            else:
-                entry = await self._scheduler.exchange(entry, seconds)
+            seconds = await self._attempt(entry)
+            entry = await (self._scheduler.take() if seconds is None else self._scheduler.exchange(entry, seconds))
 
     async def _attempt(self, entry: Entry) -> float | None:
         """Run an attempt to its end. Return its duration in seconds, measured by a clock that cannot be set.
@@ -213,6 +205,9 @@ class Dispatcher:
         Return None if the entry has returned to the queue.
         """
         invocation = entry.invocation
+        if self._clock.expiry.check() and self._policy.in_doubt(invocation, self._settings(invocation), self._clock):
+            self._scheduler.park(entry)
+            return None
         self._running[invocation.key] = entry
         elapsed = asyncio.get_running_loop().time
         began, since = self._clock.now(), elapsed()
@@ -234,8 +229,7 @@ class Dispatcher:
                 self._drained.set()
         if outcome is None:
             self._scheduler.put_back(entry)
-            if invocation.mode is Mode.ASYNC:
-                self._scheduler.reinstate(invocation.key, ended=False)
+            self._scheduler.reinstate(invocation.key, ended=False)
             return None
         seconds = elapsed() - since
         self.cancellation.requested.discard(invocation.key)
@@ -243,22 +237,21 @@ class Dispatcher:
         self._ends.note_code(outcome.code)
         if invocation.mode is Mode.ASYNC:
             self._settling.settle(invocation, outcome, ran=ran, may_retry=not invocation.damage)
-            if deferred:
-                self._scheduler.reinstate(invocation.key, ended=True)
+        if deferred:
+            self._scheduler.reinstate(invocation.key, ended=True)
         return seconds
 
     async def _undo(self, invocation: Invocation, now: float) -> Outcome | None:
         """Put an attempt that was deferred back to WAIT. Return None, or the outcome if it was cancelled meanwhile.
 
-        An asynchronous one is withheld, because a page that is read from disk may have it before it is put back.
+        The invocation is withheld, because a page that is read from disk may have it before it is put back.
         """
-        if invocation.mode is Mode.ASYNC:
-            self._scheduler.withhold(invocation.function_id, invocation.key)
-            while True:
-                with suppress(Unavailable):
-                    await self._journal.release([invocation])
-                    break
-                await asyncio.sleep(RETRY_DELAY)
+        self._scheduler.withhold(invocation.function_id, invocation.key)
+        while invocation.mode is Mode.ASYNC:
+            with suppress(Unavailable):
+                await self._journal.release([invocation])
+                break
+            await asyncio.sleep(RETRY_DELAY)
         if invocation.key not in self.cancellation.requested:
             return None
         return Outcome(code=Code.CANCELLED, message=CANCELLED, started_at=now, ended_at=self._clock.now())

@@ -117,6 +117,7 @@ class Crowd:
 
     def _note_places(self, function_id: int, places: int) -> None:
         self.places = places
+        assert (places == -1) == (not self.allocator._scarce)
 
     def fill(self, pick: int) -> None:
         self.launcher.room.clear()
@@ -201,7 +202,7 @@ class Crowd:
             assert not (instance.idle and instance.obsolete)
         waiting = self.allocator._waiting.get(self.key)
         assert (waiting is None) == (not self.calls and not self.launcher.loads and not self.launcher.preparing)
-        scarce = self.allocator._scarce.get(self.key[0], set())
+        scarce = self.allocator._scarce
         assert len(scarce) <= MAX_SCARCE
         ready = sum(each.concurrency for each in self.allocator.alive if each.ready and not each.obsolete)
         assert self.places == (ready if scarce else -1)
