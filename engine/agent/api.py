@@ -76,9 +76,10 @@ class _Stream:
 
     async def write_all(self, writer: asyncio.StreamWriter) -> None:
         while data := await self.arrived.get():
-            with suppress(OSError):
-                writer.write(data)
-                await writer.drain()
+            if not writer.is_closing():  # otherwise the function has dropped the connection
+                with suppress(OSError):
+                    writer.write(data)
+                    await writer.drain()
             send(self._connection, StreamRead(self._number, len(data)))
-        with suppress(OSError):
+        if not writer.is_closing():
             writer.write_eof()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+import os
+from collections.abc import Coroutine
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -41,7 +43,7 @@ class Hosted:
         self._relay: Relay | None = None
         node.hosted[self.number] = self
         node.packages.use(self._function)
-        self._task = asyncio.create_task(self._prepare())
+        self._begin(self._prepare())
 
     def start(self, asked: Start) -> None:
         """Start the process of an instance that was prepared."""
@@ -57,7 +59,7 @@ class Hosted:
             del self._node.tokens[asked.instance]
         assert isinstance(started, Relay)
         self._relay = started
-        self._task = asyncio.create_task(self._run(started, self._plan))
+        self._begin(self._run(started, self._plan))
 
     def feed(self, frames: bytes) -> None:
         if self._relay is not None:
@@ -82,6 +84,10 @@ class Hosted:
         """Wait until it is closed, in ``_run``."""
 
     # --- internal ---
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.create_task(work)
+        self._task.add_done_callback(_check)
 
     async def _prepare(self) -> None:
         problem: InvalidField | OSError
@@ -122,3 +128,10 @@ class Hosted:
         send(self._node.connection, message, self.number)
         del self._node.hosted[self.number]
         self._node.packages.release(self._function)
+
+
+def _check(task: asyncio.Task[None]) -> None:
+    """End the process after an error that the engine would wait for."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("agent failed", exc_info=error)
+        os._exit(1)

@@ -29,34 +29,10 @@ from engine.executors.local.choice import IsolationOptions
 from engine.executors.local.launcher import LocalLauncher, LocalOptions, open_launcher
 from engine.executors.local.spawn import FunctionAccess
 from engine.executors.logs import LogFiles, LogRecorder
-from engine.executors.nodes.connection import (
-    CONTROL,
-    FRAMES,
-    LONGEST_CONTROL,
-    PACKAGE,
-    STREAM,
-    Connection,
-    ProtocolError,
-)
-from engine.executors.nodes.messages import (
-    WIRE,
-    FromEngine,
-    Hello,
-    Joined,
-    Kill,
-    Leave,
-    NoPackage,
-    Ping,
-    Pong,
-    Prepare,
-    Refused,
-    Start,
-    StreamRead,
-    Unfit,
-    Welcome,
-    from_engine,
-    send,
-)
+from engine.executors.nodes import connection as wire
+from engine.executors.nodes import messages
+from engine.executors.nodes.connection import Connection, ProtocolError
+from engine.executors.nodes.messages import send
 from engine.logs.feed import LogBoard
 from engine.metrics.prometheus import configure_logging
 from engine.model.clock import SystemClock
@@ -95,8 +71,8 @@ class Agent:
         self._streams: Streams
         self._outlet: Outlet
         self._node: Node | None = None  #: set when the agent has joined
-        self._session = ""
-        self._welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+        self._verified = False  #: the engine has the certificate that the token file names
+        self._welcome: asyncio.Future[messages.Welcome] = asyncio.get_running_loop().create_future()
         self._pings: dict[int, float] = {}  #: times of those without an answer, by their numbers
 
     async def run(self) -> None:
@@ -113,7 +89,7 @@ class Agent:
             await self._join(welcome)
         except (SettingsError, msgspec.ValidationError) as error:
             self._report(Report(refused=True))
-            send(self._connection, Unfit(str(error)))
+            send(self._connection, messages.Unfit(str(error)))
             self._connection.close(f"this machine is unfit: {error}")
             await asyncio.sleep(_TIMEOUT)  # ``closed`` ends it
         for number in count(1):
@@ -134,9 +110,10 @@ class Agent:
         certificate = transport.get_extra_info("ssl_object").getpeercert(True)
         if not hmac.compare_digest(hashlib.sha256(certificate).hexdigest(), configuration.fingerprint):
             self._exit("its certificate is not the one that the token file names", Report(refused=True))
-        hello = Hello(
+        self._verified = True
+        hello = messages.Hello(
             version=__version__,
-            wire=WIRE,
+            wire=messages.WIRE,
             token=configuration.token,
             previous=configuration.previous,
             at=time.time(),
@@ -145,7 +122,7 @@ class Agent:
         )
         send(self._connection, hello)
 
-    async def _join(self, welcome: Welcome) -> None:
+    async def _join(self, welcome: messages.Welcome) -> None:
         connection, configuration = self._connection, self._configuration
         numbers, tokens = count(1, 2), dict[str, str]()
         self._outlet = Outlet(connection)
@@ -156,13 +133,13 @@ class Agent:
         launcher = await self._open_launcher(welcome, port, tokens)
         self._node = Node(connection, launcher, self._packages, self._outlet, tokens, {})
         lacks = await _lacks(launcher)
-        send(connection, Joined(walls=launcher.walls, lacks=lacks, kills=configuration.kills))
+        send(connection, messages.Joined(walls=launcher.walls, lacks=lacks, kills=configuration.kills))
         # Sent together with the above: the engine promises the time before it starts anything.
         self._report(Report(joined=True, deadline=now() + welcome.lease))
         self._ping(0)
         log.info("joined", node=welcome.name, engine=connection.peer(), lacks=lacks)
 
-    async def _open_launcher(self, welcome: Welcome, port: int, tokens: dict[str, str]) -> LocalLauncher:
+    async def _open_launcher(self, welcome: messages.Welcome, port: int, tokens: dict[str, str]) -> LocalLauncher:
         access = FunctionAccess(f"http://127.0.0.1:{port}", lambda _, instance: tokens[instance])
         ports = dict.fromkeys((*welcome.api_ports, port), port) if port else {}
         files = LogFiles(self._configuration.tmp, 0)  # gets no lines, which all go to the engine
@@ -186,21 +163,21 @@ class Agent:
 
     def _ping(self, number: int) -> None:
         self._pings[number] = now()
-        send(self._connection, Ping(number))
+        send(self._connection, messages.Ping(number))
 
     # --- called by the connection ---
 
     def received(self, kind: int, channel: int, body: bytes) -> None:
-        if kind == CONTROL:
-            self._handle(from_engine(body))
+        if kind == wire.CONTROL and self._verified:
+            self._handle(messages.from_engine(body))
         elif self._node is None:
             raise ProtocolError("it sent data too early")
-        elif kind == FRAMES:
+        elif kind == wire.FRAMES:
             if (hosted := self._node.hosted.get(channel)) is not None:
                 hosted.feed(body)
-        elif kind == STREAM:
+        elif kind == wire.STREAM:
             self._streams.received(channel, body)
-        elif kind == PACKAGE:
+        elif kind == wire.PACKAGE:
             self._packages.received(channel, body)
         else:
             raise ProtocolError(f"it sent a message of kind {kind}")
@@ -214,27 +191,27 @@ class Agent:
 
     # --- internal ---
 
-    def _handle(self, message: FromEngine) -> None:
+    def _handle(self, message: messages.FromEngine) -> None:
         node = self._node
         match message:
-            case Welcome() if not self._welcome.done():
-                self._connection.limit = LONGEST_CONTROL
+            case messages.Welcome() if not self._welcome.done():
+                self._connection.limit = wire.LONGEST_CONTROL
                 self._welcome.set_result(message)
-            case Refused():
+            case messages.Refused():
                 self._exit(f"refused: {message.reason}", Report(refused=True))
-            case Leave():
+            case messages.Leave():
                 self._exit(f"sent away: {message.reason}", Report(left=True))
-            case Pong():
+            case messages.Pong() if message.number in self._pings:
                 self._report(Report(deadline=self._pings.pop(message.number) + message.seconds))
-            case NoPackage() if node is not None:
+            case messages.NoPackage() if node is not None:
                 node.packages.failed(message.number, message.reason)
-            case StreamRead() if node is not None:
+            case messages.StreamRead() if node is not None:
                 self._streams.read(message.number, message.size)
-            case Prepare() if node is not None and message.number not in node.hosted:
+            case messages.Prepare() if node is not None and message.number not in node.hosted:
                 Hosted(node, message)
-            case Start() if node is not None and message.number in node.hosted:
+            case messages.Start() if node is not None and message.number in node.hosted:
                 node.hosted[message.number].start(message)
-            case Kill() if node is not None:
+            case messages.Kill() if node is not None:
                 if message.number in node.hosted:  # otherwise its end is on the way
                     node.hosted[message.number].kill()
             case _:

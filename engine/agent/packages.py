@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import structlog
 
@@ -104,7 +104,10 @@ class Packages:
                 async with self.open(name) as blocks:
                     text = base64.b64encode(b"".join([block async for block in blocks])).decode()
                 source = CodeSource(kind="inline", file=text, filename=package.filename)
-            await self._store.add(source, handler=function.handler, runtime=function.runtime, admit=check)
+            handler, module = function.handler, PurePath(package.filename).stem
+            if not handler.rpartition(".")[0].endswith(module):  # changed after the code; the hash covers the file name
+                handler = f"{module}.handler"
+            await self._store.add(source, handler=handler, runtime=function.runtime, admit=check)
             await asyncio.to_thread(self._store.received(package).unlink)
             self._sizes[name] = await asyncio.to_thread(_size, self.folder(package))
             await self._shrink()

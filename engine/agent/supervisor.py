@@ -1,8 +1,8 @@
 """Node supervisor: starts the agent, and kills it with all that it has started when the lease is over.
 
-The agent is process 1 of a new pid namespace, or the child of that process. When process 1 is killed, the kernel ends
-all others of the namespace before the program ``unshare`` notices. Its exit therefore proves that nothing runs any
-more. The next agent tells the engine so. When the supervisor is killed, the kernel kills ``unshare`` and process 1.
+The agent runs in a new pid namespace, as the child of process 1. When process 1 is killed, the kernel ends all others
+of the namespace before the program ``unshare`` notices. Its exit therefore proves that nothing runs any more. The next
+agent tells the engine so. When the supervisor is killed, the kernel kills ``unshare`` and process 1.
 
 Without namespaces, the supervisor kills the processes that have the marker in their environment.
 """
@@ -27,10 +27,11 @@ from typing import NamedTuple
 import structlog
 from msgspec.structs import replace
 
+from engine.agent import first
 from engine.agent.link import LARGEST, Configuration, Report, decode_report, encode, now
 from engine.isolation.limits import is_root
 from engine.isolation.orphans import kill_orphans
-from engine.storage.data_directory import locked, marker_of
+from engine.storage.data_directory import close_to_others, locked, marker_of
 
 _DELAY, _LONGEST_DELAY, _LONGEST_REFUSED = 0.1, 5.0, 30.0  #: seconds until the next agent starts
 _SLICE = 0.2  #: seconds of a wait. The clock of a longer one would not count the time of a suspended machine
@@ -55,6 +56,7 @@ def supervise(configuration: Configuration) -> None:
     """
     folder = Path(configuration.data_dir)
     with locked(folder):
+        close_to_others(folder)
         means, marker = _find_means(), marker_of(folder, "agent")
         if not means.command:
             log.warning("no pid namespace can be made: processes that clear their environment may outlive the lease")
@@ -98,7 +100,7 @@ class Supervisor:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             with theirs:
                 process = subprocess.Popen(
-                    [*self._means.command, sys.executable, "-P", "-m", "engine.agent"],
+                    [*self._means.command, sys.executable, "-I", "-S", first.__file__],
                     stdin=theirs.fileno(),
                     preexec_fn=die_with_parent(),
                     start_new_session=True,  # a terminal's SIGINT is for the supervisor

@@ -10,7 +10,7 @@ import signal
 import ssl
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -37,7 +37,7 @@ from engine.executors.nodes.messages import (
     send,
 )
 from engine.isolation.limits import INSTANCE_VARIABLE
-from engine.isolation.processes import carries
+from engine.isolation.processes import PAGE, carries
 from engine.model import CodePackage, Function
 from engine.runtimes.protocol import Answer, FrameReader, Logged, Progress, invoke_frame
 from tests.support.certificates import write_certificate
@@ -58,7 +58,12 @@ class EngineEnd:
         self.packages: dict[str, bytes] = {}
         self.fetched: list[str] = []
         self.connections: list[AgentEnd] = []
-        self._joined = asyncio.Queue[AgentEnd]()
+        self._connected, self._joined = asyncio.Queue[AgentEnd](), asyncio.Queue[AgentEnd]()
+
+    async def connected(self) -> AgentEnd:
+        """Wait until the next agent has shown its token."""
+        async with asyncio.timeout(LIMIT):
+            return await self._connected.get()
 
     async def joined(self) -> AgentEnd:
         """Wait until the next agent has joined."""
@@ -75,6 +80,7 @@ class EngineEnd:
         match message:
             case Hello():
                 end.hello = message
+                self._connected.put_nowait(end)
                 if self.refusal:
                     send(end.connection, Refused(self.refusal))
                     return
@@ -93,6 +99,7 @@ class EngineEnd:
                 end.joined = message
                 self._joined.put_nowait(end)
             case Ping() if not end.silent:
+                end.pongs += 1
                 send(end.connection, Pong(message.number, self.welcome.get("lease", 20.0)))
             case Fetch():
                 self.fetched.append(message.sha256)
@@ -120,6 +127,7 @@ class AgentEnd:
         self.hello: Hello
         self.joined: Joined
         self.silent = False  #: answer no pings
+        self.pongs = 0
         self.messages: list[FromAgent] = []
         self.streams: dict[int, bytearray] = {}
         self.ended: set[int] = set()  #: streams that the agent has ended
@@ -150,6 +158,12 @@ class AgentEnd:
 
     def send(self, message: FromEngine) -> None:
         send(self.connection, message)
+
+    def pause(self, paused: bool) -> None:
+        """Read nothing that the agent sends, or read again."""
+        transport = self.connection._transport
+        assert transport is not None
+        transport.pause_reading() if paused else transport.resume_reading()
 
     async def until(self, look: Callable[[], Any]) -> Any:
         """Wait until ``look`` returns a true value, and return it."""
@@ -186,7 +200,7 @@ class Remote:
         self.end, self.number = end, number
         self.name = f"instance{number}of{os.urandom(4).hex()}"
         self.seen: list[Answer | Logged | Progress | tuple[int, bytes]] = []  #: frames and raw output, in their order
-        self.bytes = 0
+        self.bytes = self.sent = 0
         self._reader = FrameReader()
         self._tickets = count(1)
 
@@ -200,8 +214,12 @@ class Remote:
 
     def call(self, event: bytes = b"{}") -> int:
         ticket = next(self._tickets)
-        self.end.connection.send(wire.FRAMES, self.number, invoke_frame(ticket, f"request-{ticket}", "", event))
+        self.send(invoke_frame(ticket, f"request-{ticket}", "", event))
         return ticket
+
+    def send(self, frame: bytes) -> None:
+        self.sent += len(frame)
+        self.end.connection.send(wire.FRAMES, self.number, frame)
 
     async def invoke(self, event: bytes = b"{}") -> bytes:
         answer = await self.answer(self.call(event))
@@ -239,10 +257,10 @@ class Remote:
 
 
 @asynccontextmanager
-async def engine_end(folder: Path, **welcome: Any) -> AsyncIterator[EngineEnd]:
+async def engine_end(folder: Path, *, kind: type[EngineEnd] = EngineEnd, **welcome: Any) -> AsyncIterator[EngineEnd]:
     """Listen for agents as an engine. ``welcome`` replaces fields of ``Welcome``."""
     write_certificate(folder)
-    engine = EngineEnd(folder, welcome)
+    engine = kind(folder, welcome)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     server = await asyncio.get_running_loop().create_server(engine.accept, "127.0.0.1", 0, ssl=context)
@@ -274,7 +292,30 @@ class Node:
 
     def agent(self) -> int:
         """Return the process of the agent, as this machine sees it."""
-        return next(pid for pid in descendants(self.process.pid) if not children(pid) or _is_agent(pid))
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in descendants(self.process.pid)}
+        return next(pid for pid, command in commands.items() if "\0engine.agent\0" in command)
+
+    def processes(self) -> list[int]:
+        """Return the supervisor, the agent and those between them."""
+        agent, below = self.agent(), list(descendants(self.process.pid))
+        return [self.process.pid, *below[: below.index(agent) + 1]]
+
+    def visible(self) -> str:
+        """Return command lines and environments of these processes, which others of this machine may read."""
+        names = ("cmdline", "environ")
+        return "".join(Path(f"/proc/{pid}/{name}").read_text() for pid in self.processes() for name in names)
+
+    def memory(self) -> int:
+        """Return the resident bytes of the agent."""
+        return int(Path(f"/proc/{self.agent()}/statm").read_text().split()[1]) * PAGE
+
+    async def settled(self, remote: Remote) -> None:
+        """Wait until an instance that writes without end waits for a reader."""
+        waited = 0
+        while waited < 20:
+            before = [_written(pid) for pid in remote.pids()]
+            await asyncio.sleep(0.01)
+            waited = waited + 1 if before == [_written(pid) for pid in remote.pids()] and any(before) else 0
 
     async def end(self) -> int:
         """Stop the supervisor, and return its exit code."""
@@ -286,14 +327,19 @@ class Node:
 
 
 @asynccontextmanager
-async def node(engine: EngineEnd, *options: str, user: str = "", path: str | None = None) -> AsyncIterator[Node]:
-    """Run a node supervisor until the block ends. ``path`` is its search path for programs."""
+async def node(
+    engine: EngineEnd, *options: str, prefix: Sequence[str] = (), path: str | None = None
+) -> AsyncIterator[Node]:
+    """Run a node supervisor until the block ends. ``prefix`` is a program that starts it.
+
+    ``path`` is its search path for programs.
+    """
     log = engine.folder / f"log-{os.urandom(4).hex()}"
     command = [sys.executable, "-P", "-m", "engine", "agent", "--join", f"https://127.0.0.1:{engine.port}"]
     command += ["--token", str(engine.folder / "node.token"), "--data-dir", str(engine.folder / "agent"), *options]
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *command, stderr=errors, env=os.environ | ({"PATH": path} if path is not None else {}), user=user or None
+            *prefix, *command, stderr=errors, env=os.environ | ({"PATH": path} if path is not None else {})
         )
     started = Node(process, log)
     try:
@@ -302,16 +348,17 @@ async def node(engine: EngineEnd, *options: str, user: str = "", path: str | Non
         await started.end()
 
 
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+def _written(pid: int) -> int:
+    """Return the bytes that a process has written."""
+    return int(Path(f"/proc/{pid}/io").read_text().partition("wchar: ")[2].split()[0])
 
 
-def descendants(pid: int) -> list[int]:
-    return [found for child in children(pid) for found in (child, *descendants(child))]
-
-
-def _is_agent(pid: int) -> bool:
-    return False
+def descendants(pid: int) -> Iterator[int]:
+    """Yield all processes below one, parents before their children."""
+    parents = dict[int, int]()
+    for entry in os.listdir("/proc"):
+        with suppress(OSError, ValueError):
+            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+    for found in [child for child, parent in parents.items() if parent == pid]:
+        yield found
+        yield from descendants(found)

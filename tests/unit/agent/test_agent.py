@@ -1,29 +1,189 @@
-"""Agent of a node, with an engine's end of its connection in the test."""
+"""Agent of a node: instances from ``Prepare`` to ``Gone``, with an engine's end of its connection in the test."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.support.agents import engine_end, node
+import pytest
+import pytest_asyncio
+
+from engine.executors.nodes import connection as wire
+from engine.executors.nodes.messages import Kill, Leave, Prepare, Prepared, Start, Unfit
+from engine.isolation.bubblewrap import find_bubblewrap
+from engine.runtimes.protocol import Answer, Logged
+from tests.support.agents import SECRET, AgentEnd, Node, engine_end, node
+from tests.support.executing import function
+from tests.support.waiting import in_own_task, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SOURCE = """
-import os, sys
+import os
 
 def handler(event, context):
-    os.write(1, b"raw\\n")
+    os.write(1, b"raw, before the answer")
     print("said")
-    return {"pid": os.getpid(), **event}
+    return {"token": os.environ.get("FUNCTIOND_TOKEN"), **event}
+
+def leave(event, context):
+    os.system("sleep 100 & exit")
+    os._exit(7)
+
+def write(event, context):
+    return "x" * event["size"]
+
+def flood(event, context):
+    while True:
+        os.write(1, b"y" * 60000 + b"\\n") if event["raw"] else print("y" * 60000)
+
+def secrets(event, context):
+    files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    seen = [os.readlink(file) for file in files if os.path.lexists(file)]
+    readable = {path: os.path.exists(path) for path in event["paths"]}
+    return {"environment": dict(os.environ), "files": seen, "readable": readable}
 """
 
 
-async def test_a_function_runs_on_a_node(tmp_path: Path) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def joined(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[AgentEnd, Node]]:
+    """Yield the engine's end of an agent that all tests of this module use."""
+    async with (
+        in_own_task(engine_end(tmp_path_factory.mktemp("node"), api_ports=[8080])) as engine,
+        in_own_task(node(engine, "--cpus", "1.5", "--memory", "512")) as run,
+    ):
+        yield await engine.joined(), run
+
+
+async def test_a_function_runs_on_a_node(joined: tuple[AgentEnd, Node]) -> None:
+    end, _ = joined
+    remote = await end.start(SOURCE, token="secret of the instance")
+    result = json.loads(await remote.invoke(b'{"a": 1}'))
+    pids = remote.pids()
+    remote.kill()
+    gone = await remote.gone()
+
+    assert result == {"a": 1, "token": "secret of the instance"}
+    assert remote.seen.index((wire.STDOUT, b"raw, before the answer")) < len(remote.seen) - 1
+    assert isinstance(remote.seen[-1], Answer)
+    assert [seen.text for seen in remote.seen if isinstance(seen, Logged)] == [b"said\n"]
+    assert pids
+    assert remote.pids() == []
+    assert (gone.status, gone.out_of_memory, gone.problem) == (-9, False, None)
+    assert gone.received == remote.sent
+
+
+async def test_an_agent_tells_what_its_machine_has(joined: tuple[AgentEnd, Node]) -> None:
+    end, _ = joined
+
+    assert (end.hello.cpus, end.hello.memory, end.hello.previous) == (1.5, 512, "")
+    assert end.hello.token == f"node.{SECRET}"
+    assert end.joined.kills == "pid namespace"
+    assert {"isolation", "network"} <= end.joined.walls.keys()
+
+
+async def test_the_exit_of_an_instance_is_told(joined: tuple[AgentEnd, Node]) -> None:
+    end, _ = joined
+    left = await end.start(SOURCE, "leave")
+    left.call()
+
+    assert (await left.gone()).status == 7
+    await until(lambda: not left.pids())
+
+
+async def test_an_instance_is_killed_before_its_start(joined: tuple[AgentEnd, Node]) -> None:
+    end, _ = joined
+    never = await end.prepare(function("handler", code=end.engine.add(SOURCE)))
+    never.kill()
+    end.send(Prepare(number=100, function=function("handler", code=end.engine.add(SOURCE)), memory=128))
+    end.send(Kill(100))
+    end.send(Kill(102))  # an instance whose end is on the way
+
+    assert (await never.gone()).status is None
+    await end.until(lambda: [message for message in end.messages if getattr(message, "number", 0) == 100])
+
+
+async def test_large_events_and_results_pass(joined: tuple[AgentEnd, Node]) -> None:
+    end, _ = joined
+    remote = await end.start(SOURCE, "write")
+
+    assert await remote.invoke(b'{"size": 4000000}') == b"x" * 4_000_000
+    assert await remote.invoke(b'{"size": 5, "pad": "%s"}' % (b"z" * 3_000_000)) == b"xxxxx"
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_a_child_that_writes_too_fast_waits(joined: tuple[AgentEnd, Node], raw: bool) -> None:
+    end, run = joined
+    fast, other = await end.start(SOURCE, "flood"), await end.start(SOURCE)
+    before = run.memory()
+    end.pause(True)
+    fast.call(json.dumps({"raw": raw}).encode())
+    await run.settled(fast)
+    held = run.memory() - before
+    end.pause(False)
+    seen = fast.bytes
+    await end.until(lambda: fast.bytes > seen + (20 << 20))
+
+    assert held < 20 << 20
+    assert await other.invoke()
+    fast.kill()
+    await fast.gone()
+
+
+async def test_functions_see_no_secret_of_the_agent(joined: tuple[AgentEnd, Node]) -> None:
+    end, run = joined
+    remote = await end.start(SOURCE, "secrets")
+    seen = json.loads(await remote.invoke(b'{"paths": []}'))
+
+    assert SECRET not in json.dumps(seen)
+    assert SECRET not in run.visible()
+    assert len([file for file in seen["files"] if file.startswith("socket:")]) == 1
+
+
+async def test_the_start_of_an_instance_that_is_not_prepared_ends_the_connection(tmp_path: Path) -> None:
     async with engine_end(tmp_path) as engine, node(engine):
         end = await engine.joined()
-        remote = await end.start(SOURCE)
-        result = await remote.invoke(b'{"a": 1}')
-        remote.kill()
+        end.send(Start(number=2, instance="instance"))
 
-        assert json.loads(result)["a"] == 1
-        assert (await remote.gone()).status == -9
-        assert remote.pids() == []
+        await end.lost.wait()
+        assert (await engine.joined()).hello.previous == "session-1"
+
+
+async def test_a_sandbox_hides_the_data_directory_and_the_token(tmp_path: Path) -> None:
+    if isinstance(find_bubblewrap(tmp_path / "tmp", {"tmp": 16, "network": False}, range(1003, 1004)), str):
+        pytest.skip("no sandbox works here")
+    sandbox = {"isolation": "bubblewrap", "tmp_size": 16, "api_ports": {"1": 2}}
+    async with engine_end(tmp_path, sandbox=sandbox) as engine, node(engine) as run:
+        end = await engine.joined()
+        remote = await end.start(SOURCE, "secrets")
+        paths = [str(tmp_path / name) for name in ("node.token", "agent", "agent/packages")]
+        seen = json.loads(await remote.invoke(json.dumps({"paths": paths}).encode()))
+        end.send(Leave("the settings name it no more"))
+
+        assert end.joined.walls["isolation"].startswith("bubblewrap")
+        assert seen["readable"] == dict.fromkeys(paths, False)
+        assert SECRET not in json.dumps(seen)
+        assert await run.process.wait() == 0
+        assert "sent away: the settings name it no more" in run.log
+
+
+async def test_a_missing_interpreter_is_told(tmp_path: Path) -> None:
+    async with engine_end(tmp_path) as engine, node(engine, path="/nowhere"):
+        end = await engine.joined()
+        remote = await end.prepare(function("handler", code=engine.add(SOURCE), runtime="Node.js18.15"))
+        prepared = await end.message(Prepared, remote.number)
+
+        assert prepared.problem is not None
+        assert prepared.problem.no_interpreter
+        assert end.joined.lacks.keys() == {"node"}
+
+
+async def test_a_machine_without_the_sandbox_asked_for_is_unfit(tmp_path: Path) -> None:
+    sandbox = {"isolation": "bubblewrap"}
+    async with engine_end(tmp_path, sandbox=sandbox) as engine, node(engine, path="/nowhere"):
+        end = await engine.connected()
+        unfit = await end.until(lambda: [message for message in end.messages if isinstance(message, Unfit)])
+        await end.lost.wait()
+
+        assert "executor.isolation is bubblewrap" in unfit[0].reason

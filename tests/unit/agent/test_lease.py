@@ -1,0 +1,167 @@
+"""Lease of a node: nothing runs after it, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.executors.nodes.connection import Connection
+from engine.executors.nodes.messages import Leave, send
+from tests.support.agents import AgentEnd, EngineEnd, Remote, engine_end, node, write_token
+from tests.support.executing import is_alive
+from tests.support.waiting import until
+
+#: Starts a process that leaves the session and the process group of its instance.
+SOURCE = """
+import subprocess
+
+def handler(event, context):
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
+"""
+
+#: Begin of a command that root runs as if it were not.
+ORDINARY = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+
+
+async def start(end: AgentEnd) -> Remote:
+    remote = await end.start(SOURCE)
+    await remote.invoke()
+    await until(lambda: len(remote.pids()) == 2)
+    return remote
+
+
+async def test_nothing_outlives_the_lease(tmp_path: Path) -> None:
+    async with engine_end(tmp_path, lease=1.0) as engine, node(engine) as run:
+        end = await engine.joined()
+        remote = await start(end)
+        await end.until(lambda: end.pongs > 3)
+        end.silent, begun = True, time.monotonic()
+        await until(lambda: not remote.pids())
+        lasted = time.monotonic() - begun
+        next_end = await engine.joined()
+
+        assert 0.5 < lasted < 5
+        assert next_end.hello.previous == "session-1"
+        assert "no sign of the engine" in run.log
+
+
+async def test_nothing_outlives_an_agent(tmp_path: Path) -> None:
+    async with engine_end(tmp_path, lease=1.0) as engine, node(engine) as run:
+        end = await engine.joined()
+        for cause in ("stopped", "killed", "connection"):
+            remote, agent = await start(end), run.agent()
+            if cause == "connection":
+                end.connection.abort("the network fails")
+            else:
+                os.kill(agent, signal.SIGSTOP if cause == "stopped" else signal.SIGKILL)
+            end = await engine.joined()
+
+            assert not remote.pids()
+            assert not is_alive(agent)
+            assert end.hello.previous == f"session-{len(engine.connections) - 1}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_nothing_outlives_its_supervisor(tmp_path: Path, number: int) -> None:
+    async with engine_end(tmp_path) as engine, node(engine) as run:
+        remote = await start(await engine.joined())
+        run.process.send_signal(number)
+        exited = await run.process.wait()
+        left = remote.pids()
+        await until(lambda: not remote.pids())
+
+        assert exited == (0 if number == signal.SIGTERM else -number)
+        assert number == signal.SIGKILL or not left
+
+
+async def test_a_session_is_told_until_an_agent_is_welcome(tmp_path: Path) -> None:
+    async with engine_end(tmp_path) as engine, node(engine) as run:
+        end = await engine.joined()
+        engine.refusal = "another agent has this token"
+        end.connection.abort("the network fails")
+        refused = [(await engine.connected()).hello.previous for _ in range(3)]
+        engine.refusal = ""
+        told = (await engine.joined()).hello.previous
+        engine.connections[-1].connection.abort("the network fails")
+        last = (await engine.joined()).hello.previous
+
+        assert refused[1:] == ["session-1", "session-1"]
+        assert (told, last) == ("session-1", f"session-{len(engine.connections) - 1}")
+        assert "refused: another agent has this token" in run.log
+
+
+async def test_an_engine_with_another_certificate_gets_and_orders_nothing(tmp_path: Path) -> None:
+    class Eager(EngineEnd):
+        def accept(self) -> Connection:
+            connection = super().accept()
+            asyncio.get_running_loop().call_later(0.05, send, connection, Leave("nobody wants you"))
+            return connection
+
+    async with engine_end(tmp_path, kind=Eager) as engine:
+        write_token(tmp_path / "node.token", "0" * 64)
+        async with node(engine) as run:
+            await until(lambda: run.log.count("its certificate is not the one that the token file names") > 1)
+
+            assert run.process.returncode is None
+            assert not [end for end in engine.connections if end.messages]
+
+
+async def test_a_second_supervisor_on_one_folder_is_refused(tmp_path: Path) -> None:
+    async with engine_end(tmp_path) as engine, node(engine) as first:
+        await engine.joined()
+        async with node(engine) as second:
+            assert await second.process.wait() == 1
+            assert f"is in use by process {first.process.pid}" in second.log
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "message"),
+    [(0o644, "", "others have access"), (0o600, "nothing", "is no token file"), (0o600, None, "cannot read")],
+)
+async def test_a_token_file_must_be_usable(tmp_path: Path, mode: int, text: str | None, message: str) -> None:
+    async with engine_end(tmp_path) as engine:
+        file = tmp_path / "node.token"
+        file.chmod(mode)
+        if text is None:
+            file.unlink()
+        elif text:
+            file.write_text(text)
+        async with node(engine) as run:
+            assert await run.process.wait() != 0
+            assert message in run.log
+
+
+async def test_the_marker_is_enough_without_namespaces(tmp_path: Path) -> None:
+    async with engine_end(tmp_path, lease=1.0) as engine, node(engine, path="/nowhere") as run:
+        end = await engine.joined()
+        remote = await end.start(SOURCE.replace('"sleep"', '"/bin/sleep"'))
+        await remote.invoke()
+        os.kill(run.agent(), signal.SIGSTOP)
+        await until(lambda: not remote.pids())
+
+        assert end.joined.kills == "marker in the environment"
+        assert (await engine.joined()).hello.previous == "session-1"
+
+
+def _users_have_namespaces() -> bool:
+    nested = (*ORDINARY, "unshare", "--user", "--map-current-user", "--pid", "--fork", "--mount-proc", "true")
+    return shutil.which("unshare") is not None and subprocess.run(nested, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not _users_have_namespaces(), reason="users have no namespaces here")
+@pytest.mark.parametrize("cause", ["agent", "supervisor"])
+async def test_an_ordinary_user_has_a_namespace(tmp_path: Path, cause: str) -> None:
+    async with engine_end(tmp_path, lease=1.0) as engine, node(engine, prefix=ORDINARY) as run:
+        end = await engine.joined()
+        remote = await start(end)
+        os.kill(run.agent() if cause == "agent" else run.process.pid, signal.SIGKILL)
+        await until(lambda: not remote.pids())
+
+        assert end.joined.kills == "pid namespace"
