@@ -19,7 +19,7 @@ import structlog
 import uvloop
 
 from engine import __version__
-from engine.agent.api import Streams
+from engine.agent.api import ApiListener
 from engine.agent.hosted import Hosted, Node
 from engine.agent.link import Configuration, Report, encode, now
 from engine.agent.packages import Packages
@@ -33,6 +33,7 @@ from engine.executors.nodes import connection as wire
 from engine.executors.nodes import messages
 from engine.executors.nodes.connection import Connection, ProtocolError
 from engine.executors.nodes.messages import send
+from engine.executors.nodes.streams import Streams
 from engine.logs.feed import LogBoard
 from engine.metrics.prometheus import configure_logging
 from engine.model.clock import SystemClock
@@ -128,8 +129,8 @@ class Agent:
         self._outlet = Outlet(connection)
         self._packages = Packages(configuration.packages, configuration.cache, connection, numbers)
         await self._packages.load()
-        self._streams = Streams(connection, numbers)
-        port = await self._streams.open() if welcome.api_ports else 0
+        self._streams = Streams(connection)
+        port = await ApiListener(self._streams, numbers).open() if welcome.api_ports else 0
         launcher = await self._open_launcher(welcome, port, tokens)
         self._node = Node(connection, launcher, self._packages, self._outlet, tokens, {})
         lacks = await _lacks(launcher)
@@ -206,7 +207,7 @@ class Agent:
             case messages.NoPackage() if node is not None:
                 node.packages.failed(message.number, message.reason)
             case messages.StreamRead() if node is not None:
-                self._streams.read(message.number, message.size)
+                self._streams.acknowledged(message.number, message.size)
             case messages.Prepare() if node is not None and message.number not in node.hosted:
                 Hosted(node, message)
             case messages.Start() if node is not None and message.number in node.hosted:

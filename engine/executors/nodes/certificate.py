@@ -6,7 +6,6 @@ engine's certificate, which the agent checks before it shows the secret.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -48,19 +47,14 @@ def load_credentials(folder: Path, names: Iterable[str], certificate: str, key: 
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_cert_chain(certificate_path, key_path)
-        der = ssl.PEM_cert_to_DER_cert(_first(certificate_path.read_text("latin-1")))
+        shown = x509.load_pem_x509_certificate(certificate_path.read_bytes())
     except (OSError, ValueError) as error:
         problem = f"cannot use the certificate {certificate_path} with the key {key_path}: {error}"
         raise SettingsError(
             f"{problem}; name PEM files that belong together by executor.nodes.certificate and key"
         ) from None
-    fingerprint = hashlib.sha256(der).hexdigest()
+    fingerprint = shown.fingerprint(hashes.SHA256()).hex()
     return Credentials(context, fingerprint, {name: _secret(folder, name, fingerprint) for name in names})
-
-
-def _first(pem: str) -> str:
-    end = "-----END CERTIFICATE-----"
-    return pem[: pem.index(end) + len(end)]
 
 
 def _secret(folder: Path, name: str, fingerprint: str) -> str:

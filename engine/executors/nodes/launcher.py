@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from engine.errors import InvalidField, NoInterpreter
 from engine.executors.call import Call, End, Key
@@ -46,7 +47,7 @@ class ThisMachine:
         self.most, self.memory = most, memory
 
 
-class Wish(NamedTuple):
+class Wish(Struct, frozen=True, eq=False):
     """Wait for the capacity of one instance."""
 
     shape: Shape
@@ -81,7 +82,7 @@ class NodeLauncher:
         self.run = self.nodes.run
         self._grants: dict[Instance, Grant] = {}
         self._remote: dict[str, tuple[NodeProcess, Function]] = {}  #: of instances on nodes, by their ids
-        self._wishes: dict[object, Wish] = {}
+        self._wishes: set[Wish] = set()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None  #: next dismissal
         self._grant_seconds = Histogram()
@@ -197,7 +198,7 @@ class NodeLauncher:
 
     def report(self) -> NodesReport:
         shapes: dict[Shape, list[Wish]] = {}
-        for wish in self._wishes.values():
+        for wish in self._wishes:
             shapes.setdefault(wish.shape, []).append(wish)
         return NodesReport(
             nodes=self.nodes.reports(self._used),
@@ -234,14 +235,13 @@ class NodeLauncher:
     @contextmanager
     def _waiting(self, wish: Wish, on_wait: Callable[[], None]) -> Iterator[None]:
         """Note a wish until the block ends. Tell the caller after a while, and then dismiss idle instances for it."""
-        ticket = object()
-        self._wishes[ticket] = wish
+        self._wishes.add(wish)
         timer = self._loop.call_later(_PATIENCE, self._begin_to_wait, on_wait)
         try:
             yield
         finally:
             timer.cancel()
-            del self._wishes[ticket]
+            self._wishes.remove(wish)
             self._grant_seconds.observe(self._loop.time() - wish.since)
 
     def _begin_to_wait(self, on_wait: Callable[[], None]) -> None:
@@ -256,7 +256,7 @@ class NodeLauncher:
     def _dismiss_idle(self) -> None:
         """Dismiss an idle instance whose machine one of the wishes could use, and look again shortly."""
         self._timer = None
-        shapes = {wish.shape for wish in self._wishes.values()}
+        shapes = {wish.shape for wish in self._wishes}
 
         def helps(instance: Instance) -> bool:
             return any(self._placement.suits(self._grants[instance].machine, shape) for shape in shapes)

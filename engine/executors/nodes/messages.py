@@ -17,7 +17,7 @@ A reply has the number of its request. The numbers of instances, of packages and
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -191,8 +191,8 @@ FromAgent = Hello | Joined | Unfit | Ping | Prepared | Fetch | Gone | StreamRead
 FromEngine = Welcome | Refused | Pong | Prepare | Start | Kill | NoPackage | StreamRead | Leave
 
 _encode = msgspec.msgpack.Encoder().encode
-_from_agent = msgspec.msgpack.Decoder(FromAgent).decode
-_from_engine = msgspec.msgpack.Decoder(FromEngine).decode
+_from_agent, _from_engine = msgspec.msgpack.Decoder(FromAgent), msgspec.msgpack.Decoder(FromEngine)
+_Any = TypeVar("_Any")
 
 
 def send(connection: Connection, message: FromAgent | FromEngine, channel: int = 0) -> None:
@@ -202,15 +202,16 @@ def send(connection: Connection, message: FromAgent | FromEngine, channel: int =
 
 def from_agent(body: bytes) -> FromAgent:
     """Decode a message of an agent. Raises ProtocolError."""
-    try:
-        return _from_agent(body)
-    except msgspec.DecodeError as error:
-        raise ProtocolError(f"it sent a message that is not of this protocol: {error}") from None
+    return _decode(_from_agent, body)
 
 
 def from_engine(body: bytes) -> FromEngine:
     """Decode a message of the engine. Raises ProtocolError."""
+    return _decode(_from_engine, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_Any], body: bytes) -> _Any:
     try:
-        return _from_engine(body)
+        return decoder.decode(body)
     except msgspec.DecodeError as error:
         raise ProtocolError(f"it sent a message that is not of this protocol: {error}") from None

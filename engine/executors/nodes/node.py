@@ -25,7 +25,7 @@ from engine.executors.nodes.messages import Gone, Joined, Ping, Prepared, Unfit
 from engine.executors.nodes.packages import PackageSender
 from engine.executors.nodes.process import NodeChannel, NodeProcess
 from engine.executors.nodes.report import NodeReport, NodeState
-from engine.executors.nodes.streams import Streams
+from engine.executors.nodes.streams import ApiStreams
 from engine.executors.process import Exit
 from engine.logs import lines
 from engine.metrics.histogram import Histogram
@@ -65,7 +65,7 @@ class Node:
         owner: NodeOwner,
         labels: tuple[str, ...],
         packages: PackageSender,
-        streams: Streams,
+        streams: ApiStreams,
         remaining: Callable[[], float],
     ) -> None:
         """Create a node. ``remaining`` returns the seconds for which the engine itself may certainly write."""
@@ -291,7 +291,7 @@ class Node:
         self._leave_if_drained()
 
     def full(self, is_full: bool) -> None:
-        self._streams.pause(is_full)
+        """Do nothing: what is sent is bounded by the work of the node."""
 
     def closed(self, reason: str) -> None:
         for waiter in self._preparing.values():

@@ -23,7 +23,7 @@ from engine.executors.nodes.node import Node
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.nodes.packages import PackageSender
 from engine.executors.nodes.report import NodeReport, NodeSessions
-from engine.executors.nodes.streams import Streams
+from engine.executors.nodes.streams import ApiStreams
 from engine.metrics.histogram import Histogram
 
 _CLOCKS = 30.0  #: seconds that the clock of a node may be off
@@ -130,7 +130,7 @@ class NodeSet:
             owner=self,
             labels=self._options.agents[name],
             packages=PackageSender(connection, self._package_file, self._count_bytes),
-            streams=Streams(connection, self._options.api),
+            streams=ApiStreams(connection, self._options.api),
             remaining=self._remaining,
         )
         try:

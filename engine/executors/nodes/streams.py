@@ -1,121 +1,126 @@
-"""Connections of functions on one node to the API of the engine."""
+"""Connections of functions on a node to the API of the engine, as streams on the connection of the node.
+
+The agent accepts the connections, and the engine opens one to the API for each. Each end sends at most ``WINDOW`` bytes
+that the other has not passed on.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from engine.executors.nodes import messages
-from engine.executors.nodes.connection import STREAM, Connection
+from engine.executors.nodes.connection import PIECE, STREAM, Connection
 
-UNREAD = 256 << 10  #: bytes in each direction that were sent and not acknowledged
-_MOST = 256  #: streams of a node
+WINDOW = 256 << 10  #: bytes on their way, in each direction of a stream
+MOST = 256  #: streams of a node
 
 
 class Streams:
-    """Streams of one node. Each is a connection to ``port`` on loopback, where requests need a function's token."""
+    """Streams of one node, by their numbers, at either end."""
 
-    def __init__(self, connection: Connection, port: int) -> None:
-        self._connection, self._port = connection, port
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._streams: dict[int, _Stream] = {}
-        self._full = False
 
-    def received(self, number: int, data: bytes) -> None:
-        """Pass data on. The first data of a stream opens it; an empty text is the end of what the function sends."""
+    @property
+    def full(self) -> bool:
+        return len(self._streams) >= MOST
+
+    def open(self, number: int) -> None:
+        """Keep what arrives for a stream until ``carry``."""
+        self._streams[number] = _Stream(self._connection, number)
+
+    def received(self, number: int, data: bytes) -> bool:
+        """Pass on data of the other end; no data is its end. Return False if there is no such stream."""
         stream = self._streams.get(number)
-        if stream is None:
-            if not data:
-                return
-            if not self._port or len(self._streams) >= _MOST:
-                self._connection.send(STREAM, number, b"")
-                return
-            stream = self._streams[number] = _Stream(self._connection, number, self._streams, self._port)
-        stream.write(data)
+        if stream is not None:
+            stream.arrived.put_nowait(data)
+        return stream is not None
 
     def acknowledged(self, number: int, size: int) -> None:
-        if (stream := self._streams.get(number)) is not None:
-            stream.acknowledged(size)
+        if number in self._streams:
+            self._streams[number].acknowledge(size)
 
-    def pause(self, is_full: bool) -> None:
-        """Read no responses of the API while the connection to the node is full."""
-        for stream in self._streams.values():
-            stream.pause(is_full)
+    async def carry(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry the data of a connection as those of an open stream, until both directions have ended."""
+        stream = self._streams[number]
+        try:
+            await asyncio.gather(stream.send_all(reader), stream.write_all(writer))
+        finally:
+            self.close(number)
+            writer.close()
+
+    def close(self, number: int) -> None:
+        """End a stream, if it is open."""
+        if self._streams.pop(number, None) is not None:
+            self._connection.send(STREAM, number, b"")
+
+
+class ApiStreams:
+    """Streams of a node at the engine. ``port`` on loopback is that of the API, with tokens of functions; 0: none."""
+
+    def __init__(self, connection: Connection, port: int) -> None:
+        self._connection, self._port, self._streams = connection, port, Streams(connection)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.acknowledged = self._streams.acknowledged
+
+    def received(self, number: int, data: bytes) -> None:
+        """Pass on data of a function. The first of them opens the stream."""
+        if self._streams.received(number, data) or not data:
+            return
+        if not self._port or self._streams.full:
+            self._connection.send(STREAM, number, b"")
+            return
+        self._streams.open(number)
+        self._streams.received(number, data)
+        task = asyncio.ensure_future(self._carry(number))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
-        for stream in list(self._streams.values()):
-            stream.abort()
+        for task in self._tasks:
+            task.cancel()
 
-
-class _Stream(asyncio.Protocol):
-    """Connection to the API for one connection of a function."""
-
-    def __init__(self, connection: Connection, number: int, streams: dict[int, _Stream], port: int) -> None:
-        self._connection, self._number, self._streams = connection, number, streams
-        self._transport: asyncio.Transport | None = None
-        self._early: list[bytes] = []  #: data that arrived before the connection to the API
-        self._sent = self._unread = 0  #: bytes that are not acknowledged, from the function and to it
-        self._full = False
-        self._opening = asyncio.ensure_future(self._open(port))
-
-    async def _open(self, port: int) -> None:
+    async def _carry(self, number: int) -> None:
         try:
-            await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=PIECE)
         except OSError:
-            self.connection_lost(None)
-
-    def write(self, data: bytes) -> None:
-        transport = self._transport
-        if transport is None:
-            self._early.append(data)
-        elif not data:
-            if transport.can_write_eof():
-                transport.write_eof()
+            self._streams.close(number)
         else:
-            transport.write(data)
-            self._sent += len(data)
-            if transport.get_write_buffer_size() < UNREAD // 2:
-                self.resume_writing()
+            await self._streams.carry(number, reader, writer)
 
-    def acknowledged(self, size: int) -> None:
+
+class _Stream:
+    """One stream. Either direction ends by itself; one that fails ends, too, and drops the rest."""
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self._connection, self._number = connection, number
+        self.arrived = asyncio.Queue[bytes]()
+        self._unread = 0
+        self._read = asyncio.Event()
+
+    def acknowledge(self, size: int) -> None:
         self._unread -= size
-        self._read_if_room()
+        self._read.set()
 
-    def pause(self, is_full: bool) -> None:
-        self._full = is_full
-        self._read_if_room()
+    async def send_all(self, reader: asyncio.StreamReader) -> None:
+        with suppress(OSError):
+            while data := await reader.read(PIECE):
+                await self._connection.room()
+                self._unread += len(data)
+                self._connection.send(STREAM, self._number, data)
+                while self._unread > WINDOW - PIECE:
+                    self._read.clear()
+                    await self._read.wait()
+        self._connection.send(STREAM, self._number, b"")
 
-    def abort(self) -> None:
-        self._opening.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-        self._streams.pop(self._number, None)
-
-    def _read_if_room(self) -> None:
-        if self._transport is not None:
-            if self._full or self._unread >= UNREAD:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
-
-    # --- called by the loop ---
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(UNREAD // 2)
-        early, self._early = self._early, []
-        for data in early:
-            self.write(data)
-
-    def data_received(self, data: bytes) -> None:
-        self._connection.send(STREAM, self._number, data)
-        self._unread += len(data)
-        self._read_if_room()
-
-    def resume_writing(self) -> None:
-        if self._sent:
-            messages.send(self._connection, messages.StreamRead(self._number, self._sent))
-            self._sent = 0
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._streams.pop(self._number, None) is not None:
-            self._connection.send(STREAM, self._number, b"")
+    async def write_all(self, writer: asyncio.StreamWriter) -> None:
+        while data := await self.arrived.get():
+            if not writer.is_closing():  # otherwise the other end of the connection has dropped it
+                with suppress(OSError):
+                    writer.write(data)
+                    await writer.drain()
+            messages.send(self._connection, messages.StreamRead(self._number, len(data)))
+        if not writer.is_closing():
+            writer.write_eof()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from engine.agent.api import WINDOW
 from engine.executors.nodes import connection as wire
 from engine.executors.nodes.messages import StreamRead, send
+from engine.executors.nodes.streams import WINDOW
 from tests.support.agents import AgentEnd, Remote, engine_end, node
 from tests.support.waiting import in_own_task
 
