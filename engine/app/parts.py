@@ -17,7 +17,7 @@ from engine.auth.verifier import SignatureVerifier
 from engine.code.quota import CodeQuota
 from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry
-from engine.config.settings import RetrySettings, Settings
+from engine.config.settings import Settings
 from engine.executors.pool import Pool
 from engine.functions.aliases import Aliases
 from engine.functions.catalog import Catalog
@@ -90,7 +90,7 @@ class EngineParts:
     ) -> None:
         self.settings, self.clock, self.storage, self.pool, self.codes = settings, clock, storage, pool, codes
         self.registry, self.logs, self.tls, self.tracer = registry, board, tls, tracer
-        region, executor, policy = settings.http.region, settings.executor, _policy(settings.retry)
+        region, executor, policy = settings.http.region, settings.executor, _policy(settings)
         self.audit, self.lag = AuditTrail(), LoopLag()
         slots, memory = (
             (executor.nodes.slots, 0) if executor.nodes.listen else (executor.slots, memory_budget(settings))
@@ -273,12 +273,14 @@ def _authenticators(settings: Settings, clock: Clock) -> tuple[Authenticator | N
     return authenticator, SignatureVerifier(clock, failures)
 
 
-def _policy(retry: RetrySettings) -> RetryPolicy:
+def _policy(settings: Settings) -> RetryPolicy:
+    retry = settings.retry
     return RetryPolicy(
         base=retry.base,
         factor=retry.factor,
         longest=retry.longest,
         jitter=retry.jitter,
+        max_losses=settings.executor.nodes.max_losses,
         default=Rules(retries=retry.default_retries, max_age=retry.default_max_age or float("inf")),
     )
 
