@@ -18,6 +18,7 @@ from engine.executors.launcher import LaunchPlan
 from engine.executors.local.launcher import LocalLauncher
 from engine.executors.nodes.connection import Connection, ProtocolError
 from engine.executors.nodes.messages import Gone, Prepare, Prepared, Problem, Start, send
+from engine.executors.nodes.streams import Streams
 
 log = structlog.get_logger("functiond.agent")
 
@@ -29,6 +30,7 @@ class Node(NamedTuple):
     launcher: LocalLauncher
     packages: Packages
     outlet: Outlet
+    streams: Streams
     tokens: dict[str, str]  #: for the API, by the id of an instance that starts
     hosted: dict[int, Hosted]  #: by number
 

@@ -29,12 +29,12 @@ class Configuration(Struct, frozen=True, kw_only=True):
     log_format: Literal["console", "json"] = "console"
 
     @property
-    def packages(self) -> Path:
-        return Path(self.data_dir, "packages")
+    def folder(self) -> Path:
+        return Path(self.data_dir)
 
     @property
     def tmp(self) -> Path:
-        return Path(self.data_dir, "tmp")
+        return self.folder / "tmp"
 
 
 class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):

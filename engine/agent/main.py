@@ -10,6 +10,7 @@ import resource
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from functools import partial
 from itertools import count
 from typing import NoReturn
@@ -54,6 +55,7 @@ def run(configuration: Configuration, link: socket.socket) -> NoReturn:
     os.umask(0o077)  # functions have the umask that was read by ``spawn``
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    link.setblocking(False)  # a stopped supervisor cannot stop the agent
     uvloop.run(_run(configuration, link))
     os._exit(1)
 
@@ -68,12 +70,11 @@ class Agent:
     def __init__(self, configuration: Configuration, link: socket.socket) -> None:
         self._configuration, self._link = configuration, link
         self._connection: Connection
-        self._packages: Packages
-        self._streams: Streams
-        self._outlet: Outlet
         self._node: Node | None = None  #: set when the agent has joined
+        self._greeted_at = 0.0  #: seconds by ``now``
         self._verified = False  #: the engine has the certificate that the token file names
         self._welcome: asyncio.Future[messages.Welcome] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle = asyncio.get_running_loop().call_later(0, bool)
         self._pings: dict[int, float] = {}  #: times of those without an answer, by their numbers
 
     async def run(self) -> None:
@@ -86,6 +87,8 @@ class Agent:
         except OSError as error:
             self._exit(f"cannot connect: {error}", Report())
         self._report(Report(session=welcome.session))
+        self._set_deadline(self._greeted_at + welcome.lease)  # the engine has promised no less
+        pinging = asyncio.create_task(self._ping(welcome.lease / _PINGS))
         try:
             await self._join(welcome)
         except (SettingsError, msgspec.ValidationError) as error:
@@ -93,9 +96,7 @@ class Agent:
             send(self._connection, messages.Unfit(str(error)))
             self._connection.close(f"this machine is unfit: {error}")
             await asyncio.sleep(_TIMEOUT)  # ``closed`` ends it
-        for number in count(1):
-            await asyncio.sleep(welcome.lease / _PINGS)
-            self._ping(number)
+        await pinging
 
     # --- joining ---
 
@@ -111,7 +112,7 @@ class Agent:
         certificate = transport.get_extra_info("ssl_object").getpeercert(True)
         if not hmac.compare_digest(hashlib.sha256(certificate).hexdigest(), configuration.fingerprint):
             self._exit("its certificate is not the one that the token file names", Report(refused=True))
-        self._verified = True
+        self._verified, self._greeted_at = True, now()
         hello = messages.Hello(
             version=__version__,
             wire=messages.WIRE,
@@ -125,26 +126,30 @@ class Agent:
 
     async def _join(self, welcome: messages.Welcome) -> None:
         connection, configuration = self._connection, self._configuration
-        numbers, tokens = count(1, 2), dict[str, str]()
-        self._outlet = Outlet(connection)
-        self._packages = Packages(configuration.packages, configuration.cache, connection, numbers)
-        await self._packages.load()
-        self._streams = Streams(connection)
-        port = await ApiListener(self._streams, numbers).open() if welcome.api_ports else 0
-        launcher = await self._open_launcher(welcome, port, tokens)
-        self._node = Node(connection, launcher, self._packages, self._outlet, tokens, {})
+        numbers, tokens, outlet = count(1, 2), dict[str, str](), Outlet(connection)
+        packages = Packages(configuration.folder / "packages", configuration.cache, connection, numbers)
+        await packages.load()
+        streams = Streams(connection)
+        port = await ApiListener(streams, numbers).open() if welcome.api_ports else 0
+        files = LogFiles(configuration.tmp, 0)  # gets no lines, which all go to the engine
+        launcher = await open_launcher(
+            self._options(welcome, port, tokens),
+            code_path=packages.folder,
+            check_code=None,
+            interpreters=None,
+            recorder=LogRecorder(files, limit=0, clock=SystemClock(), board=LogBoard()),
+            make_instance=partial(Relay, outlet),
+        )
         lacks = await _lacks(launcher)
+        self._node = Node(connection, launcher, packages, outlet, streams, tokens, {})
         send(connection, messages.Joined(walls=launcher.walls, lacks=lacks, kills=configuration.kills))
-        # Sent together with the above: the engine promises the time before it starts anything.
-        self._report(Report(joined=True, deadline=now() + welcome.lease))
-        self._ping(0)
+        self._report(Report(joined=True))
         log.info("joined", node=welcome.name, engine=connection.peer(), lacks=lacks)
 
-    async def _open_launcher(self, welcome: messages.Welcome, port: int, tokens: dict[str, str]) -> LocalLauncher:
+    def _options(self, welcome: messages.Welcome, port: int, tokens: Mapping[str, str]) -> LocalOptions:
         access = FunctionAccess(f"http://127.0.0.1:{port}", lambda _, instance: tokens[instance])
         ports = dict.fromkeys((*welcome.api_ports, port), port) if port else {}
-        files = LogFiles(self._configuration.tmp, 0)  # gets no lines, which all go to the engine
-        options = LocalOptions(
+        return LocalOptions(
             tmp=self._configuration.tmp,
             marker=self._configuration.marker,
             region=welcome.region,
@@ -153,39 +158,32 @@ class Agent:
             access=access if port else None,
             sandbox=msgspec.convert(welcome.sandbox | {"api_ports": ports}, IsolationOptions),
         )
-        return await open_launcher(
-            options,
-            code_path=self._packages.folder,
-            check_code=None,
-            interpreters=None,
-            recorder=LogRecorder(files, limit=0, clock=SystemClock(), board=LogBoard()),
-            make_instance=partial(Relay, self._outlet),
-        )
 
-    def _ping(self, number: int) -> None:
-        self._pings[number] = now()
-        send(self._connection, messages.Ping(number))
+    async def _ping(self, pause: float) -> None:
+        for number in count():
+            self._pings[number] = now()
+            send(self._connection, messages.Ping(number))
+            await asyncio.sleep(pause)
 
     # --- called by the connection ---
 
     def received(self, kind: int, channel: int, body: bytes) -> None:
+        node = self._node
         if kind == wire.CONTROL and self._verified:
             self._handle(messages.from_engine(body))
-        elif self._node is None:
-            raise ProtocolError("it sent data too early")
-        elif kind == wire.FRAMES:
-            if (hosted := self._node.hosted.get(channel)) is not None:
-                hosted.feed(body)
-        elif kind == wire.STREAM:
-            self._streams.received(channel, body)
-        elif kind == wire.PACKAGE:
-            self._packages.received(channel, body)
+        elif kind == wire.FRAMES and node is not None:
+            if channel in node.hosted:  # otherwise its end is on the way
+                node.hosted[channel].feed(body)
+        elif kind == wire.STREAM and node is not None:
+            node.streams.received(channel, body)
+        elif kind == wire.PACKAGE and node is not None:
+            node.packages.received(channel, body)
         else:
-            raise ProtocolError(f"it sent a message of kind {kind}")
+            raise ProtocolError(f"it sent a message of kind {kind} out of order")
 
     def full(self, is_full: bool) -> None:
         if self._node is not None:
-            self._outlet.set_full(is_full)
+            self._node.outlet.set_full(is_full)
 
     def closed(self, reason: str) -> None:
         self._exit(reason, Report())
@@ -203,11 +201,11 @@ class Agent:
             case messages.Leave():
                 self._exit(f"sent away: {message.reason}", Report(left=True))
             case messages.Pong() if message.number in self._pings:
-                self._report(Report(deadline=self._pings.pop(message.number) + message.seconds))
+                self._set_deadline(self._pings.pop(message.number) + message.seconds)
             case messages.NoPackage() if node is not None:
                 node.packages.failed(message.number, message.reason)
             case messages.StreamRead() if node is not None:
-                self._streams.acknowledged(message.number, message.size)
+                node.streams.acknowledged(message.number, message.size)
             case messages.Prepare() if node is not None and message.number not in node.hosted:
                 Hosted(node, message)
             case messages.Start() if node is not None and message.number in node.hosted:
@@ -217,6 +215,13 @@ class Agent:
                     node.hosted[message.number].kill()
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__} out of order")
+
+    def _set_deadline(self, deadline: float) -> None:
+        """Have the supervisor end the agent at a time by ``now``. If the supervisor is stopped, the agent exits."""
+        self._report(Report(deadline=deadline))
+        self._timer.cancel()
+        reason = "no sign of the engine within the lease"
+        self._timer = asyncio.get_running_loop().call_later(deadline - now(), self._exit, reason, Report())
 
     def _report(self, report: Report) -> None:
         self._link.send(encode(report))

@@ -21,8 +21,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
@@ -42,35 +40,32 @@ _NAMESPACE = ("--pid", "--fork", "--kill-child", "--mount-proc")
 log = structlog.get_logger("functiond.agent")
 
 
-class Means(NamedTuple):
-    """Way to end all processes of an agent."""
-
-    name: str
-    command: Sequence[str] = ()  #: starts a program as process 1 of a namespace; empty: without one
-
-
 def supervise(configuration: Configuration) -> None:
     """Run agents until SIGTERM or SIGINT, or until the engine sends one away. Call in the main thread.
 
     Raises DataDirectoryLocked or DataDirectoryUnusable if the data directory cannot be used.
     """
-    folder = Path(configuration.data_dir)
+    folder = configuration.folder
     with locked(folder):
         close_to_others(folder)
-        means, marker = _find_means(), marker_of(folder, "agent")
-        if not means.command:
+        namespace, kills = _find_namespace(), "pid namespace"
+        if not namespace:
             log.warning("no pid namespace can be made: processes that clear their environment may outlive the lease")
-        supervisor = Supervisor(replace(configuration, marker=marker, kills=means.name), means)
+            kills = "marker in the environment"
+        supervisor = Supervisor(replace(configuration, marker=marker_of(folder, "agent"), kills=kills), namespace)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.stop())
         supervisor.run()
 
 
 class Supervisor:
-    """Supervisor of one agent after the other. The data directory is locked."""
+    """Supervisor of one agent after the other. The data directory is locked.
 
-    def __init__(self, configuration: Configuration, means: Means) -> None:
-        self._configuration, self._means = configuration, means
+    ``namespace`` is the beginning of a command whose program is process 1 of a new namespace; empty: there is none.
+    """
+
+    def __init__(self, configuration: Configuration, namespace: Sequence[str]) -> None:
+        self._configuration, self._namespace = configuration, namespace
         self._stopping = False
         self._session = ""  #: the last in which instances may have been started
         self._deadline = float("inf")
@@ -100,7 +95,7 @@ class Supervisor:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             with theirs:
                 process = subprocess.Popen(
-                    [*self._means.command, sys.executable, "-I", "-S", first.__file__],
+                    [*self._namespace, sys.executable, "-I", "-S", first.__file__],
                     stdin=theirs.fileno(),
                     preexec_fn=die_with_parent(),
                     start_new_session=True,  # a terminal's SIGINT is for the supervisor
@@ -149,7 +144,7 @@ class Supervisor:
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill all processes of the agent, and wait for their exit."""
-        if self._first is not None and self._means.command:
+        if self._first is not None and self._namespace:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._first, signal.SIGKILL)
         else:  # it has started nothing yet, or is in no namespace
@@ -179,12 +174,12 @@ def die_with_parent() -> Callable[[], None]:
     return call
 
 
-def _find_means() -> Means:
-    """Return the best way to end all processes of an agent that works here. Blocks for some milliseconds."""
+def _find_namespace() -> Sequence[str]:
+    """Return the beginning of a command that makes a namespace, if one can be made here. Blocks for milliseconds."""
     program = shutil.which("unshare")
     options = _NAMESPACE if is_root() else ("--user", "--map-current-user", *_NAMESPACE)
     if program is not None:
         tried = subprocess.run([program, *options, "true"], stdin=subprocess.DEVNULL, capture_output=True)
         if tried.returncode == 0:
-            return Means("pid namespace", (program, *options))
-    return Means("marker in the environment")
+            return (program, *options)
+    return ()
