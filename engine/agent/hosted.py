@@ -80,10 +80,9 @@ class Hosted:
         """Do nothing: no node is silent to itself."""
 
     def instance_ended(self, instance: Instance) -> None:
-        """Wait for the end of its process."""
+        """Do nothing: ``_run`` waits until the relay is closed."""
 
-    def instance_closed(self, instance: Instance) -> None:
-        """Wait until it is closed, in ``_run``."""
+    instance_closed = instance_ended
 
     # --- internal ---
 
@@ -92,20 +91,16 @@ class Hosted:
         self._task.add_done_callback(_check)
 
     async def _prepare(self) -> None:
-        problem: InvalidField | OSError
         try:
             await self._node.packages.fetch(self._function)
             key = key_of(self._function, self._memory)
             plan = await self._node.launcher.prepare(key, self._function, lambda: None)
-        except (InvalidField, OSError) as error:
-            problem = error
-        except FunctiondError as error:
-            problem = OSError(str(error))
-        else:
-            self._plan = plan
-            send(self._node.connection, Prepared(number=self.number, command=plan.command[0]), self.number)
+        except (FunctiondError, OSError) as error:
+            problem = error if isinstance(error, InvalidField | OSError) else OSError(str(error))
+            self._end(Prepared(number=self.number, problem=Problem.of(problem)))
             return
-        self._end(Prepared(number=self.number, problem=Problem.of(problem)))
+        self._plan = plan
+        send(self._node.connection, Prepared(number=self.number, command=plan.command[0]), self.number)
 
     async def _run(self, relay: Relay, plan: LaunchPlan) -> None:
         problem = None

@@ -56,12 +56,8 @@ def run(configuration: Configuration, link: socket.socket) -> NoReturn:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     link.setblocking(False)  # a stopped supervisor cannot stop the agent
-    uvloop.run(_run(configuration, link))
+    uvloop.run(Agent(configuration, link).run())
     os._exit(1)
-
-
-async def _run(configuration: Configuration, link: socket.socket) -> None:
-    await Agent(configuration, link).run()
 
 
 class Agent:
@@ -73,11 +69,12 @@ class Agent:
         self._node: Node | None = None  #: set when the agent has joined
         self._greeted_at = 0.0  #: seconds by ``now``
         self._verified = False  #: the engine has the certificate that the token file names
-        self._welcome: asyncio.Future[messages.Welcome] = asyncio.get_running_loop().create_future()
-        self._timer: asyncio.TimerHandle = asyncio.get_running_loop().call_later(0, bool)
+        self._welcome: asyncio.Future[messages.Welcome]
+        self._timer: asyncio.TimerHandle | None = None
         self._pings: dict[int, float] = {}  #: times of those without an answer, by their numbers
 
     async def run(self) -> None:
+        self._welcome = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(_TIMEOUT):
                 await self._connect()
@@ -181,10 +178,6 @@ class Agent:
         else:
             raise ProtocolError(f"it sent a message of kind {kind} out of order")
 
-    def full(self, is_full: bool) -> None:
-        if self._node is not None:
-            self._node.outlet.set_full(is_full)
-
     def closed(self, reason: str) -> None:
         self._exit(reason, Report())
 
@@ -219,7 +212,8 @@ class Agent:
     def _set_deadline(self, deadline: float) -> None:
         """Have the supervisor end the agent at a time by ``now``. If the supervisor is stopped, the agent exits."""
         self._report(Report(deadline=deadline))
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         reason = "no sign of the engine within the lease"
         self._timer = asyncio.get_running_loop().call_later(deadline - now(), self._exit, reason, Report())
 

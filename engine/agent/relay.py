@@ -15,8 +15,7 @@ from engine.executors.nodes.connection import FRAMES, STDERR, STDOUT, Connection
 from engine.executors.process import Channel, InstanceProcess
 from engine.logs import lines
 
-_MOST_UNSENT, _FEW_UNSENT = 256 << 10, 64 << 10  #: bytes of one instance at which it is not read, and is read again
-_PAUSE = 0.005  #: seconds between looks at what is unsent
+_MOST_UNSENT = 256 << 10  #: bytes of one instance at which it is not read until everything is sent
 _KINDS = {lines.STDOUT: STDOUT, lines.STDERR: STDERR}
 
 
@@ -67,27 +66,19 @@ class Outlet:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._full = False
         self._paused: set[Relay] = set()
+        self._resuming: asyncio.Task[None] | None = None
 
     def send(self, relay: Relay, kind: int, data: bytes) -> None:
-        self._connection.send(kind, relay.number, data)
-        if relay not in self._paused and not self._has_room(relay, _MOST_UNSENT):
-            if not self._paused:
-                asyncio.get_running_loop().call_later(_PAUSE, self._resume)
-            self._paused.add(relay)
+        connection = self._connection
+        connection.send(kind, relay.number, data)
+        if (connection.full or connection.unsent(relay.number) > _MOST_UNSENT) and relay not in self._paused:
             relay.set_reading(False)
+            self._paused.add(relay)
+            self._resuming = self._resuming or asyncio.create_task(self._resume())
 
-    def set_full(self, is_full: bool) -> None:
-        """Read no child any more that sends something, or read all again."""
-        self._full = is_full
-
-    def _has_room(self, relay: Relay, most: int) -> bool:
-        return not self._full and self._connection.unsent(relay.number) <= most
-
-    def _resume(self) -> None:
-        for relay in [relay for relay in self._paused if self._has_room(relay, _FEW_UNSENT) or relay.closed.is_set()]:
-            self._paused.discard(relay)
+    async def _resume(self) -> None:
+        await self._connection.room()
+        paused, self._paused, self._resuming = self._paused, set(), None
+        for relay in paused:
             relay.set_reading(True)
-        if self._paused:
-            asyncio.get_running_loop().call_later(_PAUSE, self._resume)

@@ -27,23 +27,28 @@ from msgspec.structs import replace
 
 from engine.agent import first
 from engine.agent.link import LARGEST, Configuration, Report, decode_report, encode, now
+from engine.errors import SettingsError
 from engine.isolation.limits import is_root
 from engine.isolation.orphans import kill_orphans
 from engine.storage.data_directory import close_to_others, locked, marker_of
 
 _DELAY, _LONGEST_DELAY, _LONGEST_REFUSED = 0.1, 5.0, 30.0  #: seconds until the next agent starts
+_NEVER = float("inf")
 _SLICE = 0.2  #: seconds of a wait. The clock of a longer one would not count the time of a suspended machine
 _PDEATHSIG = 1  #: option of prctl(2)
 _CREDENTIALS = struct.Struct("iii")  #: pid, user and group of the process that sent a message
 _NAMESPACE = ("--pid", "--fork", "--kill-child", "--mount-proc")
 
+ReadToken = Callable[[], tuple[str, str]]
+
 log = structlog.get_logger("functiond.agent")
 
 
-def supervise(configuration: Configuration) -> None:
+def supervise(configuration: Configuration, read_token: ReadToken) -> None:
     """Run agents until SIGTERM or SIGINT, or until the engine sends one away. Call in the main thread.
 
-    Raises DataDirectoryLocked or DataDirectoryUnusable if the data directory cannot be used.
+    ``read_token`` returns the token and the fingerprint, or raises SettingsError. Raises DataDirectoryLocked or
+    DataDirectoryUnusable if the data directory cannot be used.
     """
     folder = configuration.folder
     with locked(folder):
@@ -52,7 +57,8 @@ def supervise(configuration: Configuration) -> None:
         if not namespace:
             log.warning("no pid namespace can be made: processes that clear their environment may outlive the lease")
             kills = "marker in the environment"
-        supervisor = Supervisor(replace(configuration, marker=marker_of(folder, "agent"), kills=kills), namespace)
+        configuration = replace(configuration, marker=marker_of(folder, "agent"), kills=kills)
+        supervisor = Supervisor(configuration, read_token, namespace)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.stop())
         supervisor.run()
@@ -64,12 +70,12 @@ class Supervisor:
     ``namespace`` is the beginning of a command whose program is process 1 of a new namespace; empty: there is none.
     """
 
-    def __init__(self, configuration: Configuration, namespace: Sequence[str]) -> None:
-        self._configuration, self._namespace = configuration, namespace
+    def __init__(self, configuration: Configuration, read_token: ReadToken, namespace: Sequence[str]) -> None:
+        self._configuration, self._read_token, self._namespace = configuration, read_token, namespace
         self._stopping = False
         self._session = ""  #: the last in which instances may have been started
-        self._deadline = float("inf")
-        self._joined = self._refused = False  #: the agent that runs, or ran last
+        self._deadline = _NEVER  #: of the agent that runs, or ran last, since it joined
+        self._refused = False  #: the same agent
         self._first: int | None = None  #: pidfd of process 1
 
     def stop(self) -> None:
@@ -80,7 +86,7 @@ class Supervisor:
         self._kill_orphans()
         while not self._stopping:
             self._run_agent()
-            if self._joined:
+            if self._deadline < _NEVER:
                 delay = _DELAY
             end = time.monotonic() + delay
             while not self._stopping and time.monotonic() < end:
@@ -89,7 +95,14 @@ class Supervisor:
 
     def _run_agent(self) -> None:
         """Start an agent, and return when nothing of it is left."""
-        self._deadline, self._joined, self._refused, self._first = float("inf"), False, False, None
+        self._deadline, self._refused, self._first = _NEVER, False, None
+        try:
+            token, fingerprint = self._read_token()  # each time: the operator may have replaced it
+        except SettingsError as error:
+            log.error("no agent started", problem=str(error))
+            self._refused = True
+            return
+        told = {"token": token, "fingerprint": fingerprint, "previous": self._session}
         link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with link:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -102,12 +115,15 @@ class Supervisor:
                 )
             try:
                 with suppress(OSError):  # it has exited
-                    link.send(encode(replace(self._configuration, previous=self._session)))
+                    link.send(encode(replace(self._configuration, **told)))
                 self._watch(link)
             finally:
                 self._kill(process)
                 while self._read(link):  # what it sent before its end
                     pass
+                if self._first is not None:
+                    os.close(self._first)
+                self._kill_orphans()
 
     def _watch(self, link: socket.socket) -> None:
         """Read reports until the agent must end, or has ended."""
@@ -138,7 +154,6 @@ class Supervisor:
     def _take(self, report: Report) -> None:
         self._session = report.session or self._session
         self._deadline = report.deadline or self._deadline
-        self._joined = self._joined or report.joined
         self._refused = self._refused or report.refused
         self._stopping = self._stopping or report.left
 
@@ -151,9 +166,6 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        if self._first is not None:
-            os.close(self._first)
-        self._kill_orphans()
 
     def _kill_orphans(self) -> None:
         """Kill what is not in the namespace, and remove cgroups and temporary files."""

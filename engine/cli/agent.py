@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -51,20 +52,18 @@ def agent(
         Format of log lines on standard error.
     """
     host, port = _address(join)
-    secret, fingerprint = _read_token(token)
+    _read_token(token)
     configure_logging(log_format, "info")
     configuration = Configuration(
         host=host,
         port=port,
-        token=secret,
-        fingerprint=fingerprint,
         data_dir=str(data_dir.absolute()),
         cpus=cpus or len(os.sched_getaffinity(0)),
         memory=memory or (usable_memory() >> 20) * 3 // 4,
         cache=cache,
         log_format=log_format,
     )
-    supervise(configuration)
+    supervise(configuration, partial(_read_token, token))
 
 
 def _address(url: str) -> tuple[str, int]:

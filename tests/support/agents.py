@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.executors.nodes import connection as wire
-from engine.executors.nodes.connection import Connection
+from engine.executors.nodes.connection import Connection, ConnectionOwner
 from engine.executors.nodes.messages import (
     Fetch,
     FromAgent,
@@ -53,7 +53,8 @@ class EngineEnd:
 
     def __init__(self, folder: Path, welcome: dict[str, Any]) -> None:
         self.folder, self.welcome = folder, welcome
-        self.port = 0
+        self.port, self.fingerprint = 0, ""
+        self.connect: Callable[[ConnectionOwner], Connection] = Connection
         self.refusal = ""
         self.packages: dict[str, bytes] = {}
         self.fetched: list[str] = []
@@ -123,7 +124,7 @@ class AgentEnd:
     """Engine's end of the connection of one agent (protocol ``ConnectionOwner``)."""
 
     def __init__(self, engine: EngineEnd) -> None:
-        self.engine, self.connection = engine, Connection(self)
+        self.engine, self.connection = engine, engine.connect(self)
         self.hello: Hello
         self.joined: Joined
         self.silent = False  #: answer no pings
@@ -148,9 +149,6 @@ class AgentEnd:
         else:
             self.hosted[channel].received(kind, body)
         self._changed.set()
-
-    def full(self, is_full: bool) -> None:
-        """Go on: tests send little."""
 
     def closed(self, reason: str) -> None:
         self.lost.set()
@@ -265,8 +263,8 @@ async def engine_end(folder: Path, *, kind: type[EngineEnd] = EngineEnd, **welco
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     server = await asyncio.get_running_loop().create_server(engine.accept, "127.0.0.1", 0, ssl=context)
     engine.port = server.sockets[0].getsockname()[1]
-    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert((folder / "cert.pem").read_text())).hexdigest()
-    write_token(folder / "node.token", fingerprint)
+    engine.fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert((folder / "cert.pem").read_text())).hexdigest()
+    write_token(folder / "node.token", engine.fingerprint)
     try:
         yield engine
     finally:

@@ -28,7 +28,7 @@ PIECE = 64 << 10  #: bytes of a part of a stream
 LONGEST_BODY = 4 * PIECE  #: bytes, except of CONTROL; raw output is not cut
 LONGEST_HELLO = 64 << 10  #: bytes of a CONTROL message before the agent has shown its token
 LONGEST_CONTROL = 8 << 20  #: bytes; a function's settings are the largest
-HIGH, LOW = 1 << 20, 256 << 10  #: unsent bytes at which a connection is full, and has room again
+HIGH, LOW = 1 << 20, 256 << 10  #: unsent bytes at which a connection is full, and is not any more
 
 _HEADER = Layout("!IBI")
 
@@ -44,10 +44,6 @@ class ConnectionOwner(Protocol):
         """Handle a message. Raises ProtocolError to close the connection."""
         ...
 
-    def full(self, is_full: bool) -> None:
-        """Handle that the connection has more than ``HIGH`` unsent bytes, or less than ``LOW`` again."""
-        ...
-
     def closed(self, reason: str) -> None:
         """Handle the end of the connection. Called once."""
         ...
@@ -59,12 +55,13 @@ class Connection(asyncio.Protocol):
     def __init__(self, owner: ConnectionOwner) -> None:
         self.owner = owner
         self.limit = LONGEST_HELLO
+        self.full = False  #: more than ``HIGH`` bytes are unsent, and not less than ``LOW`` since
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._rest = b""  #: received start of an incomplete message
         self._turn: list[bytes] = []  #: written at the end of this turn of the loop
         self._large: dict[int, deque[bytes]] = {}  #: pieces that follow, by channel; the next channel is first
-        self._scheduled = self._full = False
+        self._scheduled = False
         self._room: list[asyncio.Future[None]] = []
         self._reason = ""
 
@@ -100,7 +97,7 @@ class Connection(asyncio.Protocol):
         """Wait until nothing else waits to be sent, to send what is less urgent. Raises ConnectionError."""
         if not self.open:
             raise ConnectionError(self._reason or "the connection is closed")
-        if self._scheduled or self._large or self._full:
+        if self._scheduled or self._large or self.full:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._room.append(waiter)
             await waiter
@@ -151,13 +148,11 @@ class Connection(asyncio.Protocol):
         self._rest = data[at:]
 
     def pause_writing(self) -> None:
-        self._full = True
-        self.owner.full(True)
+        self.full = True
 
     def resume_writing(self) -> None:
-        self._full = False
+        self.full = False
         self._schedule()
-        self.owner.full(False)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._reason = self._reason or (f"the connection ended: {error}" if error else "the other end closed it")
@@ -180,7 +175,7 @@ class Connection(asyncio.Protocol):
         transport, turn = self._transport, self._turn
         if transport is None or transport.is_closing():
             return
-        if self._large and not self._full:
+        if self._large and not self.full:
             channel, pieces = next(iter(self._large.items()))
             turn.append(pieces.popleft())
             del self._large[channel]
@@ -189,7 +184,7 @@ class Connection(asyncio.Protocol):
         if turn:
             self._turn = []
             transport.write(b"".join(turn))
-        if self._full:
+        if self.full:
             return
         if self._large:
             self._schedule()

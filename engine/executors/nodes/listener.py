@@ -114,9 +114,6 @@ class Stranger:
             raise ProtocolError("it did not begin with Hello")
         self.hello.set_result(message)
 
-    def full(self, is_full: bool) -> None:
-        """Do nothing: nothing is sent before ``Hello``."""
-
     def closed(self, reason: str) -> None:
         if not self.hello.done():
             self.hello.set_exception(ProtocolError(reason))

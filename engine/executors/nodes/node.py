@@ -290,9 +290,6 @@ class Node:
         process.end(Exit(gone.status, gone.out_of_memory, unread), failure)
         self._leave_if_drained()
 
-    def full(self, is_full: bool) -> None:
-        """Do nothing: what is sent is bounded by the work of the node."""
-
     def closed(self, reason: str) -> None:
         for waiter in self._preparing.values():
             if not waiter.done():

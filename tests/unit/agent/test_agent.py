@@ -38,6 +38,13 @@ def flood(event, context):
     while True:
         os.write(1, b"y" * 60000 + b"\\n") if event["raw"] else print("y" * 60000)
 
+def eat(event, context):
+    for _ in range(3):
+        if not os.fork():
+            eaten = bytearray(60 << 20)
+            os.read(os.pipe()[0], 1)
+    os.read(os.pipe()[0], 1)
+
 def secrets(event, context):
     files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
     seen = [os.readlink(file) for file in files if os.path.lexists(file)]
@@ -150,18 +157,22 @@ async def test_the_start_of_an_instance_that_is_not_prepared_ends_the_connection
         assert (await engine.joined()).hello.previous == "session-1"
 
 
-async def test_a_sandbox_hides_the_data_directory_and_the_token(tmp_path: Path) -> None:
+async def test_a_sandbox_hides_the_token_and_limits_memory(tmp_path: Path) -> None:
     if isinstance(find_bubblewrap(tmp_path / "tmp", {"tmp": 16, "network": False}, range(1003, 1004)), str):
         pytest.skip("no sandbox works here")
-    sandbox = {"isolation": "bubblewrap", "tmp_size": 16, "api_ports": {"1": 2}}
+    sandbox = {"isolation": "bubblewrap", "tmp_size": 512, "api_ports": {"1": 2}}
     async with engine_end(tmp_path, sandbox=sandbox) as engine, node(engine) as run:
         end = await engine.joined()
         remote = await end.start(SOURCE, "secrets")
         paths = [str(tmp_path / name) for name in ("node.token", "agent", "agent/packages")]
         seen = json.loads(await remote.invoke(json.dumps({"paths": paths}).encode()))
+        eating = await end.start(SOURCE, "eat", memory_size=128)
+        eating.call()
+        gone = await eating.gone()
         end.send(Leave("the settings name it no more"))
 
         assert end.joined.walls["isolation"].startswith("bubblewrap")
+        assert gone.out_of_memory
         assert seen["readable"] == dict.fromkeys(paths, False)
         assert SECRET not in json.dumps(seen)
         assert await run.process.wait() == 0

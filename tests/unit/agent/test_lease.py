@@ -14,7 +14,7 @@ import pytest
 
 from engine.executors.nodes.connection import Connection
 from engine.executors.nodes.messages import Leave, send
-from tests.support.agents import AgentEnd, EngineEnd, Remote, engine_end, node, write_token
+from tests.support.agents import AgentEnd, Remote, engine_end, node, write_token
 from tests.support.executing import is_alive
 from tests.support.waiting import until
 
@@ -98,19 +98,24 @@ async def test_a_session_is_told_until_an_agent_is_welcome(tmp_path: Path) -> No
 
 
 async def test_an_engine_with_another_certificate_gets_and_orders_nothing(tmp_path: Path) -> None:
-    class Eager(EngineEnd):
-        def accept(self) -> Connection:
-            connection = super().accept()
-            asyncio.get_running_loop().call_later(0.05, send, connection, Leave("nobody wants you"))
-            return connection
+    class Eager(Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            if not mended:
+                send(self, Leave("nobody wants you"))
 
-    async with engine_end(tmp_path, kind=Eager) as engine:
+    mended = False
+    async with engine_end(tmp_path) as engine:
+        engine.connect = Eager
         write_token(tmp_path / "node.token", "0" * 64)
         async with node(engine) as run:
             await until(lambda: run.log.count("its certificate is not the one that the token file names") > 1)
+            silent = not [end for end in engine.connections if end.messages]
+            mended = True
+            write_token(tmp_path / "node.token", engine.fingerprint)
 
-            assert run.process.returncode is None
-            assert not [end for end in engine.connections if end.messages]
+            assert (await engine.joined()).hello.previous == ""
+            assert silent
 
 
 async def test_a_second_supervisor_on_one_folder_is_refused(tmp_path: Path) -> None:

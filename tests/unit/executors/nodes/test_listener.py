@@ -34,8 +34,6 @@ class Client:
         assert kind == CONTROL
         self.messages.append(messages.from_engine(body))
 
-    def full(self, is_full: bool) -> None: ...
-
     def closed(self, reason: str) -> None:
         self.reason = reason
 
