@@ -28,6 +28,7 @@ from msgspec.structs import replace
 from engine.agent import first
 from engine.agent.link import LARGEST, Configuration, Report, decode_report, encode, now
 from engine.errors import SettingsError
+from engine.isolation.detect import detect_isolation
 from engine.isolation.limits import is_root
 from engine.isolation.orphans import kill_orphans
 from engine.storage.data_directory import close_to_others, locked, marker_of
@@ -84,6 +85,8 @@ class Supervisor:
     def run(self) -> None:
         delay = _DELAY
         self._kill_orphans()
+        # Cgroups of version 2 have limits only if no process is beside them: this one leaves its group for one below.
+        detect_isolation(self._configuration.marker).close()
         while not self._stopping:
             self._run_agent()
             if self._deadline < _NEVER:

@@ -45,6 +45,7 @@ from tests.support.executing import function
 
 LIMIT = 30  #: seconds
 SECRET = "5" * 64
+LEASE = 5.0  #: seconds, so that a busy machine loses no node
 Message = TypeVar("Message")
 
 
@@ -89,7 +90,7 @@ class EngineEnd:
                 values: dict[str, Any] = {
                     "session": f"session-{len(self.connections)}",
                     "name": "node",
-                    "lease": 20.0,
+                    "lease": LEASE,
                     "region": "local-1",
                     "processes": 64,
                     "term_grace": 0.0,
@@ -101,7 +102,7 @@ class EngineEnd:
                 self._joined.put_nowait(end)
             case Ping() if not end.silent:
                 end.pongs += 1
-                send(end.connection, Pong(message.number, self.welcome.get("lease", 20.0)))
+                send(end.connection, Pong(message.number, end.lease))
             case Fetch():
                 self.fetched.append(message.sha256)
                 end.connection.send(wire.PACKAGE, message.number, self.packages[message.sha256])
@@ -128,6 +129,7 @@ class AgentEnd:
         self.hello: Hello
         self.joined: Joined
         self.silent = False  #: answer no pings
+        self.lease: float = engine.welcome.get("lease", LEASE)  #: promised from now on
         self.pongs = 0
         self.messages: list[FromAgent] = []
         self.streams: dict[int, bytearray] = {}
@@ -156,6 +158,11 @@ class AgentEnd:
 
     def send(self, message: FromEngine) -> None:
         send(self.connection, message)
+
+    async def shorten(self, seconds: float) -> None:
+        """Wait for the next ping, and promise so many seconds only."""
+        self.lease, before = seconds, self.pongs
+        await self.until(lambda: self.pongs > before)
 
     def pause(self, paused: bool) -> None:
         """Read nothing that the agent sends, or read again."""

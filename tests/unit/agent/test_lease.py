@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from engine.executors.nodes.connection import Connection
 from engine.executors.nodes.messages import Leave, send
 from tests.support.agents import AgentEnd, Remote, engine_end, node, write_token
-from tests.support.executing import is_alive
+from tests.support.executing import is_alive, stop
 from tests.support.waiting import until
 
 #: Starts a process that leaves the session and the process group of its instance.
@@ -38,25 +37,38 @@ async def start(end: AgentEnd) -> Remote:
 
 
 async def test_nothing_outlives_the_lease(tmp_path: Path) -> None:
-    async with engine_end(tmp_path, lease=1.0) as engine, node(engine) as run:
+    async with engine_end(tmp_path) as engine, node(engine) as run:
         end = await engine.joined()
         remote = await start(end)
-        await end.until(lambda: end.pongs > 3)
-        end.silent, begun = True, time.monotonic()
-        await until(lambda: not remote.pids())
-        lasted = time.monotonic() - begun
+        await end.shorten(0.5)
+        end.silent = True
         next_end = await engine.joined()
 
-        assert 0.5 < lasted < 5
+        assert not remote.pids()
         assert next_end.hello.previous == "session-1"
         assert "no sign of the engine" in run.log
 
 
+async def test_the_end_of_the_lease_needs_no_supervisor(tmp_path: Path) -> None:
+    async with engine_end(tmp_path) as engine, node(engine) as run:
+        end = await engine.joined()
+        remote = await start(end)
+        stop(run.process.pid)
+        await end.shorten(0.5)
+        end.silent = True
+        await until(lambda: not remote.pids())
+        run.process.send_signal(signal.SIGCONT)
+
+        assert (await engine.joined()).hello.previous == "session-1"
+
+
 async def test_nothing_outlives_an_agent(tmp_path: Path) -> None:
-    async with engine_end(tmp_path, lease=1.0) as engine, node(engine) as run:
+    async with engine_end(tmp_path) as engine, node(engine) as run:
         end = await engine.joined()
         for cause in ("stopped", "killed", "connection"):
             remote, agent = await start(end), run.agent()
+            if cause == "stopped":
+                await end.shorten(0.5)
             if cause == "connection":
                 end.connection.abort("the network fails")
             else:
@@ -144,10 +156,11 @@ async def test_a_token_file_must_be_usable(tmp_path: Path, mode: int, text: str 
 
 
 async def test_the_marker_is_enough_without_namespaces(tmp_path: Path) -> None:
-    async with engine_end(tmp_path, lease=1.0) as engine, node(engine, path="/nowhere") as run:
+    async with engine_end(tmp_path) as engine, node(engine, path="/nowhere") as run:
         end = await engine.joined()
         remote = await end.start(SOURCE.replace('"sleep"', '"/bin/sleep"'))
         await remote.invoke()
+        await end.shorten(0.5)
         os.kill(run.agent(), signal.SIGSTOP)
         await until(lambda: not remote.pids())
 
@@ -163,7 +176,7 @@ def _users_have_namespaces() -> bool:
 @pytest.mark.skipif(not _users_have_namespaces(), reason="users have no namespaces here")
 @pytest.mark.parametrize("cause", ["agent", "supervisor"])
 async def test_an_ordinary_user_has_a_namespace(tmp_path: Path, cause: str) -> None:
-    async with engine_end(tmp_path, lease=1.0) as engine, node(engine, prefix=ORDINARY) as run:
+    async with engine_end(tmp_path) as engine, node(engine, prefix=ORDINARY) as run:
         end = await engine.joined()
         remote = await start(end)
         os.kill(run.agent() if cause == "agent" else run.process.pid, signal.SIGKILL)
