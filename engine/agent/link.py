@@ -41,7 +41,7 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Packet from the agent. The first is empty, and sent by the process whose end is the end of all others."""
 
     session: str = ""  #: the engine welcomed the agent, which may start instances from now on
-    deadline: float = 0.0  #: seconds by ``now``: nothing may run any more then; sent first when the agent joins
+    deadline: float = 0.0  #: seconds by ``now``: nothing may run any more then; sent first after the welcome
     refused: bool = False  #: nothing can run here before the operator mends something
     left: bool = False  #: the engine does not want the agent any more
 

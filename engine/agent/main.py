@@ -140,7 +140,6 @@ class Agent:
         lacks = await _lacks(launcher)
         self._node = Node(connection, launcher, packages, outlet, streams, tokens, {})
         send(connection, messages.Joined(walls=launcher.walls, lacks=lacks, kills=configuration.kills))
-        self._report(Report(joined=True))
         log.info("joined", node=welcome.name, engine=connection.peer(), lacks=lacks)
 
     def _options(self, welcome: messages.Welcome, port: int, tokens: Mapping[str, str]) -> LocalOptions:

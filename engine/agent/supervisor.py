@@ -75,7 +75,7 @@ class Supervisor:
         self._configuration, self._read_token, self._namespace = configuration, read_token, namespace
         self._stopping = False
         self._session = ""  #: the last in which instances may have been started
-        self._deadline = _NEVER  #: of the agent that runs, or ran last, since it joined
+        self._deadline = _NEVER  #: of the agent that runs, or ran last, since it was welcomed
         self._refused = False  #: the same agent
         self._first: int | None = None  #: pidfd of process 1
 
@@ -89,7 +89,7 @@ class Supervisor:
         detect_isolation(self._configuration.marker).close()
         while not self._stopping:
             self._run_agent()
-            if self._deadline < _NEVER:
+            if self._deadline < _NEVER and not self._refused:
                 delay = _DELAY
             end = time.monotonic() + delay
             while not self._stopping and time.monotonic() < end:
