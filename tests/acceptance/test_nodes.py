@@ -1,0 +1,174 @@
+"""Functions on a node, from outside: an engine, an agent on loopback, and requests to the engine only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.engine_process import (
+    BASE,
+    ECHO,
+    PROJECT,
+    EngineProcess,
+    begun,
+    descendants,
+    engine_on,
+    held_event,
+    until,
+    urn_of,
+)
+from tests.support.engine_process import CLEAN, PROGRAM, ROOT
+from tests.support.ports import free_port
+from tests.support.programs import needs
+
+HELD = """
+import os, time
+
+def handler(event, context):
+    with open(event["runs"], "a") as file:
+        file.write(context.getRequestID() + "\\n")
+    print("it runs", flush=True)
+    while not os.path.exists(event["gate"]):
+        time.sleep(0.02)
+    return "ended"
+"""
+ACCESS = """
+import os
+from functiond import Client
+
+def handler(event, context):
+    with Client() as client:
+        return [client.call("echo", event), os.environ["FUNCTIOND_PROJECT"]]
+"""
+NODES = f"/v2/{PROJECT}/fgs/nodes"
+ON_NODES = {
+    "FUNCTIOND_EXECUTOR__NODES__LOCAL": "never",
+    "FUNCTIOND_EXECUTOR__NODES__AGENTS__N1": "",
+    "FUNCTIOND_EXECUTOR__NODES__LEASE": "1",
+}
+
+
+def states(engine: EngineProcess) -> list[str]:
+    return [node["state"] for node in engine.ask("GET", NODES).json["nodes"]]
+
+
+@contextmanager
+def agent(engine: EngineProcess, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run an agent until the block ends, or until it exits by itself. Wait until it has joined."""
+    folder = engine.data.parent
+    command = [*PROGRAM, "agent", "--join", f"https://127.0.0.1:{port}", "--data-dir", str(folder / "agent")]
+    command += ["--token", str(engine.data / "nodes" / "n1.token"), *options]
+    with subprocess.Popen(command, env=CLEAN, cwd=ROOT, stdout=sys.stderr) as process:
+        try:
+            until(lambda: states(engine) == ["ready"])
+            yield process
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def port() -> int:
+    """Return a port that is free now, at which agents find the engine after its restart."""
+    return free_port()
+
+
+@contextmanager
+def cluster(folder: Path, port: int, *options: str, **settings: str) -> Iterator[EngineProcess]:
+    """Run an engine and an agent."""
+    listen = {"FUNCTIOND_EXECUTOR__NODES__LISTEN": f"127.0.0.1:{port}"}
+    with engine_on(folder / "data", **ON_NODES, **listen, **settings) as engine, agent(engine, port, *options):
+        yield engine
+
+
+@needs("bwrap")
+def test_a_sandboxed_function_on_a_node_calls_another_by_the_api(tmp_path: Path, port: int) -> None:
+    with cluster(tmp_path, port, FUNCTIOND_EXECUTOR__ISOLATION="auto") as engine:
+        engine.create("echo", ECHO)
+        engine.create("access", ACCESS)
+
+        reply = engine.ask("POST", f"{BASE}/{urn_of('access')}/invocations", {"a": 1})
+
+        assert (reply.status, reply.json) == (200, [{"a": 1}, PROJECT])
+        assert engine.metric("functiond_node_instances") == 2
+
+
+def test_logs_are_live_and_a_cancelled_run_leaves_no_process(tmp_path: Path, port: int) -> None:
+    with cluster(tmp_path, port) as engine:
+        engine.create("held", HELD)
+        request_id = engine.accepted("held", held_event(tmp_path))
+        begun(tmp_path, 1)
+        path = f"{BASE}/{urn_of('held')}/async-invocations/{request_id}/logs"
+        until(lambda: b"it runs" in engine.ask("GET", path).body)
+
+        assert engine.cancel("held", request_id).status < 300
+        assert engine.record("held", request_id, wait=30)["error_code"] == 4208
+        until(lambda: engine.metric("functiond_node_instances") == 0)
+
+
+def test_a_lost_node_uses_no_attempt_and_is_named_in_the_history(tmp_path: Path, port: int) -> None:
+    listen = {"FUNCTIOND_EXECUTOR__NODES__LISTEN": f"127.0.0.1:{port}"}
+    with engine_on(tmp_path / "data", **ON_NODES, **listen) as engine, agent(engine, port) as process:
+        engine.create("held", HELD)
+        request_id = engine.accepted("held", held_event(tmp_path))
+        begun(tmp_path, 1)
+        os.kill(descendants(process.pid)[0], signal.SIGKILL)  # its parent-death signal ends all others
+        begun(tmp_path, 2)
+        (tmp_path / "gate").touch()
+
+        record = engine.record("held", request_id, wait=60)
+
+        assert record["status"] == "SUCCESS"
+        (lost,) = [attempt for attempt in record["attempts"] if attempt["error_code"] == 150500]
+        assert (lost["node"], lost["error_message"].startswith("node n1 was lost")) == ("n1", True)
+
+
+def test_an_engine_that_was_killed_runs_its_work_again_when_the_node_has_ended_it(tmp_path: Path, port: int) -> None:
+    with cluster(tmp_path, port) as engine:
+        engine.create("held", HELD)
+        request_id = engine.accepted("held", held_event(tmp_path))
+        begun(tmp_path, 1)
+        engine.kill()
+        engine.start()
+        begun(tmp_path, 2)
+        (tmp_path / "gate").touch()
+
+        assert engine.record("held", request_id, wait=60)["status"] == "SUCCESS"
+        assert begun(tmp_path, 2) == [request_id] * 2
+
+
+def test_a_drained_agent_exits_after_its_last_run(tmp_path: Path, port: int) -> None:
+    listen = {"FUNCTIOND_EXECUTOR__NODES__LISTEN": f"127.0.0.1:{port}"}
+    with engine_on(tmp_path / "data", **ON_NODES, **listen) as engine, agent(engine, port) as process:
+        engine.create("held", HELD)
+        request_id = engine.accepted("held", held_event(tmp_path))
+        begun(tmp_path, 1)
+
+        assert engine.ask("POST", f"{NODES}/n1/drain").status == 200
+        assert states(engine) == ["draining"]
+        (tmp_path / "gate").touch()
+
+        assert engine.record("held", request_id, wait=30)["status"] == "SUCCESS"
+        assert process.wait(30) == 0
+        until(lambda: states(engine) == ["absent"])
+
+
+def test_work_waits_in_the_queue_for_room_and_readiness_names_what_fits_nowhere(tmp_path: Path, port: int) -> None:
+    with cluster(tmp_path, port, "--cpus", "0.4", "--memory", "256") as engine:
+        engine.create("held", HELD)
+        engine.create("large", ECHO, memory_size=1024)
+        ids = [engine.accepted("held", held_event(tmp_path)) for _ in range(3)]
+        begun(tmp_path, 1)
+        large = engine.accepted("large")
+        until(lambda: "no node could hold an instance of 1024 MB" in engine.ask("GET", "/readyz").json["nodes"])
+        until(lambda: engine.metric("functiond_running") == 1)
+        assert engine.record("large", large)["status"] == "WAIT"
+        (tmp_path / "gate").touch()
+
+        assert {engine.record("held", each, wait=60)["status"] for each in ids} == {"SUCCESS"}
