@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tests.acceptance.engine_process import (
     until,
     urn_of,
 )
+from tests.support.bridging import needs_network
 from tests.support.engine_process import CLEAN, PROGRAM, ROOT
 from tests.support.ports import free_port
 from tests.support.programs import needs
@@ -36,6 +37,18 @@ def handler(event, context):
         file.write(context.getRequestID() + "\\n")
     print("it runs", flush=True)
     while not os.path.exists(event["gate"]):
+        time.sleep(0.02)
+    return "ended"
+"""
+#: Writes a sign of life every 20 ms.
+LIVING = """
+import os, time
+
+def handler(event, context):
+    run = os.urandom(4).hex()
+    while not os.path.exists(event["gate"]):
+        with open(event["runs"], "a") as file:
+            file.write(run + "\\n")
         time.sleep(0.02)
     return "ended"
 """
@@ -60,10 +73,15 @@ def states(engine: EngineProcess) -> list[str]:
 
 
 @contextmanager
-def agent(engine: EngineProcess, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run an agent until the block ends, or until it exits by itself. Wait until it has joined."""
+def agent(
+    engine: EngineProcess, port: int, *options: str, host: str = "127.0.0.1", prefix: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run an agent until the block ends, or until it exits by itself. Wait until it has joined.
+
+    ``prefix`` is a program that executes it, with its arguments.
+    """
     folder = engine.data.parent
-    command = [*PROGRAM, "agent", "--join", f"https://127.0.0.1:{port}", "--data-dir", str(folder / "agent")]
+    command = [*prefix, *PROGRAM, "agent", "--join", f"https://{host}:{port}", "--data-dir", str(folder / "agent")]
     command += ["--token", str(engine.data / "nodes" / "n1.token"), *options]
     with subprocess.Popen(command, env=CLEAN, cwd=ROOT, stdout=sys.stderr) as process:
         try:
@@ -172,3 +190,60 @@ def test_work_waits_in_the_queue_for_room_and_readiness_names_what_fits_nowhere(
         (tmp_path / "gate").touch()
 
         assert {engine.record("held", each, wait=60)["status"] for each in ids} == {"SUCCESS"}
+
+
+@contextmanager
+def network() -> Iterator[tuple[str, str]]:
+    """Make a network namespace with a cable to this one. Yield the name of both, and the address of our end.
+
+    The kernel removes the cable with the namespace.
+    """
+    name, subnet = f"fd{os.getpid()}", f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+    inside = ("ip", "-n", name)
+    commands: list[tuple[str, ...]] = [
+        ("ip", "netns", "add", name),
+        ("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name),
+        ("ip", "addr", "add", f"{subnet}.1/30", "dev", name),
+        ("ip", "link", "set", name, "up"),
+        (*inside, "addr", "add", f"{subnet}.2/30", "dev", "eth0"),
+        (*inside, "link", "set", "eth0", "up"),
+        (*inside, "link", "set", "lo", "up"),
+    ]
+    try:
+        for command in commands:
+            subprocess.run(command, check=True)
+        yield name, f"{subnet}.1"
+    finally:
+        subprocess.run(("ip", "netns", "delete", name), check=False)
+
+
+@needs("ip")
+@pytest.mark.skipif(os.geteuid() != 0, reason="this machine gives no network namespaces to ordinary users")
+@needs_network
+def test_a_cut_network_ends_the_run_before_the_next_begins(tmp_path: Path, port: int) -> None:
+    with network() as (name, address):
+        listen = {"FUNCTIOND_EXECUTOR__NODES__LISTEN": f"{address}:{port}"}
+        prefix = ("ip", "netns", "exec", name)
+        with (
+            engine_on(tmp_path / "data", **ON_NODES, **listen) as engine,
+            agent(engine, port, host=address, prefix=prefix),
+        ):
+            engine.create("living", LIVING)
+            request_id = engine.accepted("living", held_event(tmp_path))
+            begun(tmp_path, 5)
+            subprocess.run(("ip", "link", "set", name, "down"), check=True)
+            until(lambda: states(engine) == ["lost"])
+            until(lambda: engine.metric("functiond_fence_seconds_count") == 1)
+            subprocess.run(("ip", "link", "set", name, "up"), check=True)
+            until(lambda: len(set(signs(tmp_path))) == 2)
+            (tmp_path / "gate").touch()
+            record = engine.record("living", request_id, wait=60)
+
+    runs = signs(tmp_path)
+    assert record["status"] == "SUCCESS"
+    assert runs == sorted(runs, key=runs.index)  # no sign of the first run after one of the second
+
+
+def signs(folder: Path) -> list[str]:
+    """Return the runs that gave the signs of life, in the order of these."""
+    return (folder / "runs").read_text().split()
