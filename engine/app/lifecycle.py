@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
@@ -41,7 +41,6 @@ from engine.errors import (
 )
 from engine.executors.local.choice import IsolationOptions
 from engine.executors.local.spawn import FunctionAccess
-from engine.executors.nodes.options import NodesOptions
 from engine.executors.pool import PoolOptions, open_pool
 from engine.http.api.secrets import is_secret
 from engine.http.function_tokens import STORE as TOKENS
@@ -57,6 +56,9 @@ from engine.runtimes.interpreters import Interpreters
 from engine.scheduling.pressure import watch_pressure
 from engine.storage import StorageOptions, damaged_page, open_storage
 from engine.storage.data_directory import close_to_others, locked, marker_of
+
+if TYPE_CHECKING:  # not loaded without nodes
+    from engine.executors.nodes.options import NodesOptions
 
 log = structlog.get_logger("functiond")
 
@@ -170,6 +172,8 @@ def _pool_options(settings: Settings, marker: str, network: Choice, port: int, t
 
 
 def _nodes_options(settings: Settings, port: int) -> NodesOptions:
+    from engine.executors.nodes.options import NodesOptions
+
     api_ports = tuple(sorted({settings.http.port, port} - {0})) if port else ()
     more = {"version": __version__, "folder": settings.storage.path / "nodes", "api_ports": api_ports, "api": port}
     more["local_slots"] = settings.executor.slots

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
@@ -21,8 +22,6 @@ from engine.executors.instance import Instance
 from engine.executors.launcher import Launcher
 from engine.executors.local.launcher import LocalOptions, open_launcher
 from engine.executors.logs import LogFiles, LogRecorder
-from engine.executors.nodes.options import NodesOptions
-from engine.executors.nodes.report import Nodes
 from engine.executors.outcomes import CANCELLED, call_fault, collateral_fault, interrupted_fault
 from engine.executors.run_errors import RunErrors
 from engine.isolation.limits import Isolation
@@ -33,6 +32,10 @@ from engine.model import Begin, Code, CodePackage, Function, Invocation, Mode, O
 from engine.model.clock import Clock, SystemClock
 from engine.model.controls import Controls
 from engine.runtimes.interpreters import Interpreters
+
+if TYPE_CHECKING:  # not loaded without nodes
+    from engine.executors.nodes.launcher import NodeLauncher
+    from engine.executors.nodes.options import NodesOptions
 
 _NO_CONTROLS = Controls()
 MAX_TRACKED = 10_000  #: invocations whose collateral ends are counted
@@ -125,7 +128,7 @@ class Pool:
         recorder: LogRecorder,
         files: LogFiles,
         clock: Clock,
-        nodes: Nodes | None = None,
+        nodes: NodeLauncher | None = None,
     ) -> None:
         """Create a pool. ``nodes`` is None if all instances run on this machine."""
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files

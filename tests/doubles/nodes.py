@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from anyio import TASK_STATUS_IGNORED
-from anyio.abc import TaskStatus
-
-from engine.executors.nodes.report import NodeReport, NodeSessions, NodesReport, NodesStatistics, WaitingShape
+from engine.executors.nodes.report import NodeReport, NodesReport, NodesStatistics, WaitingShape
 from engine.metrics.histogram import SECONDS, Histogram
 
 WALLS = {
@@ -70,12 +65,3 @@ class FixedNodes:
         if states[name] != "ready":
             raise ValueError(f"it is {states[name]}")
         self.drained.append(name)
-
-    async def run(
-        self,
-        sessions: NodeSessions,
-        remaining: Callable[[], float],
-        *,
-        task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
-    ) -> None:
-        raise AssertionError("no agent joins")

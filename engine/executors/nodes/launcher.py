@@ -81,7 +81,7 @@ class NodeLauncher:
         self.nodes = NodeSet(options, rules, package_file, self._on_change)
         self.run = self.nodes.run
         self._grants: dict[Instance, Grant] = {}
-        self._remote: dict[str, tuple[NodeProcess, Function]] = {}  #: of instances on nodes, by their ids
+        self._remote: dict[str, NodeProcess] = {}  #: of instances on nodes, by their ids
         self._wishes: set[Wish] = set()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None  #: next dismissal
@@ -89,7 +89,7 @@ class NodeLauncher:
 
     def function_of(self, instance_id: str) -> Function | None:
         remote = self._remote.get(instance_id)
-        return remote[1] if remote is not None else self._local.function_of(instance_id)
+        return remote.function if remote is not None else self._local.function_of(instance_id)
 
     async def check_runtime(self, runtime: str) -> None:
         try:
@@ -119,10 +119,10 @@ class NodeLauncher:
             except BaseException as error:
                 self._placement.release(grant)
                 avoid.append(grant.machine)
-                lost = isinstance(error, ConnectionError)
-                if not isinstance(error, OSError | InvalidField) or not grant.machine.name:
+                if not isinstance(error, OSError | InvalidField):
                     raise
-                if not lost and (len(avoid) >= _TRIES or not self._placement.fits(shape, avoid)):
+                may_try = len(avoid) < _TRIES and self._placement.fits(shape, avoid)
+                if not may_try and not isinstance(error, ConnectionError):  # a lost node says nothing of the function
                     raise
 
     async def _prepare(self, grant: Grant, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
@@ -147,7 +147,7 @@ class NodeLauncher:
 
     def _launch(self, plan: LaunchPlan, owner: InstanceOwner, node: Node, number: int) -> Instance:
         channel = node.channel(number)
-        process = NodeProcess(plan.instance, owner, channel, partial(node.forget, number))
+        process = NodeProcess(plan, owner, channel, partial(node.forget, number))
         process.instance = instance = Instance(
             process,
             key=plan.key,
@@ -162,14 +162,14 @@ class NodeLauncher:
         access = self._rules.access
         token = access.token_of(plan.function, plan.instance) if access is not None else ""
         node.start(number, process, token)
-        self._remote[plan.instance] = process, plan.function
+        self._remote[plan.instance] = process
         return instance
 
     async def load(self, instance: Instance, start: Call) -> Answer | None:
-        process, function = self._remote.get(instance.id, (None, start.function))
+        process = self._remote.get(instance.id)
         if process is None:
             return await self._local.load(instance, start)
-        answer = await instance.request(start, b"", load_timeout(function))  # the agent has sent SETUP
+        answer = await instance.request(start, b"", load_timeout(start.function))  # the agent has sent SETUP
         if answer is None and instance.end is End.EXITED:
             await instance.closed.wait()  # sets the failure
             if process.failure is not None:
@@ -201,7 +201,7 @@ class NodeLauncher:
         for wish in self._wishes:
             shapes.setdefault(wish.shape, []).append(wish)
         return NodesReport(
-            nodes=self.nodes.reports(self._used),
+            nodes=self.nodes.reports(self._placement.used),
             waiting=tuple(self._describe(shape, wishes) for shape, wishes in shapes.items()),
         )
 
@@ -226,27 +226,20 @@ class NodeLauncher:
             fits=self._placement.fits(shape),
         )
 
-    def _used(self, node: Node) -> tuple[float, int]:
-        used = self._placement.used(node)
-        return used.cpus, used.memory
-
     # --- capacity -------------------------------------------------------------------------------------------
 
     @contextmanager
     def _waiting(self, wish: Wish, on_wait: Callable[[], None]) -> Iterator[None]:
         """Note a wish until the block ends. Tell the caller after a while, and then dismiss idle instances for it."""
         self._wishes.add(wish)
-        timer = self._loop.call_later(_PATIENCE, self._begin_to_wait, on_wait)
+        timers = [self._loop.call_later(_PATIENCE, call) for call in (on_wait, self.note_idle)]
         try:
             yield
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
             self._wishes.remove(wish)
             self._grant_seconds.observe(self._loop.time() - wish.since)
-
-    def _begin_to_wait(self, on_wait: Callable[[], None]) -> None:
-        on_wait()
-        self.note_idle()
 
     def note_idle(self) -> None:
         """Dismiss an instance soon if there are idle ones, and others wait for capacity."""

@@ -31,8 +31,9 @@ class Listener:
         """Bind the socket. Raises SettingsError."""
         self._credentials, self._admit = credentials, admit
         host, _, port = listen.rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self.socket = socket.create_server((host.strip("[]"), int(port)), family=_family(host), backlog=1024)
+            self.socket = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=1024)
         except (OSError, ValueError) as error:
             problem = getattr(error, "strerror", None) or error
             raise SettingsError(
@@ -117,7 +118,3 @@ class Stranger:
     def closed(self, reason: str) -> None:
         if not self.hello.done():
             self.hello.set_exception(ProtocolError(reason))
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -13,16 +13,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
 
-from engine.errors import InvalidField
 from engine.executors.call import End
 from engine.executors.nodes import messages
 from engine.executors.nodes.connection import FRAMES, STDERR, STDOUT, STREAM, Connection, ProtocolError
 from engine.executors.nodes.messages import Gone, Joined, Ping, Prepared, Unfit
 from engine.executors.nodes.packages import PackageSender
+from engine.executors.nodes.placement import Used
 from engine.executors.nodes.process import NodeChannel, NodeProcess
 from engine.executors.nodes.report import NodeReport, NodeState
 from engine.executors.nodes.streams import ApiStreams
@@ -39,18 +38,6 @@ _RECHECK = 0.05  #: seconds for a ping that waits in the socket, because the eng
 log = structlog.get_logger("functiond.nodes")
 
 
-class NodeOwner(Protocol):
-    """Receiver of the changes of nodes."""
-
-    def node_changed(self, node: Node) -> None:
-        """Handle a new ``state``."""
-        ...
-
-    def node_ended(self, node: Node) -> None:
-        """Handle that nothing of a node runs any more. Called once."""
-        ...
-
-
 class Node:
     """Agent that has shown its token (protocols ``Machine`` and ``ConnectionOwner``)."""
 
@@ -62,13 +49,16 @@ class Node:
         welcome: messages.Welcome,
         connection: Connection,
         *,
-        owner: NodeOwner,
         labels: tuple[str, ...],
         packages: PackageSender,
         streams: ApiStreams,
         remaining: Callable[[], float],
+        on_change: Callable[[Node], None],
     ) -> None:
-        """Create a node. ``remaining`` returns the seconds for which the engine itself may certainly write."""
+        """Create a node. ``remaining`` returns the seconds for which the engine itself may certainly write.
+
+        ``on_change`` is called for each new ``state``, and once when the node has been fenced.
+        """
         self.name, self.session, self.lease = welcome.name, welcome.session, welcome.lease
         self.labels, self.cpus, self.memory = labels, hello.cpus, hello.memory
         self.state: NodeState = "joining"
@@ -79,12 +69,12 @@ class Node:
         self.ping_seconds, self.heard, self.joined_at = Histogram(), 0.0, time.time()
         self._joined: Joined | None = None
         self._connection, self._packages, self._streams = connection, packages, streams
-        self._owner, self._remaining, self._loop = owner, remaining, asyncio.get_running_loop()
+        self._remaining, self._on_change, self._loop = remaining, on_change, asyncio.get_running_loop()
         self._processes: dict[int, NodeProcess] = {}
         self._preparing: dict[int, asyncio.Future[Prepared]] = {}
         self._number = 0
         self._drains = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = self._loop.call_later(self.lease, self._recheck)
         self._promise = 0.0  #: time of the loop until which the node may run instances
         self._grant()
 
@@ -128,18 +118,19 @@ class Node:
         self._processes[number] = process
         messages.send(self._connection, messages.Start(number=number, instance=process.id, token=token))
 
-    def refuse(self, reason: str) -> None:
-        """End a node that cannot be used after all."""
-        self._conclude("refused", reason)
-
     def drain(self) -> None:
-        """Start no further instances. Dismiss all when they are idle, then let the agent exit for good."""
+        """Start no further instances. Dismiss all when they are idle, then let the agent exit for good.
+
+        Raises ValueError if the node is not ready.
+        """
+        if self.state not in ("ready", "draining"):
+            raise ValueError(f"it is {self.state}")
         self._drains = True
         self._set_state("draining")
         self._vacate(End.RETIRED)
         self._leave_if_drained()
 
-    def report(self, cpus_used: float, memory_used: int) -> NodeReport:
+    def report(self, used: Used) -> NodeReport:
         joined = self._joined
         return NodeReport(
             name=self.name,
@@ -150,9 +141,9 @@ class Node:
             instances=len(self._processes),
             busy=sum(1 for process in self._processes.values() if process.instance.assigned),
             cpus=self.cpus,
-            cpus_used=cpus_used,
+            cpus_used=used.cpus,
             memory=self.memory,
-            memory_used=memory_used,
+            memory_used=used.memory,
             walls=joined.walls if joined is not None else {},
             lacks=self.lacks,
             kills=joined.kills if joined is not None else "",
@@ -166,20 +157,20 @@ class Node:
         """End all instances, because certainly nothing of them runs any more."""
         if not self.fenced.is_set():
             self.cause = cause
-            self._conclude("lost", self.reason or "its agent was started again")
+            self.end("lost", self.reason or "its agent was started again")
 
-    def _conclude(self, state: NodeState, reason: str = "") -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def end(self, state: NodeState, reason: str = "") -> None:
+        """End a node of which nothing runs. ``state`` is its last."""
+        self._timer.cancel()
         self._connection.abort("the node was lost")
         self._packages.close()
         self._streams.close()
-        self.fenced.set()
+        self._set_state(state, reason)  # first, so that freed capacity of the node is given to no one
         processes, self._processes = self._processes, {}
         for process in processes.values():
             process.end(Exit(None, lost=reason))
-        self._set_state(state, reason)
-        self._owner.node_ended(self)
+        self.fenced.set()
+        self._on_change(self)
 
     def _grant(self) -> float:
         """Promise a lease from now on, no longer than the engine's own right to write. Return its seconds."""
@@ -189,8 +180,7 @@ class Node:
         return seconds
 
     def _set_timer(self, moment: float, expire: Callable[[], None]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         self._timer = self._loop.call_at(moment, expire)
 
     def _recheck(self) -> None:
@@ -232,18 +222,17 @@ class Node:
             self.state, self.reason = state, reason
             write = log.warning if reason else log.info
             write("node changed", node=self.name, state=state, **({"reason": reason} if reason else {}))
-            self._owner.node_changed(self)
+            self._on_change(self)
 
     # --- called by the connection (``ConnectionOwner``) -----------------------------------------------------
 
     def received(self, kind: int, channel: int, body: bytes) -> None:
-        if kind == FRAMES:
-            process = self._processes.get(channel)
-            if process is not None:
+        if kind in (FRAMES, STDOUT, STDERR):
+            if (process := self._processes.get(channel)) is None:
+                return  # it was lost or is gone
+            if kind == FRAMES:
                 process.instance.received(body)
-        elif kind in (STDOUT, STDERR):
-            process = self._processes.get(channel)
-            if process is not None:
+            else:
                 process.instance.record_output(lines.STDOUT if kind == STDOUT else lines.STDERR, body)
         elif kind == STREAM:
             self._streams.received(channel, body)
@@ -284,9 +273,8 @@ class Node:
         process = self._processes.pop(gone.number, None)
         if process is None:
             return
-        problem = gone.problem.error() if gone.problem is not None else None
         unread = gone.unread or gone.received < process.channel.sent
-        failure = OSError(str(problem)) if isinstance(problem, InvalidField) else problem
+        failure = gone.problem.error() if gone.problem is not None else None
         process.end(Exit(gone.status, gone.out_of_memory, unread), failure)
         self._leave_if_drained()
 
@@ -297,9 +285,9 @@ class Node:
         if self.fenced.is_set():
             return
         if self.state == "refused":
-            self._conclude("refused", self.reason)
+            self.end("refused", self.reason)
         elif self._drains and not self._processes:
-            self._conclude("absent")
+            self.end("absent")
         else:
             self._fall_silent(reason)
 

@@ -22,6 +22,7 @@ from engine.executors.nodes.listener import Listener
 from engine.executors.nodes.node import Node
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.nodes.packages import PackageSender
+from engine.executors.nodes.placement import Used
 from engine.executors.nodes.report import NodeReport, NodeSessions
 from engine.executors.nodes.streams import ApiStreams
 from engine.metrics.histogram import Histogram
@@ -30,7 +31,7 @@ _CLOCKS = 30.0  #: seconds that the clock of a node may be off
 
 
 class NodeSet:
-    """Nodes of the settings, by name (protocol ``NodeOwner``).
+    """Nodes of the settings, by name.
 
     ``rules`` are those of instances on this machine, which nodes keep, too. ``package_file`` returns the path of a
     package as it was received, by its SHA-256. ``on_change`` is called with each change of a node's state.
@@ -86,20 +87,18 @@ class NodeSet:
         """Nodes that are not fenced."""
         return [node for node in self._nodes.values() if not node.fenced.is_set()]
 
-    def reports(self, used: Callable[[Node], tuple[float, int]]) -> tuple[NodeReport, ...]:
-        """Return the state of all nodes. ``used`` returns processors and MiB that grants at a node hold."""
+    def reports(self, used: Callable[[Node], Used]) -> tuple[NodeReport, ...]:
+        """Return the state of all nodes. ``used`` returns the sums of the grants of a node."""
         return tuple(self._report(name, used) for name in self._options.agents)
 
-    def _report(self, name: str, used: Callable[[Node], tuple[float, int]]) -> NodeReport:
+    def _report(self, name: str, used: Callable[[Node], Used]) -> NodeReport:
         node, refusal = self._nodes.get(name), self._refusals.get(name, "")
         labels = self._options.agents[name]
         if node is not None and not node.fenced.is_set():
-            return node.report(*used(node))
-        if refusal:
-            return NodeReport(name=name, labels=labels, state="refused", reason=refusal)
-        if node is not None:
+            return node.report(used(node))
+        if node is not None and not refusal:
             return NodeReport(name=name, labels=labels, state=node.state, reason=node.reason)
-        return NodeReport(name=name, labels=labels, state="absent")
+        return NodeReport(name=name, labels=labels, state="refused" if refusal else "absent", reason=refusal)
 
     async def close(self) -> None:
         """End all connections, and wait until nothing runs on any node."""
@@ -127,16 +126,16 @@ class NodeSet:
             hello,
             welcome,
             connection,
-            owner=self,
             labels=self._options.agents[name],
             packages=PackageSender(connection, self._package_file, self._count_bytes),
             streams=ApiStreams(connection, self._options.api),
             remaining=self._remaining,
+            on_change=self._note,
         )
         try:
             await self._sessions.add(welcome.session)
         except Unavailable as unavailable:
-            node.refuse(f"the engine cannot write: {unavailable}")
+            node.end("refused", f"the engine cannot write: {unavailable}")
             return node.reason
         messages.send(connection, welcome)
         return node
@@ -161,10 +160,10 @@ class NodeSet:
             return f"an earlier agent of the node may still run work for {seconds} s"
         return "another agent has joined with this token; give each machine a node of its own"
 
-    def node_changed(self, node: Node) -> None:
+    def _note(self, node: Node) -> None:
         self._on_change(node)
-
-    def node_ended(self, node: Node) -> None:
+        if not node.fenced.is_set():
+            return
         if node.cause:
             self.losses[node.cause] = self.losses.get(node.cause, 0) + 1
             self.fence_seconds.observe(asyncio.get_running_loop().time() - node.heard)

@@ -60,6 +60,13 @@ class Grant(Struct, frozen=True, eq=False):
     machine: Machine
 
 
+class Used:
+    """Sums of the grants on one machine."""
+
+    def __init__(self) -> None:
+        self.instances, self.cpus, self.memory = 0, 0.0, 0  #: number, processors, MiB
+
+
 class Placement(Protocol):
     """Decision where an instance starts."""
 

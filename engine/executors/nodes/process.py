@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.executors.instance import Instance, InstanceOwner
+from engine.executors.launcher import LaunchPlan
 from engine.executors.nodes.connection import FRAMES, Connection
 from engine.executors.process import Exit
 
@@ -14,11 +15,13 @@ class NodeProcess:
 
     pid = 0
 
-    def __init__(self, instance_id: str, owner: InstanceOwner, channel: NodeChannel, kill: Callable[[], None]) -> None:
-        self.id, self.owner, self.channel, self._kill = instance_id, owner, channel, kill
-        self.instance: Instance  #: set when it exists
+    instance: Instance  #: set when it exists
+
+    def __init__(self, plan: LaunchPlan, owner: InstanceOwner, channel: NodeChannel, kill: Callable[[], None]) -> None:
+        self.id, self.function = plan.instance, plan.function
+        self.owner, self.channel, self._kill = owner, channel, kill
         self.alive = True
-        self.failure: OSError | None = None  #: kept the process from becoming an instance
+        self.failure: Exception | None = None  #: kept the process from becoming an instance
         self._exit = Exit(None)
 
     def kill(self) -> None:
@@ -28,7 +31,7 @@ class NodeProcess:
     def reap(self) -> Exit:
         return self._exit
 
-    def end(self, exited: Exit, failure: OSError | None = None) -> None:
+    def end(self, exited: Exit, failure: Exception | None = None) -> None:
         """Announce that nothing of the process is left."""
         self.alive, self._exit, self.failure = False, exited, failure
         self.instance.exited()

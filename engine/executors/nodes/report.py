@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
-from anyio import TASK_STATUS_IGNORED
-from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.metrics.histogram import Distribution
@@ -58,6 +56,8 @@ class NodeReport(Struct, frozen=True, kw_only=True):
         """Sentences about what the table leaves out."""
         if self.reason:
             yield f"{self.name} is {self.state}: {self.reason}"
+        if self.kills and self.kills != "pid namespace":
+            yield f"{self.name} ends processes by {self.kills}: some may outlive its lease"
         for family, reason in self.lacks.items():
             yield f"{self.name} lacks {family}: {reason}"
 
@@ -131,16 +131,7 @@ class NodeSessions(Protocol):
 
 
 class Nodes(Protocol):
-    """Nodes of a pool."""
-
-    async def run(
-        self,
-        sessions: NodeSessions,
-        remaining: Callable[[], float],
-        *,
-        task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
-    ) -> None:
-        """Admit agents until cancelled. ``remaining`` returns for how many seconds the engine may certainly write."""
+    """Nodes of a pool, for those who look at them."""
 
     def report(self) -> NodesReport: ...
 

@@ -10,16 +10,9 @@ import asyncio
 from collections.abc import Collection
 from typing import Literal
 
-from engine.executors.nodes.placement import Grant, Machine, Shape
+from engine.executors.nodes.placement import Grant, Machine, Shape, Used
 
 _CPU_ERROR = 1e-6  #: of sums of shares
-
-
-class Used:
-    """Sums of the grants on one machine."""
-
-    def __init__(self) -> None:
-        self.instances, self.cpus, self.memory = 0, 0.0, 0  #: number, processors, MiB
 
 
 class StaticPlacement:
@@ -32,8 +25,7 @@ class StaticPlacement:
         self._waiting: dict[asyncio.Future[Grant], tuple[Shape, Collection[Machine]]] = {}
 
     async def grant(self, shape: Shape, avoid: Collection[Machine]) -> Grant:
-        granted = self._try(shape, avoid)
-        if granted is not None:
+        if (granted := self._try(shape, avoid)) is not None:
             return granted
         waiter: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = shape, avoid

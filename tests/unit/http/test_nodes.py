@@ -30,7 +30,7 @@ PAGE = f"{HOME}projects/{PROJECT}/nodes"
 @asynccontextmanager
 async def console(folder: Path) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
     async with house(folder) as place:
-        place.engine.pool.nodes = FixedNodes()
+        place.engine.pool.nodes = FixedNodes()  # type: ignore[assignment]
         async with api_client(place) as client:
             yield place, client
 
