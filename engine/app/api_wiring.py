@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from engine import __version__
-from engine.app.api_parts import deliveries_api, triggers_api
 from engine.app.backup_wiring import backups_of
 from engine.app.collectors import read_families, read_figures
 from engine.app.console_wiring import build_console, session_cookie
@@ -40,7 +39,6 @@ from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import restricted
 from engine.http.server import HttpServer
 from engine.metrics.prometheus import rendered
-from engine.pipeline.explanation import Explainer
 
 
 def build_apps(engine: EngineParts) -> tuple[App, App]:
@@ -89,13 +87,22 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         Functions(catalog, engine.controls, engine.versions, engine.codes, engine.usage, reservations, region),
         VersionsApi(catalog, engine.versions, region),
         AliasesApi(catalog, engine.aliases, region),
-        _records(engine),
+        InvocationRecords(
+            catalog,
+            engine.controls,
+            storage.records,
+            storage.identity,
+            engine.dispatcher,
+            engine.pool,
+            clock,
+            engine.explainer,
+        ),
         _logs(engine),
-        deliveries_api(engine),
+        engine.deliveries_api,
         AsyncSettingsApi(catalog, engine.logs, engine.status_log, region),
         ControlsApi(engine.controls),
         InvocationActionsApi(catalog, engine.redrive, cancelling, storage.identity, clock, limit),
-        triggers_api(engine),
+        engine.triggers_api,
         ReservedApi(reservations, region),
         EventsApi(resources.events),
         DependenciesApi(resources.dependencies, engine.codes),
@@ -124,21 +131,6 @@ def _logs(engine: EngineParts) -> LogsApi:
     )
     engine.intake.closed.connect(logs.stop)
     return logs
-
-
-def _records(engine: EngineParts) -> InvocationRecords:
-    storage = engine.storage
-    explainer = Explainer(storage.records, engine.scheduler, engine.clock, storage.identity)
-    return InvocationRecords(
-        engine.catalog,
-        engine.controls,
-        storage.records,
-        storage.identity,
-        engine.dispatcher,
-        engine.pool,
-        engine.clock,
-        explainer,
-    )
 
 
 def _health(engine: EngineParts) -> HealthChecks:

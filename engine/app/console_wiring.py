@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine import __version__
-from engine.app.api_parts import deliveries_api, failed_deliveries, triggers_api
 from engine.app.collectors import read_figures
 from engine.app.parts import EngineParts
 from engine.http.api.health import HealthChecks
@@ -43,7 +42,6 @@ from engine.http.console.site import Console
 from engine.http.console.triggers.forms import TriggerRows
 from engine.http.console.triggers.gateway import GatewayPages
 from engine.http.console.triggers.pages import FunctionTriggersPages, TriggersPage
-from engine.pipeline.explanation import Explainer
 from engine.pipeline.redrive import SOURCE
 from engine.runtimes.interpreters import Interpreters
 
@@ -84,7 +82,7 @@ def _overview_page(engine: EngineParts, pages: Pages, health: HealthChecks, api:
         triggers=engine.resources.triggers,
         sources=engine.sources,
         destinations=engine.delivery,
-        deliveries=failed_deliveries(engine),
+        deliveries=engine.failed_deliveries,
         backlog=engine.backlog,
         scheduler=engine.scheduler,
         clock=engine.clock,
@@ -131,7 +129,7 @@ def _invocation_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame) -
     filters = Filters(catalog, storage.identity, engine.clock.now, engine.settings.http.region)
     triggers = InvocationTriggers(engine.resources.triggers)
     details = InvocationDetails(
-        catalog, storage.records, storage.identity, engine.pool, storage.outbox, deliveries_api(engine), triggers
+        catalog, storage.records, storage.identity, engine.pool, storage.outbox, engine.deliveries_api, triggers
     )
     sources = {"API", "FunctionGraph", SOURCE, *engine.resources.triggers.kinds}
     return [
@@ -148,7 +146,7 @@ def _queues_page(engine: EngineParts, pages: Pages) -> QueuesPage:
         engine.controls,
         engine.backlog,
         scheduler,
-        Explainer(storage.records, scheduler, engine.clock, storage.identity),
+        engine.explainer,
         storage.records,
         storage.identity,
         engine.dispatcher.running,
@@ -158,7 +156,7 @@ def _queues_page(engine: EngineParts, pages: Pages) -> QueuesPage:
 
 def _trigger_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api: ApiRequests) -> list[PageFamily]:
     catalog, region, triggers = engine.catalog, engine.settings.http.region, engine.resources.triggers
-    rows = TriggerRows(triggers_api(engine))
+    rows = TriggerRows(engine.triggers_api)
     return [
         TriggersPage(pages, catalog, triggers, engine.sources, rows, region),
         FunctionTriggersPages(frame, triggers, rows),
@@ -167,9 +165,9 @@ def _trigger_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame, api:
 
 
 def _deliveries_page(engine: EngineParts, pages: Pages, api: ApiRequests) -> DeliveriesPage:
-    deliveries, items = failed_deliveries(engine), deliveries_api(engine)
+    deliveries = engine.failed_deliveries
     destinations = Destinations(engine.catalog, engine.delivery, deliveries, engine.settings.http.region)
-    return DeliveriesPage(pages, deliveries, destinations, api, items)
+    return DeliveriesPage(pages, deliveries, destinations, api, engine.deliveries_api)
 
 
 def _live_events(engine: EngineParts) -> LiveEvents:

@@ -24,6 +24,8 @@ from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.function_rules import FunctionRules, listed
 from engine.functions.versions import Versions
+from engine.http.api.deliveries import DeliveriesApi
+from engine.http.api.triggers import TriggersApi
 from engine.http.auth import Authenticator
 from engine.http.console import paths as console_paths
 from engine.http.console.session.sessions import STORE as SESSIONS
@@ -46,6 +48,8 @@ from engine.pipeline.delivery import DeliveryWorker, Destinations, trace_of_requ
 from engine.pipeline.delivery_records import DeliveryRecords
 from engine.pipeline.discarder import Discarder
 from engine.pipeline.dispatcher import Dispatcher
+from engine.pipeline.explanation import Explainer
+from engine.pipeline.failed_deliveries import FailedDeliveries
 from engine.pipeline.function_changes import FunctionChanges
 from engine.pipeline.intake import Intake, InvocationFactory
 from engine.pipeline.redrive import Redrive
@@ -239,6 +243,12 @@ class EngineParts:
             store=storage.store(CLOCK),
             tolerance=settings.storage.clock_tolerance * DAY,
         )
+
+        # Parts that the API and the console share
+        self.explainer = Explainer(storage.records, self.scheduler, clock, storage.identity)
+        self.failed_deliveries = failed = FailedDeliveries(storage.outbox, self.catalog, self.delivery, clock)
+        self.deliveries_api = DeliveriesApi(failed, self.delivery, self.catalog, storage.identity, region)
+        self.triggers_api = TriggersApi(triggers, self.sources, self.plugins, storage.cursors)
 
         # Figures
         self.loop_watch, self.progress = LoopWatch(self.lag, settings.health.stall), Progress()
