@@ -38,11 +38,11 @@ def settings(*, json: Json = False) -> None:
 
 def all_settings() -> Iterator[Setting]:
     """Yield all settings of the engine in the order of definition, with dotted names such as ``http.port``."""
-    yield from settings_of(Settings, "")
+    return (setting for setting, _ in settings_of(Settings, ""))
 
 
-def settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
-    """Yield the settings that the fields of a struct, and of structs nested in it, define.
+def settings_of(section: type[Struct], prefix: str) -> Iterator[tuple[Setting, type[Struct]]]:
+    """Yield the settings that the fields of a struct, and of structs nested in it, define, each with its struct.
 
     Put ``prefix`` before each name.
     """
@@ -55,16 +55,16 @@ def settings_of(section: type[Struct], prefix: str) -> Iterator[Setting]:
         elif isinstance(field.type, inspect.VarTupleType) and isinstance(field.type.item_type, inspect.StructType):
             # Credentials have no environment variable, because the environment is easily exposed.
             parts = ", ".join(part.name for part in field.type.item_type.fields)
-            yield Setting(name=f"{name}.<entry>", type=f"tables with {parts}", default="none", variable="")
+            yield Setting(name=f"{name}.<entry>", type=f"tables with {parts}", default="none", variable=""), section
         elif isinstance(field.type, inspect.DictType) and isinstance(field.type.value_type, inspect.StructType):
             yield from settings_of(field.type.value_type.cls, f"{name}.<entry>.")
         elif isinstance(field.type, inspect.DictType):
             kind = "table of a plugin" if section is Settings else _kind(field.type.value_type)
             entry = "<kind>" if section is Settings else "<entry>"
-            yield Setting(name=f"{name}.{entry}", type=kind, default="none", variable=_variable(name))
+            yield Setting(name=f"{name}.{entry}", type=kind, default="none", variable=_variable(name)), section
         else:
             default = COMPUTED.get(name) or _shown(field.default)
-            yield Setting(name=name, type=_kind(field.type), default=default, variable=_variable(name))
+            yield Setting(name=name, type=_kind(field.type), default=default, variable=_variable(name)), section
 
 
 def _variable(name: str) -> str:

@@ -254,7 +254,7 @@ class Settings(Section, frozen=True, kw_only=True):
     #: dependencies that all projects see as public and can use, as ``project/name`` of the project that owns them
     shared_dependencies: tuple[SharedName, ...] = ()
     grace: Seconds = 30.0  #: seconds that running work may take at shutdown
-    plugins: dict[str, Any] = field(default_factory=dict)  #: tables of plugin services, validated later
+    plugins: dict[str, Any] = field(default_factory=dict)  # tables of plugin services, validated later
 
     def __post_init__(self) -> None:
         nodes = self.executor.nodes

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from inspect import getsource
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
-from engine.cli.show_settings import Setting, all_settings, settings_of
+from engine.cli.show_settings import Setting, settings_of
 from engine.config.plugin_registry import load_plugins
 from engine.config.settings import Settings
 from engine.http.api.errors import error_codes
@@ -88,7 +88,7 @@ Errors have the form `{"error_code": "FSS.…", "error_msg": "…"}`. Errors of 
 
 def settings_page() -> str:
     """Return the Markdown page of all settings, with those of the plugins that are part of the distribution."""
-    engine = _settings_table(all_settings(), _meanings(Settings, ""))
+    engine = _settings_table(settings_of(Settings, ""))
     return "\n".join((NOTE, SETTINGS, "## Engine", "", *engine, "", "## Built-in plugins", "", *_plugin_tables()))
 
 
@@ -168,41 +168,19 @@ def _plugin_tables() -> Iterator[str]:
         if first.setdefault(section, kind) != kind:
             yield from (f"The same settings as `plugins.{first[section]}`, in the table `[plugins.{kind}]`.", "")
             continue
-        prefix = f"plugins.{kind}."
-        yield from (*_settings_table(settings_of(section, prefix), _meanings(section, prefix)), "")
+        yield from (*_settings_table(settings_of(section, f"plugins.{kind}.")), "")
 
 
-def _settings_table(settings: Iterable[Setting], meanings: Mapping[str, str]) -> Iterator[str]:
+def _settings_table(settings: Iterable[tuple[Setting, type[Struct]]]) -> Iterator[str]:
     yield "| Setting | Type | Default | Meaning |"
     yield "|---|---|---|---|"
-    for setting in settings:
-        yield f"| `{setting.name}` | {setting.type} | {setting.default} | {meanings.get(setting.name, '')} |"
+    for setting, section in settings:
+        *_, field = (part for part in setting.name.split(".") if not part.startswith("<"))
+        meaning = _comments(section).get(field, "").replace("``", "`").replace("|", "\\|")
+        yield f"| `{setting.name}` | {setting.type} | {setting.default} | {meaning} |"
 
 
-def _meanings(section: type[Struct], prefix: str) -> dict[str, str]:
-    """Return the meaning of each setting in ``section`` and in the structs nested in it.
-
-    The keys are full names, such as ``auth.file``: ``prefix``, then the names of the enclosing fields and of the field
-    itself, joined by dots.
-    """
-    meanings: dict[str, str] = {}
-    comments = _comments(section)
-    shape = msgspec.inspect.type_info(section)
-    assert isinstance(shape, msgspec.inspect.StructType)
-    for field in shape.fields:
-        name = f"{prefix}{field.name}"
-        match field.type:
-            case msgspec.inspect.StructType(cls):
-                meanings |= _meanings(cls, f"{name}.")
-            case msgspec.inspect.DictType(value_type=msgspec.inspect.StructType(cls)):
-                meanings |= _meanings(cls, f"{name}.<entry>.")
-            case msgspec.inspect.DictType() if prefix:
-                meanings[f"{name}.<entry>"] = comments.get(field.name, "").replace("``", "`")
-            case _:
-                meanings[name] = comments.get(field.name, "").replace("``", "`").replace("|", "\\|")
-    return meanings
-
-
+@cache
 def _comments(section: type[Struct]) -> dict[str, str]:
     """Return the ``#:`` comment of each field of a struct, including fields of its base classes."""
     comments: dict[str, str] = {}
