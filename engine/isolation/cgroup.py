@@ -21,7 +21,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.isolation.limits import Enclosure, Limits, bound_descriptors
+from engine.isolation.limits import Enclosure, Isolation, Limits, bound_descriptors
 from engine.isolation.processes import MAX_WAIT, kill_and_wait
 
 PREFIX = "functiond-"  #: prefix of the name of every engine's group
@@ -79,7 +79,7 @@ V2 = Layout(
 )
 
 
-class CgroupIsolation:
+class CgroupIsolation(Isolation):
     """Isolation by cgroups.
 
     ``folders`` maps each controller to the engine's cgroup, which is the same for all in version 2; ``cpu`` may be
@@ -89,10 +89,7 @@ class CgroupIsolation:
 
     def __init__(self, layout: Layout, folders: dict[str, Path], locks: list[int]) -> None:
         self._layout, self._folders, self._locks = layout, folders, locks
-
-    @property
-    def name(self) -> str:
-        return self._layout.name if "cpu" in self._folders else f"{self._layout.name} without CPU weights"
+        self.name = layout.name if "cpu" in folders else f"{layout.name} without CPU weights"
 
     def enclose(self, instance_id: str, limits: Limits) -> CgroupEnclosure:
         folders = {name: path / instance_id for name, path in self._folders.items()}
@@ -114,7 +111,7 @@ class CgroupIsolation:
             os.close(self._locks.pop())
 
 
-class CgroupEnclosure:
+class CgroupEnclosure(Enclosure):
     """Cgroup of one instance."""
 
     def __init__(self, layout: Layout, folders: dict[str, Path], limits: Limits) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 from msgspec import Struct
 
@@ -25,77 +25,74 @@ class Limits(Struct, frozen=True, kw_only=True):
     address_space: bool = True  #: limit address space; some programs reserve far more than they use
 
 
-class Enclosure(Protocol):
-    """Limits of one instance, which apply to all processes that it starts."""
+class Enclosure(ABC):
+    """Limits of one instance, which apply to all processes that it starts. By default, the instance has no cgroups."""
 
+    @abstractmethod
     def admit(self, pid: int) -> None:
         """Apply the limits to a process that has not run user code yet. Raises OSError if the limits cannot be applied.
 
         May block, unless the process itself enters its cgroups (see ``Limits.enters``).
         """
-        ...
 
     def cgroup_fds(self) -> list[int]:
         """Return newly opened file descriptors, one for the process list of each cgroup of the instance.
 
         A process enters a cgroup by writing 0 to its descriptor.
         """
-        ...
+        return []
 
     @property
     def shared(self) -> bool:
         """True if the engine must measure the instance's memory, because the kernel alone cannot enforce the limit."""
-        ...
+        return True
 
     def alarm(self) -> int | None:
         """Return a new eventfd that the kernel signals when ``Limits.memory`` may be exceeded.
 
         Return None if unsupported.
         """
-        ...
+        return None
 
-    def kill(self) -> None:
-        """Kill those processes of the instance that can be killed without searching for them.
+    def kill(self) -> None:  # noqa: B027
+        """Kill those processes of the instance, besides its process group, that can be killed without a search.
 
         Does not wait for their exit.
         """
-        ...
 
     def out_of_memory(self) -> bool:
         """Return whether the kernel killed a process of the instance because the memory limit was exceeded."""
-        ...
+        return False
 
+    @abstractmethod
     def remove(self) -> None:
         """Kill all remaining processes of the instance, wait for their exit, then remove its cgroups, if it has any.
 
         Blocks: call in a thread.
         """
-        ...
 
 
-class Isolation(Protocol):
+class Isolation(ABC):
     """Mechanism that limits instances on this host. Chosen once when the engine starts."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
 
+    @abstractmethod
     def enclose(self, instance_id: str, limits: Limits) -> Enclosure:
         """Create the limits of an instance, whose process need not exist yet.
 
         May block. Raises OSError if that fails.
         """
-        ...
 
+    @abstractmethod
     def measure(self, enclosures: Sequence[Enclosure | None]) -> Sequence[int]:
         """Return, for each of the instances, the bytes of memory that it uses. Blocks briefly.
 
         With cgroups, files in memory are not counted.
         """
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Remove what the mechanism has created on the host, such as the engine's cgroup."""
-        ...
 
 
 def bound_descriptors(pid: int) -> None:

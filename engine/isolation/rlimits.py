@@ -14,13 +14,13 @@ from __future__ import annotations
 import resource
 from collections.abc import Sequence
 
-from engine.isolation.limits import INSTANCE_VARIABLE, Enclosure, Limits, bound_descriptors, is_root, lower
+from engine.isolation.limits import INSTANCE_VARIABLE, Enclosure, Isolation, Limits, bound_descriptors, is_root, lower
 from engine.isolation.processes import kill_marked, resident
 
 HEADROOM = 256 << 20  #: bytes of address space that an interpreter reserves without using them
 
 
-class RlimitIsolation:
+class RlimitIsolation(Isolation):
     name = "rlimits"
 
     def enclose(self, instance_id: str, limits: Limits) -> RlimitEnclosure:
@@ -30,12 +30,9 @@ class RlimitIsolation:
         sizes = resident([enclosure.pid for enclosure in enclosures if isinstance(enclosure, RlimitEnclosure)])
         return [sizes[enclosure.pid] if isinstance(enclosure, RlimitEnclosure) else 0 for enclosure in enclosures]
 
-    def close(self) -> None:
-        """Do nothing: the mechanism creates nothing on the host."""
 
-
-class RlimitEnclosure:
-    shared = True
+class RlimitEnclosure(Enclosure):
+    """Limits of one instance. The kernel kills no process for them: the runtime reports a failed allocation."""
 
     def __init__(self, instance_id: str, limits: Limits) -> None:
         self._instance_id, self._limits = instance_id, limits
@@ -48,19 +45,6 @@ class RlimitEnclosure:
             lower(pid, resource.RLIMIT_AS, (self._limits.memory << 20) + HEADROOM)
         if not is_root():  # counts per user, not per instance: all instances share the limit
             lower(pid, resource.RLIMIT_NPROC, self._limits.processes)
-
-    def cgroup_fds(self) -> list[int]:
-        return []
-
-    def alarm(self) -> None:
-        """Return None: the kernel cannot report the memory of all processes of an instance together."""
-
-    def kill(self) -> None:
-        """Do nothing: the pool kills the instance's process group, and ``remove`` searches for the other processes."""
-
-    def out_of_memory(self) -> bool:
-        """Return False: the kernel kills no process for these limits; the runtime reports a failed allocation."""
-        return False
 
     def remove(self) -> None:
         kill_marked(INSTANCE_VARIABLE, self._instance_id)

@@ -7,10 +7,11 @@ bubblewrap sandboxes, with one template per function, version and revision insid
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -28,7 +29,6 @@ SandboxKey = tuple[int, str, int]  #: function_id, version, revision; their inst
 
 _WORKER = WORKERS / "python_worker.py"
 TEMPLATE = WORKERS / "python_template.py"
-_LINGER = 60.0  #: seconds that a sandbox stays after its last instance
 _PLACEHOLDER = "0" * 32  #: overwritten by the instance's id, which has the same length
 #: Variables read only when a program starts: a fork cannot apply them.
 _AT_START = ("LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
@@ -36,81 +36,53 @@ _AT_START = ("LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
 _RUNS_CODE = ("LD_", "GCONV_PATH", "OPENSSL_", "NODE_OPTIONS")
 
 
-class Spawner(Protocol):
-    """Interface by which the processes of instances are started."""
+class Spawner(ABC):
+    """Starts the processes of instances. By default, they share the host."""
 
-    @property
-    def name(self) -> str:
-        """Name of the mechanism that separates functions from the host, such as ``bubblewrap``."""
-        ...
-
-    @property
-    def filter(self) -> SeccompFilter | None:
-        """Seccomp filter of all instances; None if this machine has none."""
-        ...
-
-    @property
-    def network(self) -> str:
-        """Network of functions: ``project``, one for each; ``none``, a loopback per instance; or ``host`` and why."""
-        ...
-
-    @property
-    def tmp(self) -> int:
-        """MiB of memory for the temporary files of an instance. 0 means that the files are on a disk."""
-        ...
-
-    @property
-    def uids(self) -> range:
-        """User ids of instances that no other program of this machine has. If several, each project has another."""
-        ...
+    name: str  #: mechanism that separates functions from the host, such as ``bubblewrap``
+    filter: SeccompFilter | None  #: of all instances; None if this machine has none
+    network: str  #: of functions: ``project``, one for each; ``none``, a loopback per instance; or ``host`` and why
+    tmp = 0  #: MiB of memory for the temporary files of an instance; 0: they are on a disk
+    uids = range(0)  #: of instances, that no other program of this machine has; if several, each project has another
 
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
         """Return a copy of ``spec`` with the paths as the function sees them, possibly inside a sandbox."""
-        ...
+        return spec
 
-    async def prepare(self, project: str) -> None:
+    async def prepare(self, project: str) -> None:  # noqa: B027
         """Make what the processes of a project share. Call shortly before ``start``. Raises OSError."""
-        ...
 
+    @abstractmethod
     def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
         """Start a process. Raises OSError if the process cannot be started.
 
         The paths in ``process`` are those that the function sees, except in ``process.command``.
         """
-        ...
 
-    def ended(self, key: SandboxKey) -> None:
+    def ended(self, key: SandboxKey) -> None:  # noqa: B027
         """Register that an instance in the sandbox with this key has ended.
 
         Call once for each ``start``, after the exit.
         """
-        ...
 
+    @abstractmethod
     async def close(self) -> None: ...
 
 
-class HostSpawner:
+class HostSpawner(Spawner):
     """Spawner of processes on the host, without a sandbox.
 
     With ``forking``, processes may be forked by templates. The template of an interpreter is started at the second use
-    of the interpreter, or earlier if a process can only be started through a template.
+    of the interpreter, or earlier if a process can only be started through a template. Templates run until ``close``.
     """
 
     name, network = "process", "host"
-    tmp = 0
-    uids = range(0)
 
     def __init__(self, marker: str, *, filter: SeccompFilter | None, forking: bool) -> None:
         self.filter = filter
         self._marker, self._forking = marker, forking
         self._templates: dict[str, Template | None] = {}  #: by interpreter; None: the interpreter was used once
         self._closing: set[Template] = set()
-
-    def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
-        return spec
-
-    async def prepare(self, project: str) -> None:
-        """Do nothing: processes of all projects share the host."""
 
     def template(self, python: str) -> Template:
         """Return the template of an interpreter. Start it unless it runs; raises OSError if it cannot be started."""
@@ -143,20 +115,17 @@ class HostSpawner:
         self._templates[python] = None
         return None
 
-    def ended(self, key: SandboxKey) -> None:
-        """Do nothing: there is no sandbox to close, and the templates run until ``close``."""
-
     async def close(self) -> None:
         await _close([*(template for template in self._templates.values() if template), *self._closing])
 
 
-class SandboxSpawner:
+class SandboxSpawner(Spawner):
     """Spawner of processes in bubblewrap sandboxes.
 
     A sandbox is closed ``linger`` seconds after its last instance has ended.
     """
 
-    name = "bubblewrap"
+    name, linger = "bubblewrap", 60.0
 
     def __init__(
         self,
@@ -166,26 +135,18 @@ class SandboxSpawner:
         *,
         fence: dict[str, Any],
         filter: SeccompFilter | None,
-        linger: float = _LINGER,
     ) -> None:
         self.filter = filter
-        self._bubblewrap, self._marker, self._tenants, self._linger = bubblewrap, marker, tenants, linger
-        self._fence = fence
-        self.tmp: int = fence["tmp"]
+        self._bubblewrap, self._marker, self._tenants, self._fence = bubblewrap, marker, tenants, fence
+        shared = f"host: {tenants.problem}" if tenants.problem else "host"
+        self.network = "none" if fence["network"] else "project" if tenants.own_networks else shared
+        self.tmp = fence["tmp"]
         self.uids = bubblewrap.users or range(0)
         self._templates: dict[SandboxKey, Template] = {}
         self._fences: dict[SandboxKey, dict[str, Any]] = {}
         self._counts: dict[SandboxKey, int] = {}
         self._timers: dict[SandboxKey, asyncio.TimerHandle] = {}
         self._closing: set[Template] = set()
-
-    @property
-    def network(self) -> str:
-        if self._fence["network"]:
-            return "none"
-        if self._tenants.own_networks:
-            return "project"
-        return f"host: {self._tenants.problem}" if self._tenants.problem else "host"
 
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
         layers = tuple(LAYERS / str(number) for number in range(len(spec.layers)))
@@ -210,7 +171,7 @@ class SandboxSpawner:
         self._counts[key] -= 1
         if not self._counts[key]:
             del self._counts[key]
-            self._timers[key] = asyncio.get_running_loop().call_later(self._linger, self._close_one, key)
+            self._timers[key] = asyncio.get_running_loop().call_later(self.linger, self._close_one, key)
 
     async def close(self) -> None:
         for timer in self._timers.values():

@@ -165,7 +165,7 @@ async def test_an_idle_network_ends(opened: Pool) -> None:
     tenants = tenants_of(opened)
     await in_project(opened, "a", "look")
     tenants.linger = 0.0
-    local_spawner(opened)._linger = 0.0  # type: ignore[attr-defined]
+    local_spawner(opened).linger = 0.0  # type: ignore[attr-defined]
     ((pasta, ended),) = tenants._networks.items()
     pid = pasta.pid
     await opened.retire(sum(map(ord, "a")))

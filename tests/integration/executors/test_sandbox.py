@@ -317,7 +317,7 @@ async def test_the_next_instance_is_forked_in_the_same_sandbox(opened: Pool) -> 
 
 async def test_a_sandbox_without_instances_is_closed(opened: Pool) -> None:
     spawner = spawner_of(opened)
-    spawner._linger = 0
+    spawner.linger = 0
     await pid_of(opened)
     (template,) = spawner._templates.values()
     await opened.retire(1)
