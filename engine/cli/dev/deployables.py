@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from functiond.describe import Description
 
@@ -25,45 +25,24 @@ class Options(NamedTuple):
     asynchronous: Asynchronous
 
 
-class Deployable(Protocol):
-    @property
-    def watched(self) -> Path:
-        """Folder whose changes may change the code."""
-        ...
-
-    @property
-    def is_tree(self) -> bool:
-        """Folders in it count, too."""
-        ...
-
-    def read(self) -> None:
-        """Find the files of the package. Raises FunctiondError if the code cannot be read."""
-        ...
-
-    def state(self) -> object:
-        """Return a value that differs if any file of the package has changed."""
-        ...
-
-    def deploy(self, target: Target) -> list[str]:
-        """Deploy the code as it is now. Return the names of its functions. Raises FunctiondError."""
-        ...
-
-
 class DeployableFunction:
     """Folder or file of one function."""
 
     def __init__(self, path: Path, name: str, options: Options) -> None:
         self._path, self._name, self._options = path, name, options
-        self.is_tree = path.is_dir()
+        self.is_tree = path.is_dir()  #: folders in ``watched`` count, too
+        #: folder whose changes may change the code
         self.watched = path if self.is_tree else path.absolute().parent
 
     def read(self) -> None:
-        pass  # its path names all
+        """Find the files of the package, all of which the path names."""
 
     def state(self) -> object:
+        """Return a value that differs if any file of the package has changed."""
         return _state([self._path])
 
     def deploy(self, target: Target) -> list[str]:
+        """Deploy the code as it is now. Return the names of its functions. Raises FunctiondError."""
         configuration, installation, asynchronous = self._options
         config, options = configuration.fields(), installation.options()
         stored = deploy_function(target.client(), self._path, self._name, config, options, asynchronous)
@@ -72,7 +51,10 @@ class DeployableFunction:
 
 
 class DeployableApp:
-    """App, such as ``tasks:app``. Until it has been imported, the current folder stands for its code."""
+    """App, such as ``tasks:app``. Until it has been imported, the current folder stands for its code.
+
+    Its attributes and methods are those of ``DeployableFunction``.
+    """
 
     is_tree = True
 
@@ -85,6 +67,7 @@ class DeployableApp:
         return Path(self._app.root) if self._app else Path.cwd()
 
     def read(self) -> None:
+        """Import the app. Raises FunctiondError if that fails."""
         self._app = describe(self._text)
 
     def state(self) -> object:
@@ -97,6 +80,9 @@ class DeployableApp:
         done = store_app(target.client(), self._app, config, self._options.installation.options(), prune=False)
         show_app(done)
         return [function.func_name for function in done.functions]
+
+
+Deployable = DeployableFunction | DeployableApp
 
 
 def _state(paths: list[Path]) -> Mapping[str, object]:
