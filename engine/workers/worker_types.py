@@ -66,11 +66,8 @@ class StartRequest(TypedDict):
 class Origin(Protocol):
     """Request, or the instance itself, to which an answer or a log line belongs."""
 
-    @property
-    def ticket(self) -> int: ...
-
-    @property
-    def id(self) -> str: ...
+    ticket: int
+    id: str
 
 
 class Told(Protocol):
@@ -93,8 +90,7 @@ class Interrupted(Origin, Protocol):
 class Runner(Protocol):
     """Caller of handlers, as notices use it."""
 
-    @property
-    def task(self) -> asyncio.Task[object] | None: ...
+    task: asyncio.Task[object] | None
 
 
 class EngineLink(Protocol):

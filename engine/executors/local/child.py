@@ -17,10 +17,10 @@ class ChildProcess(Protocol):
     The owner calls ``watch``, then ``reap`` after the process has exited.
     """
 
-    @property
-    def waits(self) -> bool:
-        """True if the new process waits for the descriptors of its cgroups before it does anything."""
-        ...
+    waits: bool  #: the new process waits for the descriptors of its cgroups before it does anything
+    #: Error that kept the process from becoming an instance, or None. Available after the exit. A process with such an
+    #: error has read no request and run no user code.
+    failure: OSError | None
 
     @property
     def pid(self) -> int:
@@ -37,14 +37,6 @@ class ChildProcess(Protocol):
     @property
     def alive(self) -> bool:
         """True until the callback of ``watch`` is called."""
-        ...
-
-    @property
-    def failure(self) -> OSError | None:
-        """Error that kept the process from becoming an instance, or None. Available after the exit.
-
-        A process with such an error has read no request and run no user code.
-        """
         ...
 
     def watch(self, on_exit: Callable[[], object]) -> None:
@@ -74,7 +66,7 @@ class OwnChild:
     """Process that the engine itself started, and not a template."""
 
     waits = False
-    failure = None  #: ``launch`` raises such errors
+    failure: OSError | None = None  #: ``launch`` raises such errors
 
     def __init__(self, process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._process, self._loop = process, loop
