@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from engine.code.store import CodeStore
 from engine.config.plugin_registry import Registry
+from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.model.clock import Clock
@@ -16,7 +17,7 @@ from engine.protocols import ResourceStore
 from engine.resources.dependencies import Dependencies, DependencyRepository
 from engine.resources.events import Event, Events
 from engine.resources.repository import Repository
-from engine.resources.reservations import InstancePool, Reservation, Reservations
+from engine.resources.reservations import Reservation, Reservations
 from engine.resources.tags import Tags, TagSet
 from engine.resources.tracing import Tracing, TracingKeys
 from engine.resources.triggers import Triggers
@@ -42,7 +43,7 @@ class Resources:
         *,
         dependencies: DependencyRepository,
         registry: Registry,
-        instances: InstancePool,
+        instances: Pool,
         options: ResourceOptions,
     ) -> None:
         self._store, self._catalog = store, catalog

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import anyio
 import msgspec
@@ -27,7 +27,7 @@ from anyio.abc import TaskStatus
 from msgspec import Meta, Struct, field
 
 from engine.errors import InvalidField, NotFound, TooManyReserved, Unavailable
-from engine.executors.idle import Reserve
+from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
 from engine.model import Function
 from engine.model.clock import Clock
@@ -165,16 +165,6 @@ class Reserved(Struct, frozen=True, kw_only=True):
     count: int  #: current number of instances
 
 
-class InstancePool(Protocol):
-    """Pool of instances, in which some instances are kept alive without work."""
-
-    reserve: Reserve
-
-    async def warm(self, function: Function) -> bool:
-        """Start an instance of the function without work. Return False if it does not become ready."""
-        ...
-
-
 class Reservations:
     """Reservations of all functions, and the service that keeps reserved instances running.
 
@@ -186,7 +176,7 @@ class Reservations:
         repository: Repository[Reservation],
         catalog: Catalog,
         clock: Clock,
-        instances: InstancePool,
+        instances: Pool,
         *,
         memory: int,
     ) -> None:

@@ -44,7 +44,7 @@ class Endless(Pool):
 @asynccontextmanager
 async def reserving(folder: Path, pool: Pool) -> AsyncIterator[Api]:
     async with serve(folder) as api, anyio.create_task_group() as tasks:
-        api.resources.reservations._instances = pool
+        api.resources.reservations._instances = pool  # type: ignore[assignment]
         await api.create()
         await tasks.start(api.resources.reservations.run)
         yield api
