@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from functiond.app import Deployment
 from functiond.describe import Description
-from msgspec import Struct
+from msgspec import Struct, convert
 from msgspec.structs import replace
 
 from engine.config.search_path import CLIENT
@@ -173,7 +173,7 @@ def store_app(
     ``config`` has the runtime and variables for all of them, by their fields in the API. With ``prune``, functions that
     an earlier deployment of the app made, and that its code has no more, are deleted.
     """
-    settings = {function.name: _settings(function) for function in app.functions}
+    settings = {each.name: convert(each, Asynchronous, from_attributes=True) for each in app.functions}
     for configured in settings.values():
         configured.check()
     for function in app.functions:
@@ -230,12 +230,3 @@ def _store(
     fields = {**config, "runtime": built.runtime, "handler": f"{app.handlers}.{function.attribute}", **given}
     old = client.find(path_of(function.name, "/config"))
     return store(client, function.name, built.package, old, fields)
-
-
-def _settings(function: Deployment) -> Asynchronous:
-    return Asynchronous(
-        retries=function.retries,
-        max_age=function.max_age,
-        on_success=function.on_success,
-        on_failure=function.on_failure,
-    )
