@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -30,11 +31,42 @@ from engine.errors import UsageError
 app = App(name="stream", help="List, create, update and delete data streams (NAME) and log streams (GROUP/NAME).")
 
 Stream = Annotated[str, Parameter(help="NAME of a data stream, or GROUP/NAME of a log stream.")]
-Partitions = Annotated[int | None, Parameter(validator=Number(gte=1), show_default=False)]
-Hours = Annotated[int | None, Parameter(validator=Number(gte=24, lte=72), show_default=False)]
-Days = Annotated[int | None, Parameter(validator=Number(gte=1, lte=365), show_default=False)]
-DataType = Literal["BLOB", "JSON", "CSV", "FILE"]
 GROUP_DAYS = 7  #: retention of a new log group
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of a stream."""
+
+    partitions: Annotated[int | None, Parameter(validator=Number(gte=1), show_default=False)] = None
+    "Data stream: number of partitions."
+
+    hours: Annotated[int | None, Parameter(validator=Number(gte=24, lte=72), show_default=False)] = None
+    "Data stream: hours for which records are kept, 24 to 72."
+
+    data_type: Literal["BLOB", "JSON", "CSV", "FILE"] | None = None
+    "Data stream: kind of the records."
+
+    days: Annotated[int | None, Parameter(validator=Number(gte=1, lte=365), show_default=False)] = None
+    "Log stream: days for which lines are kept, 1 to 365."
+
+    def fields(self, name: str) -> dict[str, Any]:
+        """Return what was given, by the fields of the API. Raise UsageError for an option of the other kind."""
+        given = (
+            ("--partitions", "partition_count", self.partitions),
+            ("--hours", "data_duration", self.hours),
+            ("--data-type", "data_type", self.data_type),
+            ("--days", "ttl_in_days", self.days),
+        )
+        kind, other = ("log", "a data stream") if "/" in name else ("data", "a log stream, GROUP/NAME")
+        for option, _, value in given:
+            if value is not None and (option == "--days") != (kind == "log"):
+                raise UsageError(f"{option} is for {other}: {name} is a {kind} stream")
+        return {field: value for _, field, value in given if value is not None}
+
+
+UNCHANGED = Options()
 
 
 @app.command(name="list")
@@ -58,73 +90,31 @@ def list_streams(*, target: Target = DEFAULT_TARGET) -> None:
 
 
 @app.command
-def create(
-    name: Stream,
-    /,
-    *,
-    partitions: Partitions = None,
-    hours: Hours = None,
-    data_type: DataType | None = None,
-    days: Days = None,
-    target: Target = DEFAULT_TARGET,
-) -> None:
+def create(name: Stream, /, *, options: Options = UNCHANGED, target: Target = DEFAULT_TARGET) -> None:
     """Create a data stream, or a log stream and its log group if that does not exist.
 
-    Parameters
-    ----------
-    partitions
-        Data stream: number of partitions. [default: 1]
-    hours
-        Data stream: hours for which records are kept, 24 to 72. [default: 24]
-    data_type
-        Data stream: kind of the records. [default: BLOB]
-    days
-        Log stream: days for which lines are kept, 1 to 365. [default: those of the group; 7 for a new group]
+    A new data stream has 1 partition of the kind BLOB and keeps records for 24 hours. A new log stream keeps lines as
+    long as its group, and a new group for 7 days.
     """
-    client = target.client()
-    _check_options(name, {"--partitions": partitions, "--hours": hours, "--data-type": data_type}, {"--days": days})
+    client, fields = target.client(), options.fields(name)
     if "/" in name:
-        _create_log_stream(client, name, days)
+        _create_log_stream(client, name, fields)
     else:
-        body = {"partition_count": partitions or 1, "data_duration": hours, "data_type": data_type}
-        client.service().post(STREAMS, {"stream_name": name, **_given(body)})
+        client.service().post(STREAMS, {"stream_name": name, "partition_count": 1, **fields})
     print_done("created", name, json=target.json)
 
 
 @app.command
-def update(
-    name: Stream,
-    /,
-    *,
-    partitions: Partitions = None,
-    hours: Hours = None,
-    data_type: DataType | None = None,
-    days: Days = None,
-    target: Target = DEFAULT_TARGET,
-) -> None:
-    """Change a stream. What is not given stays as it is.
-
-    Parameters
-    ----------
-    partitions
-        Data stream: number of partitions.
-    hours
-        Data stream: hours for which records are kept, 24 to 72.
-    data_type
-        Data stream: kind of the records.
-    days
-        Log stream: days for which lines are kept, 1 to 365.
-    """
-    client = target.client()
-    _check_options(name, {"--partitions": partitions, "--hours": hours, "--data-type": data_type}, {"--days": days})
-    changes = _given({"partition_count": partitions, "data_duration": hours, "data_type": data_type})
-    if not changes and days is None:
-        options = "--days" if "/" in name else "--partitions, --hours or --data-type"
-        raise UsageError(f"nothing to change: give {options}")
+def update(name: Stream, /, *, options: Options = UNCHANGED, target: Target = DEFAULT_TARGET) -> None:
+    """Change a stream. What is not given stays as it is."""
+    client, changes = target.client(), options.fields(name)
+    if not changes:
+        given = "--days" if "/" in name else "--partitions, --hours or --data-type"
+        raise UsageError(f"nothing to change: give {given}")
     if "/" in name:
         stream = find_log_stream(client, name)
         path = f"{GROUPS}/{stream.group['log_group_id']}/streams-ttl/{stream.stream['log_stream_id']}"
-        client.service().put(path, {"ttl_in_days": days})
+        client.service().put(path, changes)
     else:
         change_stream(client, name, changes)
     print_done("updated", name, json=target.json)
@@ -149,23 +139,10 @@ def delete(name: Stream, /, *, group: Flag = False, target: Target = DEFAULT_TAR
     print_done("deleted", name, json=target.json)
 
 
-def _create_log_stream(client: Client, name: str, days: int | None) -> None:
+def _create_log_stream(client: Client, name: str, fields: dict[str, Any]) -> None:
     group_name, _, stream = name.partition("/")
     service = client.service()
     group = next((existing for existing in all_groups(client) if existing["log_group_name"] == group_name), None)
     if group is None:
-        group = service.post(GROUPS, {"log_group_name": group_name, "ttl_in_days": days or GROUP_DAYS})
-    body = {"log_stream_name": stream, **_given({"ttl_in_days": days})}
-    service.post(f"{GROUPS}/{group['log_group_id']}/streams", body)
-
-
-def _check_options(name: str, data: dict[str, object], log: dict[str, object]) -> None:
-    """Raise UsageError for an option of the other kind of streams."""
-    wrong, kind, other = (data, "log", "a data stream") if "/" in name else (log, "data", "a log stream, GROUP/NAME")
-    for option, value in wrong.items():
-        if value is not None:
-            raise UsageError(f"{option} is for {other}: {name} is a {kind} stream")
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+        group = service.post(GROUPS, {"log_group_name": group_name, "ttl_in_days": GROUP_DAYS, **fields})
+    service.post(f"{GROUPS}/{group['log_group_id']}/streams", {"log_stream_name": stream, **fields})
