@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import anyio
 from msgspec import UNSET, Struct, UnsetType
@@ -35,8 +35,10 @@ TAILS = 32  #: tails that are kept without a reader
 DIGITS = 15  #: of a position
 
 
-class AttemptItem(Struct, frozen=True, kw_only=True):
-    """End of an attempt, as replies describe it."""
+class AttemptEnd(Struct, frozen=True, kw_only=True):
+    """End of an attempt, as replies describe it. Queues hold it like a batch of lines."""
+
+    lines: ClassVar[tuple[Line, ...]] = ()
 
     request_id: str
     attempt: int
@@ -48,25 +50,14 @@ class AttemptItem(Struct, frozen=True, kw_only=True):
     error_message: str
     result: str | UnsetType = UNSET  #: begin of it; absent if the role of the caller may not see it
 
-
-class AttemptEnd(Struct, frozen=True, kw_only=True):
-    """End of an attempt, which queues of log lines hold like a batch of lines."""
-
-    item: AttemptItem
-    lines: tuple[Line, ...] = ()
-
-    @property
-    def request_id(self) -> str:
-        return self.item.request_id
-
     @property
     def size(self) -> int:
-        return LINE + len(self.item.error_message) + len(self.item.result or "")
+        return LINE + len(self.error_message) + len(self.result or "")
 
 
 def attempt_end(invocation: Invocation, outcome: Outcome, *, with_result: bool) -> AttemptEnd:
     """Return the end of an attempt for a client. Long messages and results are cut."""
-    item = AttemptItem(
+    return AttemptEnd(
         request_id=invocation.request_id,
         attempt=invocation.attempt,
         mode=invocation.mode,
@@ -77,7 +68,6 @@ def attempt_end(invocation: Invocation, outcome: Outcome, *, with_result: bool) 
         error_message=outcome.message[:LONGEST],
         result=outcome.result[:LONGEST].decode("utf-8", "replace") if with_result else UNSET,
     )
-    return AttemptEnd(item=item)
 
 
 Batch = FunctionLines | AttemptEnd

@@ -201,7 +201,7 @@ async def _pass_on(queue: LogQueue, write: Write) -> None:
 
     async def send(batch: Batch) -> None:
         if isinstance(batch, AttemptEnd):
-            await write(event("attempt", batch.item))
+            await write(event("attempt", batch))
         await _write_events(write, batch.request_id, batch.lines)
 
     await queue.pass_on(write, send)
