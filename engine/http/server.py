@@ -28,6 +28,7 @@ from engine.http.api.invocations import Invocations
 from engine.http.api.routing import ServedOperation, make_router
 from engine.http.auth import Authenticator
 from engine.http.console.pages import GUARDED
+from engine.http.console.paths import name_of
 from engine.http.console.session.sessions import ConsoleAuthenticator
 from engine.http.console.site import Console
 from engine.http.function_tokens import FunctionAuthenticator
@@ -37,7 +38,6 @@ from engine.http.plugin_requests import PluginRequests
 from engine.http.restrictions import restricted
 from engine.http.spool import CLEAN_UP
 from engine.metrics.loop_lag import LoopLag
-from engine.model import Function
 from engine.model.clock import SystemClock
 from engine.protocols.audit import AuditTrail
 from engine.triggers.routes import Mounts
@@ -153,7 +153,7 @@ class NearNames:
         if isinstance(error, UnknownFunction) and _may_list(scope) and time.monotonic() >= self._next:
             self._next = time.monotonic() + PAUSE
             project = scope["path"].split("/")[2]
-            names = [_short(function) for function in islice(self._catalog.list(project), MOST_COMPARED)]
+            names = [name_of(function) for function in islice(self._catalog.list(project), MOST_COMPARED)]
             near = await anyio.to_thread.run_sync(_near, error.name, names)
             error = UnknownFunction(error.name, near)
         return await self._refuse(scope, error)
@@ -162,10 +162,6 @@ class NearNames:
 def _may_list(scope: Scope) -> bool:
     principal: Principal | None = scope.get(PRINCIPAL)
     return scope["path"].startswith("/v2/") and (principal is None or principal.may(_LIST.roles))
-
-
-def _short(function: Function) -> str:
-    return function.name if function.package == "default" else f"{function.package}:{function.name}"
 
 
 def _near(name: str, names: Iterable[str]) -> Sequence[str]:
