@@ -318,20 +318,12 @@ class Catalog(FunctionIndex):
             name = targets.pop()
             if name == origin:
                 raise InvalidField("destination_config", ":".join(origin[1:]), "destinations must not lead back here")
-            if name in seen:
-                continue
             seen.add(name)
-            targets |= self._targets_of(name)
+            targets |= self._targets_of(name) - seen
 
     def _targets_of(self, name: Name) -> set[Name]:
-        function_id = self._ids.get(name)
-        versions = self._functions.get(function_id, {}) if function_id is not None else {}
-        targets: set[Name] = set()
-        for version in versions:
-            settings = self._settings.get((function_id or 0, version))
-            if settings is not None:
-                targets |= function_targets(settings, self._region, name[0])
-        return targets
+        settings = (settings for _, settings in self._settings_by_version(self._ids.get(name, 0)))
+        return {target for each in settings for target in function_targets(each, self._region, name[0])}
 
 
 def alias_resource(function_id: int, name: str, body: bytes = b"") -> StoredResource:

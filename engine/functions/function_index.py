@@ -119,10 +119,13 @@ class FunctionIndex:
             and name_part in function.name
         ]
 
-    def settings_in(self, project: str) -> Iterator[tuple[Function, AsyncSettings]]:
-        """Yield each version in a project that has asynchronous settings, with these, in the order of creation."""
+    def destinations_in(self, project: str) -> Iterator[tuple[Function, str, DestinationSpec]]:
+        """Yield each destination in a project, with its version and ``success`` or ``failure``, by age of functions."""
         for function in self.list(project):
-            yield from self._settings_by_version(function.function_id)
+            for version, settings in self._settings_by_version(function.function_id):
+                for condition, spec in (("success", settings.on_success), ("failure", settings.on_failure)):
+                    if spec is not None:
+                        yield version, condition, spec
 
     def all(self) -> Sequence[Function]:
         """Return every version of every function in all projects."""

@@ -7,7 +7,7 @@ request with ``limit`` is one step. Its reply has ``next_after``, from which the
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -126,7 +126,7 @@ class DeliveriesApi(ApiFamily):
 
     @read("ListDestinations", f"{BASE}/destinations", DestinationList, query=ITEMS, own=True)
     async def list_destinations(self, call: Call) -> DestinationList:
-        page = page_of(call, list(self._named(call.project)), "maxitems", maximum=MAX_LIMIT)
+        page = page_of(call, list(self._catalog.destinations_in(call.project)), "maxitems", maximum=MAX_LIMIT)
         items = [self._destination(*entry) for entry in page.items]
         return DestinationList(destinations=items, count=page.count, next_marker=page.next_marker)
 
@@ -215,12 +215,6 @@ class DeliveriesApi(ApiFamily):
             destination_state="failing" if status.failing else "ok",
             destination_next_try=zoned_time(status.held_until) if status.held_until else "",
         )
-
-    def _named(self, project: str) -> Iterator[tuple[Function, str, DestinationSpec]]:
-        for function, settings in self._catalog.settings_in(project):
-            for condition, spec in (("success", settings.on_success), ("failure", settings.on_failure)):
-                if spec is not None:
-                    yield function, condition, spec
 
     def _destination(self, function: Function, condition: str, spec: DestinationSpec) -> DestinationItem:
         status = self._destinations.destination_status(spec)

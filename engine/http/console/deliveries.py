@@ -150,15 +150,11 @@ class Destinations:
 
     def _used(self, project: str, function: Function | None) -> dict[DestinationSpec, list[tuple[str, str]]]:
         used: dict[DestinationSpec, list[tuple[str, str]]] = {}
-        for version, settings in self._catalog.settings_in(project):
-            if function is not None and version.function_id != function.function_id:
-                continue
-            for condition, spec in (("success", settings.on_success), ("failure", settings.on_failure)):
-                if spec is not None:
-                    user = (name_of(version), condition)
-                    users = used.setdefault(spec, [])
-                    if user not in users:
-                        users.append(user)
+        for version, condition, spec in self._catalog.destinations_in(project):
+            if function is None or version.function_id == function.function_id:
+                users, user = used.setdefault(spec, []), (name_of(version), condition)
+                if user not in users:
+                    users.append(user)
         return used
 
     def _row(

@@ -179,9 +179,8 @@ class ProjectConcerns(Struct, frozen=True, kw_only=True):
     def _failing_destinations(self, call: Call, project: str) -> Iterator[Concern]:
         failing = {
             spec: (function, status)
-            for function, settings in self.catalog.settings_in(project)
-            for spec in (settings.on_success, settings.on_failure)
-            if spec is not None and (status := self.destinations.destination_status(spec)).failures
+            for function, _, spec in self.catalog.destinations_in(project)
+            if (status := self.destinations.destination_status(spec)).failures
         }
         for spec, (function, status) in list(failing.items())[:NAMED]:
             yield Concern(
