@@ -39,33 +39,29 @@ def audited(families: Iterable[ApiFamily], audit: AuditTrail, clock: Clock) -> l
 
 def _traced(declared: ApiOperation, family: ApiFamily, name: str, audit: AuditTrail, clock: Clock) -> Handler:
     handler: Handler = getattr(family, name)
-    return _TracedHandler(declared.name, family.subject, handler, audit, clock) if declared.traced else handler
 
+    def publish(call: Call, reply: Reply) -> None:
+        request_id = dict(reply.headers).get(b"x-request-id", b"").decode()
+        response = reply.body if reply.content_type == JSON else b""
+        exchange = Exchange(status=reply.status, request_id=request_id, request=call.body, response=response)
+        path, now = _path_fields(call), clock.now()
+        audit.publish(make_trace(call.scope, declared.name, family.subject, path, exchange, now))
 
-class _TracedHandler:
-    def __init__(self, operation: str, subject: Subject, handler: Handler, audit: AuditTrail, clock: Clock) -> None:
-        self._operation, self._subject, self._handler = operation, subject, handler
-        self._audit, self._clock = audit, clock
-
-    async def __call__(self, call: Call) -> Reply:
-        if not self._audit.has_subscribers:
-            return await self._handler(call)
+    async def handle(call: Call) -> Reply:
+        if not audit.has_subscribers:
+            return await handler(call)
         try:
-            reply = await self._handler(call)
+            reply = await handler(call)
         except FunctiondError as error:
             call.scope[ERROR] = error
             reply = error_reply(error)
         except Exception:
-            self._audit.publish(self._trace(call, Reply(status=500)))
+            publish(call, Reply(status=500))
             raise
-        self._audit.publish(self._trace(call, reply))
+        publish(call, reply)
         return reply
 
-    def _trace(self, call: Call, reply: Reply) -> Trace:
-        request_id = dict(reply.headers).get(b"x-request-id", b"").decode()
-        response = reply.body if reply.content_type == JSON else b""
-        exchange = Exchange(status=reply.status, request_id=request_id, request=call.body, response=response)
-        return make_trace(call.scope, self._operation, self._subject, _path_fields(call), exchange, self._clock.now())
+    return handle if declared.traced else handler
 
 
 class Exchange(Struct, frozen=True, kw_only=True):
