@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from engine.asgi.wire import Reply, json_reply
 from engine.code.receiving import Upload
 from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore
-from engine.errors import CodeMissing, CodePackageTooLarge, FieldsTooLarge, InvalidField, PayloadTooLarge
+from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.versions import Versions
@@ -50,7 +50,6 @@ from engine.model import Function
 from engine.model.urn import FunctionUrn
 from engine.resources.reservations import Reservations
 
-Code = TypeVar("Code", CreateBody, CodeBody)
 Config = TypeVar("Config", bound=ConfigChanges)
 
 _CODE = f"{FUNCTION}/code"
@@ -74,7 +73,7 @@ class Functions(ApiFamily):
     @operation("CreateFunction", "POST", FUNCTIONS, CreateBody, FunctionReply, limit=CODE_LIMIT)
     async def create(self, call: BodyCall[CreateBody]) -> Reply:
         async with self._codes.receiving("file") as upload:
-            body = await _read_code(call, upload)
+            body = await call.read_code(upload, CodePackageTooLarge(PACKAGE_LIMIT))
             function = await self._catalog.create(draft_of(body, call.project), _source(body, upload))
         return with_warning(json_reply(self._with_reserved(function)), function)
 
@@ -133,7 +132,7 @@ class Functions(ApiFamily):
         urn, replaced = call.urn, _digest_in(call.headers.get(b"if-match", b"*"))
         self._catalog.find(urn)
         async with self._codes.receiving("file") as upload:
-            body = await _read_code(call, upload)
+            body = await call.read_code(upload, CodePackageTooLarge(PACKAGE_LIMIT))
             if body.func_code.file or body.code_type == "obs":
                 function = await self._catalog.update_code(
                     urn, _source(body, upload), details_of(body), replaced=replaced
@@ -208,16 +207,6 @@ def _digest_in(header: bytes) -> str | None:
     """Return the digest in a header If-Match; None if any code matches."""
     text = header.decode("latin-1").strip()
     return None if text == "*" else text.strip('"')
-
-
-async def _read_code(call: BodyCall[Code], upload: Upload) -> Code:
-    try:
-        return await call.read_code(upload)
-    except FieldsTooLarge:
-        raise
-    except PayloadTooLarge:
-        # Only code makes such a body large.
-        raise CodePackageTooLarge(PACKAGE_LIMIT) from None
 
 
 def _source(body: CreateBody | CodeBody, upload: Upload) -> CodeSource:

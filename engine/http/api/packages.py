@@ -15,15 +15,7 @@ from engine.asgi.wire import Reply, json_reply
 from engine.code.function_package import CONFIG_LIMIT, Packed, open_package, pack
 from engine.code.receiving import ReceivedCode, Upload
 from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore, check_received, decoded
-from engine.errors import (
-    BadQuery,
-    FieldsTooLarge,
-    InvalidField,
-    InvalidRequest,
-    NamelessConfig,
-    NotJson,
-    PayloadTooLarge,
-)
+from engine.errors import BadQuery, InvalidField, InvalidRequest, NamelessConfig, NotJson, PayloadTooLarge
 from engine.functions.catalog import Catalog
 from engine.http.api.decoding import decode
 from engine.http.api.function_replies import function_reply, with_warning
@@ -93,7 +85,7 @@ class PackagesApi(ApiFamily):
     )
     async def import_package(self, call: BodyCall[ImportBody]) -> Reply:
         async with self._codes.receiving("file_code", FILE_LIMIT) as upload:
-            body = await self._read(call, upload)
+            body = await call.read_code(upload, InvalidField("import_size", "more", _TOO_LARGE))
             packed = await self._open(body, upload)
             config = _config_of(packed, body)
             draft = draft_of(replace(config, func_name=body.func_name, package=body.package), call.project)
@@ -103,14 +95,6 @@ class PackagesApi(ApiFamily):
             source = CodeSource(kind=kind, received=received, filename=config.code_filename)
             function = await self._catalog.create(draft, source)
             return with_warning(json_reply(function_reply(function, self._region)), function)
-
-    async def _read(self, call: BodyCall[ImportBody], upload: Upload) -> ImportBody:
-        try:
-            return await call.read_code(upload)
-        except FieldsTooLarge:
-            raise
-        except PayloadTooLarge:
-            raise InvalidField("import_size", "more", _TOO_LARGE) from None
 
     async def _open(self, body: ImportBody, upload: Upload) -> Packed:
         received, folder = upload.code(body.file_code), await upload.new_folder()

@@ -37,7 +37,16 @@ from engine.auth.roles import OPERATOR, PRINCIPAL, Principal, Role
 from engine.auth.verifier import address_of
 from engine.code.receiving import Upload
 from engine.code.store import PACKAGE_LIMIT
-from engine.errors import AccessDenied, BadQuery, InvalidField, NotFound, NotJson
+from engine.errors import (
+    AccessDenied,
+    BadQuery,
+    FieldsTooLarge,
+    FunctiondError,
+    InvalidField,
+    NotFound,
+    NotJson,
+    PayloadTooLarge,
+)
 from engine.http.api.decoding import decode
 from engine.model.urn import FunctionUrn, parse_urn
 from engine.protocols import Operation
@@ -163,15 +172,21 @@ class BodyCall(Call, Generic[B]):
             return default
         return self._decode(body)
 
-    async def read_code(self, upload: Upload) -> B:
+    async def read_code(self, upload: Upload, too_large: FunctiondError | None = None) -> B:
         """Read a JSON body with code. If it is large, ``upload`` moves the code to disk while it arrives.
 
-        Raises the errors of ``read`` and of ``upload``. A large body is not kept in ``body``.
+        Raises the errors of ``read`` and of ``upload``, but ``too_large``, if given, if the code makes the body too
+        large. A large body is not kept in ``body``.
         """
         declared = self.headers.get(b"content-length")
         if declared is not None and int(declared) <= AT_ONCE:
             return await self.read()
-        await read_pieces(self.receive, self.headers, self.operation.limit, upload.feed)
+        try:
+            await read_pieces(self.receive, self.headers, self.operation.limit, upload.feed)
+        except PayloadTooLarge as error:
+            if too_large is None or isinstance(error, FieldsTooLarge):
+                raise
+            raise too_large from None
         return self._decode(await upload.end())
 
     def _decode(self, body: bytes) -> B:
