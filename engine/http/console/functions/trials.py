@@ -11,6 +11,7 @@ import re
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from urllib.parse import quote
 
 import anyio
@@ -81,7 +82,8 @@ class TrialPage(PageFamily):
         """
         function = self._frame.function_of(call)
         if EVENTS in call.headers.get(b"accept", b"") and form.text("mode") != "async":
-            return trial_stream(self._logs, function, lambda headers: self._run(call, form, headers))
+            follow = partial(_follow, self._logs, function, partial(self._run, call, form))
+            return Stream(content_type=EVENTS, headers=HEADERS, run=follow)
         return await self._run(call, form)
 
     async def _run(self, call: Call, form: Form, further: HeaderPairs = ()) -> Reply:
@@ -256,12 +258,8 @@ def _own_lines(log: str) -> str:
     return (before if mark else rest).rstrip("\n")
 
 
-def trial_stream(feed: LogBoard, function: Function, run: Run) -> Stream:
-    """Return a stream that carries out ``run``, with the lines that ``function`` writes meanwhile for this run."""
-    return Stream(content_type=EVENTS, headers=HEADERS, run=lambda write: _follow(feed, function, run, write))
-
-
 async def _follow(feed: LogBoard, function: Function, run: Run, write: Write) -> None:
+    """Write the lines that ``function`` writes for a run, and then the end of it."""
     trace = str(TraceContext(secrets.token_hex(16), secrets.token_hex(8), sampled=True))
     queue = LogQueue()
 
@@ -272,18 +270,12 @@ async def _follow(feed: LogBoard, function: Function, run: Run, write: Write) ->
     with feed.subscribed(put, function_id=function.function_id):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_pass_on, queue, write)
-            end = await _end_of(run, ((HEADER, trace.encode()),))
+            try:
+                end = event("end", (await run(((HEADER, trace.encode()),))).body.decode())
+            except FunctiondError as error:  # no page shows it
+                end = event("failed", str(error))
             queue.end()
     await write(end)
-
-
-async def _end_of(run: Run, headers: HeaderPairs) -> bytes:
-    """Return the last event: the page after the run, or the message of an error that no page shows."""
-    try:
-        reply = await run(headers)
-    except FunctiondError as error:
-        return event("failed", str(error))
-    return event("end", reply.body.decode())
 
 
 async def _pass_on(queue: LogQueue, write: Write) -> None:
