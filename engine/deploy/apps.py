@@ -182,7 +182,9 @@ def store_app(
     existing = {entry["func_name"]: entry for entry in client.get_all("", "functions")}
     earlier = {name: entry for name, entry in existing.items() if entry["handler"].rpartition(".")[0] == app.handlers}
     runtime = config.get("runtime") or next((entry["runtime"] for entry in earlier.values()), "")
-    built = _build(client, app, replace(options, runtime=runtime))
+    with staged(app) as folder:
+        handler = f"{app.handlers}.{app.functions[0].attribute}"
+        built = build(client, folder, replace(options, runtime=runtime, handler=handler))
     others = (existing.keys() - earlier.keys()) & settings.keys()
     replaced = [f"{name} was deployed from elsewhere, and is replaced" for name in sorted(others)]
     for note in [*built.notes, *replaced]:
@@ -214,11 +216,6 @@ def _told(function: Deployment, stored: Collection[str] = ()) -> Iterator[None]:
     except ApiError as error:
         note = f"; stored already: {', '.join(stored)}" if stored else ""
         raise ApiError(error.status, error.code, f"function {function.name}: {error.message}{note}") from None
-
-
-def _build(client: Client, app: Description, options: BuildOptions) -> Build:
-    with staged(app) as folder:
-        return build(client, folder, replace(options, handler=f"{app.handlers}.{app.functions[0].attribute}"))
 
 
 def _store(
