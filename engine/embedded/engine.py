@@ -30,18 +30,6 @@ _DEFAULTS = {"grace": 0.0, "storage.ballast": 0}
 log = structlog.get_logger("functiond")
 
 
-def fast_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a program with the defaults of the fast mode.
-
-    Raises SettingsError if they name a data directory: the fast mode must never run on data that is kept.
-    """
-    if (folder := given.get("storage.data_dir")) is not None:
-        raise SettingsError(
-            f"storage.data_dir is {folder!r}, but the fast mode keeps nothing: leave out storage.data_dir, or fast"
-        )
-    return {**_DEFAULTS, **given}
-
-
 @contextmanager
 def temporary_data(settings: Settings) -> Iterator[Settings]:
     """Yield the settings with a new data directory, which is deleted at the end of the block.
@@ -83,8 +71,12 @@ class Engine:
         given = dict(settings or {})
         if config is None:
             given = {"http.port": 0, **given}
+        if fast and (folder := given.get("storage.data_dir")) is not None:  # never run on data that is kept
+            raise SettingsError(
+                f"storage.data_dir is {folder!r}, but the fast mode keeps nothing: leave out storage.data_dir, or fast"
+            )
         file = None if config is None else Path(config)
-        self.settings: Settings = load_settings(file=file, overrides=fast_settings(given) if fast else given)
+        self.settings: Settings = load_settings(file=file, overrides={**_DEFAULTS, **given} if fast else given)
         self.plugins = [*load_plugins(self.settings.plugin), *plugins]
         self._fast = fast
         self._stack = AsyncExitStack()
