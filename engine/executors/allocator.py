@@ -283,7 +283,7 @@ class Allocator:
 
     # --- ending ---------------------------------------------------------------------------------------------
 
-    async def retire(self, function_id: int, keep: Collection[int]) -> None:
+    async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
         """Dismiss those instances of the function whose revision is not in ``keep``.
 
         Idle instances are dismissed at once; the method waits at most ``MAX_WAIT`` seconds for their exit. Busy and
@@ -309,7 +309,10 @@ class Allocator:
         await _wait_all_closed(idle)
 
     async def drain(self) -> None:
-        """Dismiss all idle instances, which run their pre-stop handlers, and wait until the instances have exited."""
+        """Dismiss all idle instances, which run their pre-stop handlers, and wait until the instances have exited.
+
+        Call when no request runs.
+        """
         self.reserve.want(())
         self.idle.close()
         for instance in [instance for instance in self.present if instance.end is not None]:

@@ -132,6 +132,7 @@ class Pool:
     ) -> None:
         """Create a pool. ``nodes`` is None if all instances run on this machine."""
         self.allocator, self.reserve, self.files = allocator, allocator.reserve, files
+        self.warm, self.retire, self.drain = allocator.warm, allocator.retire, allocator.drain
         self.capacity = allocator.capacity
         self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
         self.walls, self.check_runtime = launcher.walls, launcher.check_runtime
@@ -224,9 +225,6 @@ class Pool:
         running = self._running.get(key)
         return running is not None and running.cancel()
 
-    async def retire(self, function_id: int, keep: Collection[int] = ()) -> None:
-        await self.allocator.retire(function_id, keep)
-
     # --- progress and logs ---
 
     def progress(self, key: int) -> tuple[float, str] | None:
@@ -263,10 +261,6 @@ class Pool:
 
     # --- management ---
 
-    async def warm(self, function: Function) -> bool:
-        """Start an instance without a request. Return False if the instance does not become ready."""
-        return await self.allocator.warm(function)
-
     def alive(self, functions: Collection[int]) -> int:
         """Return the number of instances of the given functions."""
         return sum(instance.key[0] in functions for instance in self.allocator.alive)
@@ -285,13 +279,6 @@ class Pool:
             killed=allocator.killed,
             cold_starts=allocator.cold_starts.snapshot(),
         )
-
-    async def drain(self) -> None:
-        """Dismiss all idle instances, which run their pre-stop handlers, and wait until the instances have exited.
-
-        Call when no request runs.
-        """
-        await self.allocator.drain()
 
     async def close(self) -> None:
         """Kill every instance, wait until all have exited, and remove their cgroups and temporary folders."""
