@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Never
@@ -82,7 +83,7 @@ class Engine:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> AsyncRunningEngine:
-        task = EngineTask(self._host())
+        task = EngineTask(Host(self.run))
         running = AsyncRunningEngine(*await task.start())
         self._stack.push_async_callback(running.close)
         self._stack.push_async_callback(task.stop)
@@ -110,7 +111,7 @@ class Engine:
         fast: bool = False,
     ) -> Iterator[RunningEngine]:
         """Run an engine on a thread of its own until the block ends. The parameters are those of the constructor."""
-        thread = EngineThread(cls(plugins=plugins, settings=settings, config=config, fast=fast)._host)
+        thread = EngineThread(partial(Host, cls(plugins=plugins, settings=settings, config=config, fast=fast).run))
         running = RunningEngine(*thread.start())
         with ExitStack() as stack:
             stack.callback(running.close)
@@ -136,6 +137,3 @@ class Engine:
                 log.warning("fast mode for tests: nothing is kept", data_dir=settings.storage.data_dir)
             async with run_engine(settings, plugins=self.plugins, durable=not self._fast) as running:
                 yield running
-
-    def _host(self) -> Host:
-        return Host(self.run)
