@@ -55,12 +55,6 @@ def check_dependency(name: str, runtime: str, description: str) -> None:
         raise BadDependency("description", description, f"may have {DESCRIPTION} characters")
 
 
-def check_runtime_filter(runtime: str) -> None:
-    """Raise InvalidField, with the code of invalid runtimes, unless ``runtime`` is empty or the name of a runtime."""
-    if runtime and find_runtime(runtime) is None:
-        raise InvalidField("runtime", runtime, f"Invalid runtime. It {_RUNTIMES}")
-
-
 class NewDependency(Struct, frozen=True, kw_only=True):
     """Request for a new version of a dependency."""
 
@@ -131,8 +125,10 @@ class Dependencies:
         """Return the newest version of each dependency, sorted by name.
 
         With ``kind`` "private", only those of the project are returned; with "public", only shared ones; else both.
+        Raises InvalidField, with the code of invalid runtimes, unless ``runtime`` is empty or the name of a runtime.
         """
-        check_runtime_filter(runtime)
+        if runtime and find_runtime(runtime) is None:
+            raise InvalidField("runtime", runtime, f"Invalid runtime. It {_RUNTIMES}")
         if kind == "private":
             versions = self._own(project)
         elif kind == "public":
