@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import re
 import socket
 import ssl
 from datetime import UTC, datetime
@@ -65,8 +63,8 @@ class ServerTls:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._certificate, self._key = certificate, key
-        self._selector = _Selector(_load(certificate, key))
         self.context = _load(certificate, key)
+        self._selector = _Selector(self.context)
         # A context that is in use keeps its first certificate, whatever is loaded into it later. OpenSSL therefore asks
         # at each handshake for the context to use, also if the client names no server.
         self.context.sni_callback = self._selector
@@ -137,62 +135,16 @@ def _read_part(file: Path, setting: str, mark: str, content: str) -> str:
 
 def _check_validity(certificate: Path, text: str) -> None:
     """Raise SettingsError unless the first certificate of the file is valid now. Clients would refuse it."""
+    from cryptography.x509 import load_pem_x509_certificate  # takes memory, which engines without TLS save
+
     try:
-        begin, end = validity_of(text)
+        first = load_pem_x509_certificate(text.encode("latin-1"))
     except ValueError as error:
         raise SettingsError(f"cannot read the validity of {_CERTIFICATE} {certificate} ({error})") from None
-    now = datetime.now(UTC)
+    now, begin, end = datetime.now(UTC), first.not_valid_before_utc, first.not_valid_after_utc
     if now > end:
         raise SettingsError(f"{_CERTIFICATE} {certificate} expired at {end:{_TIME}} UTC; renew the certificate")
     if now < begin:
         raise SettingsError(
             f"{_CERTIFICATE} {certificate} is not valid before {begin:{_TIME}} UTC; check this machine's clock"
         )
-
-
-_PEM = re.compile(r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([\sA-Za-z0-9+/=]+)-----END")
-_VERSION, _SHORT_YEAR = 0xA0, 0x17  #: tags of optional parts: the version, a time with two digits for the year
-
-
-def validity_of(text: str) -> tuple[datetime, datetime]:
-    """Return the begin and the end of the validity of the first certificate in a PEM file.
-
-    Raises ValueError if the text contains no certificate, or a malformed one.
-    """
-    match = _PEM.search(text)
-    if match is None:
-        raise ValueError("no certificate")
-    der = base64.b64decode(match[1])
-    try:
-        return _validity(der)
-    except IndexError:
-        raise ValueError("the certificate is cut short") from None
-
-
-def _validity(der: bytes) -> tuple[datetime, datetime]:
-    _, certificate, _ = _element(der, 0)
-    _, content, _ = _element(der, certificate)
-    tag, _, end = _element(der, content)
-    at = end if tag == _VERSION else content
-    for _ in ("serial number", "algorithm of the signature", "issuer"):
-        _, _, at = _element(der, at)
-    _, begin, _ = _element(der, at)
-    _, _, until = _element(der, begin)
-    return _time(der, begin), _time(der, until)
-
-
-def _element(der: bytes, at: int) -> tuple[int, int, int]:
-    """Return the tag of the element at a position, and the positions of its content and its end."""
-    tag, length, start = der[at], der[at + 1], at + 2
-    if length & 0x80:  # the length itself has several bytes
-        size = length & 0x7F
-        length, start = int.from_bytes(der[start : start + size], "big"), start + size
-    return tag, start, start + length
-
-
-def _time(der: bytes, at: int) -> datetime:
-    tag, start, end = _element(der, at)
-    text = der[start:end].decode("latin-1")
-    if tag == _SHORT_YEAR:
-        text = ("19" if text >= "50" else "20") + text
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
