@@ -68,19 +68,17 @@ class StatusLineStore(Protocol):
         """Name of the plugin's table in the settings, under which its rows are stored."""
         ...
 
+    async def create(self, project: str, target: LogTarget, *, again: bool) -> None:
+        """Create log group and log stream of ``target`` in a project, unless they exist.
+
+        If ``again`` is False, those that were deleted after an earlier call are not created again.
+        """
+        ...
+
     async def store(self, written: Sequence[StatusLines], write: WriteRows) -> None:
         """Append lines to their log streams by one call of ``write``. Streams that do not exist are created.
 
         Raises Overloaded if the streams have no room.
-        """
-        ...
-
-
-class StatusLogCreator(Protocol):
-    async def __call__(self, project: str, target: LogTarget, *, again: bool) -> None:
-        """Create log group and log stream of ``target`` in a project, unless they exist.
-
-        If ``again`` is False, those that were deleted after an earlier call are not created again.
         """
         ...
 
@@ -95,7 +93,6 @@ class LogBoard:
         self.status_store: StatusLineStore | None = None
         self.status_store_changed: Signal[[]] = Signal()
         self._listeners: dict[int, list[Listener]] = {}  #: by function id; 0: all functions
-        self._creators: list[StatusLogCreator] = []
 
     @contextmanager
     def subscribed(self, listener: Listener, *, function_id: int = 0) -> Iterator[None]:
@@ -111,15 +108,6 @@ class LogBoard:
             listeners.remove(listener)
             if not listeners:
                 self._listeners.pop(function_id, None)
-
-    @contextmanager
-    def status_logs_created_by(self, create: StatusLogCreator) -> Iterator[None]:
-        """Call ``create`` for log group and log stream of a project's asynchronous states, until the block ends."""
-        self._creators.append(create)
-        try:
-            yield
-        finally:
-            self._creators.remove(create)
 
     @contextmanager
     def status_lines_stored_by(self, store: StatusLineStore) -> Iterator[None]:
@@ -139,8 +127,8 @@ class LogBoard:
         writes to its store.
         """
         target = target or status_log_target(project)
-        for create in self._creators:
-            await create(project, target, again=again)
+        if self.status_store is not None:
+            await self.status_store.create(project, target, again=again)
         return target
 
     def publish(self, function: Function, invocation: Invocation | None, lines: bytes) -> None:

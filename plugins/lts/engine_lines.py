@@ -134,12 +134,12 @@ class StatusStreams:
     plugin = "lts"
 
     def __init__(self, groups: Groups, lines: Lines) -> None:
-        self._groups, self._lines = groups, lines
+        self.create, self._lines = groups.ensure, lines
         self._numbers = count(1)
 
     async def store(self, written: Sequence[StatusLines], write: WriteRows) -> None:
         for lines in written:
-            await self._groups.ensure(lines.project, lines.target, again=True)
+            await self.create(lines.project, lines.target, again=True)
         await self._lines.append([self._converted(lines) for lines in written], write)
 
     def _converted(self, written: StatusLines) -> Written:

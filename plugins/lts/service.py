@@ -92,7 +92,6 @@ class LtsService:
             with (
                 api.table.served(context, LIMIT),
                 api.tags.served(context, TAGS_LIMIT),
-                context.logs.status_logs_created_by(self.groups.ensure),
                 context.logs.status_lines_stored_by(StatusStreams(self.groups, self.lines)),
             ):
                 tasks.start_soon(self._function_log.run)

@@ -8,6 +8,7 @@ import msgspec
 
 from bench.proof.simulation.world import LINES, World
 from engine.logs.feed import StatusLines, WriteRows
+from engine.logs.target import LogTarget
 from engine.model.identity import Identity
 
 #: Numbers of the states in a line, in the numbers of the database.
@@ -19,6 +20,8 @@ class StateStream:
 
     def __init__(self, world: World, identity: Identity) -> None:
         self._world, self._identity = world, identity
+
+    async def create(self, project: str, target: LogTarget, *, again: bool) -> None: ...
 
     async def store(self, written: Sequence[StatusLines], write: WriteRows) -> None:
         states = [

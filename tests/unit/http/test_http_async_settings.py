@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
+from engine.logs.feed import StatusLines, WriteRows
 from engine.logs.target import LogTarget
 from tests.support.http_app import PROJECT, Api, urn_of
 
@@ -147,10 +149,15 @@ async def test_a_refused_destination_is_named_with_its_field(
 async def test_the_status_log_is_created_again_only_for_those_who_enable_it(api: Api) -> None:
     asked: list[tuple[str, str, bool]] = []
 
-    async def create(project: str, target: LogTarget, *, again: bool) -> None:
-        asked.append((project, target.group_name, again))
+    class Streams:
+        plugin = "streams"
 
-    with api.board.status_logs_created_by(create):
+        async def create(self, project: str, target: LogTarget, *, again: bool) -> None:
+            asked.append((project, target.group_name, again))
+
+        async def store(self, written: Sequence[StatusLines], write: WriteRows) -> None: ...
+
+    with api.board.status_lines_stored_by(Streams()):
         await api.send("GET", "/async-status-log-detail")
         await api.send("POST", "/enable-async-status-logs")
         await api.send("PUT", PATH, {"enable_async_status_log": False})

@@ -14,6 +14,7 @@ import pytest
 
 from engine.errors import DiskLow, Overloaded
 from engine.logs.feed import StatusLines, WriteRows
+from engine.logs.target import LogTarget
 from engine.model import AsyncSettings, Request
 from engine.pipeline import status_log
 from tests.support.triggering import House, house, until
@@ -28,6 +29,8 @@ class Streams:
         self.problem: Exception | None = None
         self.tried = 0
         self.lines: list[dict[str, Any]] = []
+
+    async def create(self, project: str, target: LogTarget, *, again: bool) -> None: ...
 
     async def store(self, written: Sequence[StatusLines], write: WriteRows) -> None:
         self.tried += 1
