@@ -78,7 +78,7 @@ class SQLiteOutbox:
 
         def read(db: sqlite3.Connection) -> tuple[Sequence[PendingDelivery], int]:
             [count] = db.execute(f"SELECT count(*) {where}", tuple(functions)).fetchone()
-            return [_to_pending(*row) for row in db.execute(page, (*functions, limit, offset))], count
+            return [_to_pending(row) for row in db.execute(page, (*functions, limit, offset))], count
 
         return await self._readers.call(read)
 
@@ -94,7 +94,7 @@ class SQLiteOutbox:
             return [], 0
         sql, values = page(chosen)
         rows, reached = await self._scan(sql, after, (*values, limit + 1))
-        deliveries = [_to_pending(*row) for row in rows]
+        deliveries = [_to_pending(row) for row in rows]
         if len(deliveries) > limit:
             return deliveries[:limit], deliveries[limit - 1].delivery_id
         return deliveries, reached
@@ -128,7 +128,7 @@ class SQLiteOutbox:
 
     async def deliveries_of(self, key: int) -> Sequence[PendingDelivery]:
         sql = f"SELECT {_COLUMNS} FROM owed INDEXED BY owed_key WHERE key = ? ORDER BY owed_id"
-        return await self._writer.call(lambda db: [_to_pending(*row) for row in db.execute(sql, (key,))])
+        return await self._writer.call(lambda db: [_to_pending(row) for row in db.execute(sql, (key,))])
 
     async def revive(
         self, functions: Collection[int], ids: Collection[int], now: float, present: Present = None
@@ -172,7 +172,7 @@ def _pending(
             f" WHERE destination = ? AND param = ? AND due <= ?{readable} ORDER BY due LIMIT ?",
             (*destination, now, each),
         )
-        deliveries += [_to_pending(*row) for row in page]
+        deliveries += [_to_pending(row) for row in page]
     later = db.execute(f"SELECT min(due) FROM owed WHERE due > ?{readable}", (now,)).fetchone()[0]
     return sorted(deliveries, key=lambda pending: pending.due_at), later
 
@@ -188,7 +188,7 @@ def _pending_isolated(
     listed = left_out.keys(db, sql, (rows + 1,))
     ids = [delivery_id for delivery_id, due in listed[:rows] if due <= now]
     owed = left_out.rows(db, f"SELECT {_COLUMNS} FROM owed WHERE owed_id = ?", ids)
-    return [_to_pending(*row) for row in owed], listed[len(ids)][1] if len(ids) < len(listed) else None
+    return [_to_pending(row) for row in owed], listed[len(ids)][1] if len(ids) < len(listed) else None
 
 
 def _destinations(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
@@ -233,7 +233,7 @@ def _revive(
         db.executemany("UPDATE owed SET destination = ?, param = ? WHERE owed_id = ?", destinations)
         ids = [delivery_id for _, _, delivery_id in destinations]
     rows = db.execute(revival(len(functions), len(ids)), (now, now, *functions, *ids)).fetchall()
-    return sorted((_to_pending(*row) for row in rows), key=lambda pending: pending.delivery_id)
+    return sorted((_to_pending(row) for row in rows), key=lambda pending: pending.delivery_id)
 
 
 def _discard(db: sqlite3.Connection, functions: Collection[int], ids: Collection[int], given_up: bool) -> Sequence[int]:
@@ -249,18 +249,8 @@ def removal(functions: int, rows: int, given_up: bool = True) -> str:
     )
 
 
-def _to_pending(
-    delivery_id: int,
-    key: int,
-    function_id: int,
-    condition: str,
-    destination: str,
-    param: str,
-    due: float | None,
-    tries: int,
-    error: str,
-    since: float,
-) -> PendingDelivery:
+def _to_pending(row: tuple[Any, ...]) -> PendingDelivery:
+    delivery_id, key, function_id, condition, destination, param, due, tries, error, since = row
     return PendingDelivery(
         delivery_id=delivery_id,
         key=key,
