@@ -18,7 +18,7 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from engine import InvalidField, SettingsError, Unauthorized
+from engine import InvalidField, Unauthorized
 from plugins.smn.events import Message, moment
 
 if TYPE_CHECKING:
@@ -198,15 +198,6 @@ class Verifier:
             return None
         self._kept.move_to_end(url)
         return certificate
-
-
-def check_library() -> None:
-    """Raise SettingsError unless the library httpx is installed."""
-    try:
-        import httpx  # noqa: F401  (tests the import)
-    except ImportError as error:
-        hint = "verification of pushed messages needs the extra smn: pip install '.[smn]' in the clone"
-        raise SettingsError(f"plugins.smn.hosts: {hint} ({error})") from None
 
 
 def _read(content: bytes, until: float) -> Certificate:

@@ -10,10 +10,11 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine import EventSink, Forbidden, PluginContext, parse_urn
+from plugins._shared.connections import load_library
 from plugins._shared.http_client import Endpoint, Fetcher, HttpService
 from plugins.smn.api import LIMIT, TAGS_LIMIT, SmnApi
 from plugins.smn.options import SmnOptions, SmnSettings
-from plugins.smn.pushed import Pushed, Verifier, check_library
+from plugins.smn.pushed import Pushed, Verifier
 from plugins.smn.topics import CONFIRMED, UNCONFIRMED, Listener, Listeners, Topics
 
 #: Seconds after the start by which all existing triggers are registered.
@@ -32,7 +33,7 @@ class SmnService:
         self._settings, self._http = settings, HttpService(settings.timeout, settings.ca_file)
         self.accepts_pushes = bool(settings.hosts or settings.private_hosts or fetch)
         if self.accepts_pushes:
-            check_library()
+            load_library("httpx", "plugins.smn.hosts: verification of pushed messages", "smn")
         self.fetcher = Fetcher(self._http, settings.hosts, settings.private_hosts)
         self._verifier = Verifier(fetch or self.fetcher.get)
         self._ready = asyncio.Event()
