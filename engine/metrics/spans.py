@@ -65,7 +65,7 @@ class Tracer:
     def trace_of_attempt(self, invocation: Invocation) -> str:
         """Return the trace context that the function gets: its spans are children of the span ``run``."""
         trace = self._trace(invocation.request_id, invocation.trace)
-        return str(_child(trace, _run_id(invocation.request_id, invocation.attempt)))
+        return str(_child(trace, span_id_of(invocation.request_id, "run", invocation.attempt)))
 
     def trace_of_delivery(self, pending: PendingDelivery, record: Record) -> str:
         """Return the trace context that a destination gets."""
@@ -82,17 +82,18 @@ class Tracer:
         if not trace.sampled:
             return
         attributes = _attributes(function, invocation)
-        first, run = _wait_id(request_id, 1), _run_id(request_id, attempt)
+        link = _child(self._trace(repeated, invocation.trace), span_id_of(repeated, "wait", 1)) if repeated else None
+        first, run = span_id_of(request_id, "wait", 1), span_id_of(request_id, "run", attempt)
         self._sink.add(
             Span(
                 name=f"wait {function.name}",
                 kind="producer",
-                context=_child(trace, _wait_id(request_id, attempt)),
+                context=_child(trace, span_id_of(request_id, "wait", attempt)),
                 parent_id=trace.span_id if attempt == 1 else first,
                 began_at=min(invocation.due_at, outcome.started_at),
                 ended_at=outcome.started_at,
                 attributes={**attributes, "messaging.operation.type": "create"},
-                link=_child(self._trace(repeated, invocation.trace), _wait_id(repeated, 1)) if repeated else None,
+                link=link,
             )
         )
         if outcome.initialised:
@@ -141,7 +142,7 @@ class Tracer:
                 name=f"deliver {kind}",
                 kind="producer",
                 context=_child(trace, _delivery_id(pending, record)),
-                parent_id=_run_id(record.request_id, record.attempt),
+                parent_id=span_id_of(record.request_id, "run", record.attempt),
                 began_at=began_at,
                 ended_at=ended_at,
                 attributes=attributes,
@@ -163,14 +164,6 @@ class Tracer:
 
 def _child(trace: TraceContext, span_id: str) -> TraceContext:
     return TraceContext(trace.trace_id, span_id, trace.sampled)
-
-
-def _wait_id(request_id: str, attempt: int) -> str:
-    return span_id_of(request_id, "wait", attempt)
-
-
-def _run_id(request_id: str, attempt: int) -> str:
-    return span_id_of(request_id, "run", attempt)
 
 
 def _delivery_id(pending: PendingDelivery, record: Record) -> str:
