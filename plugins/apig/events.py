@@ -16,7 +16,7 @@ import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Struct, field
@@ -24,7 +24,7 @@ from msgspec import Struct, field
 from engine import CONSOLE_COOKIES, FORWARDED, TARGET, Forwarded, Headers, Reply, Scope
 from plugins.apig.access import credential_headers
 from plugins.apig.problems import bad_reply
-from plugins.apig.routing import Found, Route
+from plugins.apig.routing import Route
 
 #: Headers of a connection, and those that the gateway computes itself.
 _OF_THE_CONNECTION = frozenset(
@@ -135,20 +135,14 @@ def forwarded_headers(
     return [*(pair for pair in shown if pair[0].replace("_", "-") not in hidden), *sender.headers.items()]
 
 
-def write_event(matched: Found, request: GatewayRequest, *, as_base64: bool) -> bytes:
+def event_json(
+    request: GatewayRequest, parameters: Mapping[str, str], api_id: str, stage: str, resource: str, *, as_base64: bool
+) -> bytes:
     """Return the event's JSON for a request.
 
     A body of type ``application/json`` in UTF-8 is put in as text unless ``as_base64`` is set. All other bodies are put
     in as base64.
     """
-    route = matched.route
-    stage, resource = route.options.env_name, route.options.path
-    return event_json(request, matched.parameters, route.api_id, stage, resource, as_base64=as_base64)
-
-
-def event_json(
-    request: GatewayRequest, parameters: Mapping[str, str], api_id: str, stage: str, resource: str, *, as_base64: bool
-) -> bytes:
     body, encoded = _body(request, as_base64)
     return msgspec.json.encode(
         _Event(
@@ -180,16 +174,8 @@ def _body(request: GatewayRequest, as_base64: bool) -> tuple[str, bool]:
 
 
 def _query(query: str) -> dict[str, str | list[str]]:
-    parameters: dict[str, str | list[str]] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        before = parameters.get(name)
-        if before is None:
-            parameters[name] = value
-        elif isinstance(before, list):
-            before.append(value)
-        else:
-            parameters[name] = [before, value]
-    return parameters
+    repeated = parse_qs(query, keep_blank_values=True)
+    return {name: values if len(values) > 1 else values[0] for name, values in repeated.items()}
 
 
 def read_reply(result: bytes) -> Reply:

@@ -40,10 +40,10 @@ from plugins.apig.access import Access
 from plugins.apig.events import (
     GatewayRequest,
     Sender,
+    event_json,
     forwarded_headers,
     read_reply,
     sender_of,
-    write_event,
     write_head,
 )
 from plugins.apig.options import ApigSettings
@@ -146,19 +146,27 @@ class Gateway:
     def _event(
         self, matched: Found, scope: Scope, headers: Headers, body: bytes, sender: Sender, request_id: str
     ) -> Event:
+        route = matched.route
         request = GatewayRequest(
             request_id=request_id,
             method=scope["method"],
             path=scope["raw_path"].decode("latin-1"),
             query=scope["query_string"].decode("latin-1"),
-            headers=dict(forwarded_headers(headers.items(), headers, matched.route, sender)),
+            headers=dict(forwarded_headers(headers.items(), headers, route, sender)),
             body=body,
             client=sender.address,
         )
         return Event(
-            payload=write_event(matched, request, as_base64=self._settings.base64),
+            payload=event_json(
+                request,
+                matched.parameters,
+                route.api_id,
+                route.options.env_name,
+                route.options.path,
+                as_base64=self._settings.base64,
+            ),
             headers=headers,
-            http_members=partial(write_head, scope, headers, matched.route, sender),
+            http_members=partial(write_head, scope, headers, route, sender),
         )
 
 

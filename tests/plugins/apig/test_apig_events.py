@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from engine import FORWARDED, TARGET, Forwarded, Reply, TriggerContext
-from plugins.apig.events import GatewayRequest, read_reply, sender_of, write_event, write_head
+from plugins.apig.events import GatewayRequest, event_json, read_reply, sender_of, write_head
 from plugins.apig.gateway import joined_headers
 from plugins.apig.options import ApigOptions
 from plugins.apig.problems import Problem
@@ -43,7 +43,9 @@ def event(*, as_base64: bool = True, **fields: Any) -> Any:
         "body": b"",
         "client": "192.0.2.1",
     }
-    return json.loads(write_event(FOUND, GatewayRequest(**{**asked, **fields}), as_base64=as_base64))
+    request, route = GatewayRequest(**{**asked, **fields}), FOUND.route
+    stage, resource = route.options.env_name, route.options.path
+    return json.loads(event_json(request, FOUND.parameters, route.api_id, stage, resource, as_base64=as_base64))
 
 
 def reply_of(status: int, *headers: tuple[bytes, bytes], body: bytes = b"") -> Reply:

@@ -600,7 +600,7 @@ async def test_a_bug_is_told_without_its_words(tmp_path: Path, monkeypatch: pyte
         raise RuntimeError("inside")
 
     async with gateway(tmp_path, {}) as at:
-        monkeypatch.setattr("plugins.apig.gateway.write_event", broken)
+        monkeypatch.setattr("plugins.apig.gateway.event_json", broken)
         reply = await at.client.get("/orders")
 
         assert told(reply) == (500, "APIG.0601")
