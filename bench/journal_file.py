@@ -16,7 +16,7 @@ from engine.model.identity import Identity
 from engine.storage import StorageOptions
 from engine.storage.data_directory import locked
 from engine.storage.sqlite.batch import SQL, Statement, with_sums
-from engine.storage.sqlite.database import open_sqlite
+from engine.storage.sqlite.database import open_storage
 from engine.storage.sqlite.invocation_writes import append_rows
 
 _BATCH = 20_000
@@ -37,7 +37,7 @@ class Drained(Struct, frozen=True, kw_only=True):
 async def fill(directory: Path, function_id: int, rows: int) -> None:
     """Add ``rows`` invocations of a function to the journal, as if they had just been accepted."""
     with locked(directory):
-        async with open_sqlite(StorageOptions(directory=directory)) as storage:
+        async with open_storage(StorageOptions(directory=directory)) as storage:
             for batch in _batches(storage.identity, function_id, rows):
                 await storage.writer.call(lambda db, batch=batch: _insert(db, batch))  # type: ignore[misc]
 
@@ -45,7 +45,7 @@ async def fill(directory: Path, function_id: int, rows: int) -> None:
 async def pad(directory: Path, megabytes: int) -> None:
     """Add rows of so many megabytes to the journal of a data directory, which is created if needed."""
     with locked(directory):
-        async with open_sqlite(StorageOptions(directory=directory)) as storage:
+        async with open_storage(StorageOptions(directory=directory)) as storage:
             store = storage.store("bench")
             for number in range(megabytes):
                 await store.write("padding", {f"{number:06}-{row:03}": os.urandom(4000) for row in range(256)})

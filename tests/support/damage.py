@@ -14,7 +14,7 @@ from msgspec import Struct
 from engine.errors import DataDirectoryUnusable
 from engine.model import Invocation
 from engine.storage import StorageOptions
-from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
+from engine.storage.sqlite.database import SQLiteStorage, open_storage
 from tests.support.pages import Page, PageFile
 from tests.support.storages import BEGINNING, NOW, ROOM, made
 
@@ -22,7 +22,7 @@ ROWS = 160  #: enough for several pages of each table
 
 
 def storing(folder: Path) -> Any:
-    return open_sqlite(StorageOptions(directory=folder))
+    return open_storage(StorageOptions(directory=folder))
 
 
 async def refusal(folder: Path) -> str:

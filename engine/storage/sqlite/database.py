@@ -149,10 +149,18 @@ PRAGMA secure_delete = OFF;
 
 
 @asynccontextmanager
-async def open_sqlite(options: StorageOptions, *, packages_of: str | None = None) -> AsyncIterator[SQLiteStorage]:
-    """Open the journal of a directory, migrate its schema, and run its writer until the block has ended.
+async def open_storage(options: StorageOptions, *, packages_of: str | None = None) -> AsyncIterator[SQLiteStorage]:
+    """Open the storage of an engine whose data directory the caller has ``locked``.
 
-    See ``engine.storage.open_storage``, and ``check_journal`` for ``packages_of``.
+    ``packages_of`` is the journal's name stored with the code packages; None means that there are no packages.
+
+    The storage is usable inside the block. At the end of the block, calls raise ShuttingDown, and the block ends when
+    all writes submitted before are on disk. If writes fail then, they are refused, and ``start`` and ``settle`` are
+    dropped: the next engine runs these invocations again. The block also ends, with JournalBroken, after a failure
+    that only a restart can cure.
+
+    Raises DataDirectoryUnusable if the storage cannot be opened, was written by a newer schema, belongs to another
+    program, or does not belong to the code packages.
     """
     path, cluster = options.directory / "journal.db", SingleEngine()
     reserve = Ballast(options.directory, options.ballast)

@@ -20,7 +20,7 @@ import pytest
 
 from engine.storage import StorageOptions
 from engine.storage.sqlite.checks import find_problems
-from engine.storage.sqlite.database import open_sqlite
+from engine.storage.sqlite.database import open_storage
 from tests.support.damage import change
 from tests.support.storages import CANCELLED, ended, failure, made, retried, started, stored
 
@@ -34,7 +34,7 @@ TARGET = '{"url": "http://127.0.0.1/"}'
 async def filled(folder: Path) -> None:
     """Store rows in all tables, as an engine does."""
     random = Random(1)
-    async with open_sqlite(StorageOptions(directory=folder)) as storage:
+    async with open_storage(StorageOptions(directory=folder)) as storage:
         for number in range(ROWS):
             trace = f"00-{random.randbytes(16).hex()}-01" if number % 2 else ""
             fields: dict[str, Any] = {"payload": random.randbytes(200 + number * 20), "trace": trace, "source": "API"}

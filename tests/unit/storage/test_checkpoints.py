@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from engine.storage import StorageOptions
 from engine.storage.data_directory import locked
 from engine.storage.sqlite.checkpoints import PAGES, Checkpoints
-from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
+from engine.storage.sqlite.database import SQLiteStorage, open_storage
 from tests.support.storages import made
 
 PAGE = 4096
@@ -27,7 +27,7 @@ BALLAST = 1 << 20
 @asynccontextmanager
 async def opened(data: Path) -> AsyncIterator[SQLiteStorage]:
     with locked(data):
-        async with open_sqlite(StorageOptions(directory=data, ballast=BALLAST)) as storage:
+        async with open_storage(StorageOptions(directory=data, ballast=BALLAST)) as storage:
             yield storage
 
 

@@ -15,7 +15,7 @@ from engine.errors import BackupFailed, BackupRuns, ShuttingDown
 from engine.protocols import CopySteps
 from engine.storage import StorageOptions
 from engine.storage.sqlite.copying import PAGES
-from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
+from engine.storage.sqlite.database import SQLiteStorage, open_storage
 from tests.support.storages import made
 
 
@@ -33,7 +33,7 @@ def rows(file: Path, sql: str) -> list[Any]:
 async def test_a_copy_has_all_that_was_stored_before_and_is_sound_while_writes_go_on(tmp_path: Path) -> None:
     target, early, late = tmp_path / "target", list[int](), list[int]()
     target.mkdir()
-    async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
+    async with open_storage(StorageOptions(directory=tmp_path)) as storage:
         await fill(storage, 4)
         for _ in range(20):
             await storage.journal.append(invocation := made(storage))
@@ -71,7 +71,7 @@ async def test_a_copy_has_all_that_was_stored_before_and_is_sound_while_writes_g
 async def test_a_refused_row_during_a_copy_fails_alone_and_the_copy_is_sound(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
-    async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
+    async with open_storage(StorageOptions(directory=tmp_path)) as storage:
         await fill(storage, 2)
         twice = made(storage)
         await storage.journal.append(twice)
@@ -98,7 +98,7 @@ async def test_a_refused_row_during_a_copy_fails_alone_and_the_copy_is_sound(tmp
 
 
 async def test_one_copy_runs_at_a_time(tmp_path: Path) -> None:
-    async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
+    async with open_storage(StorageOptions(directory=tmp_path)) as storage:
         await fill(storage, 1)
         folders = [tmp_path / "a", tmp_path / "b"]
         for folder in folders:
@@ -114,7 +114,7 @@ async def test_one_copy_runs_at_a_time(tmp_path: Path) -> None:
 async def test_a_cancelled_copy_ends_and_writes_go_on(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
-    async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
+    async with open_storage(StorageOptions(directory=tmp_path)) as storage:
         await fill(storage, 2)
         with anyio.CancelScope() as scope:
             await storage.copy_to(target, lambda copied, total: scope.cancel())
@@ -136,7 +136,7 @@ async def test_a_storage_that_closes_ends_its_copy(tmp_path: Path) -> None:
             ends.append(end)
 
     with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks, open_sqlite(StorageOptions(directory=tmp_path)) as storage:
+        async with anyio.create_task_group() as tasks, open_storage(StorageOptions(directory=tmp_path)) as storage:
             await fill(storage, 8)
             begun, invocation = anyio.Event(), made(storage)
             tasks.start_soon(copy, storage, begun)
@@ -152,7 +152,7 @@ async def test_a_copy_to_an_existing_file_is_refused_and_leaves_it(tmp_path: Pat
     (tmp_path / "target").mkdir()
     file = tmp_path / "target" / "journal.db"
     file.write_text("mine")
-    async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
+    async with open_storage(StorageOptions(directory=tmp_path)) as storage:
         with pytest.raises(BackupFailed, match="File exists; free space there, or choose another destination"):
             await storage.copy_to(file.parent, lambda copied, total: None)
 

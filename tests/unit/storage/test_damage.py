@@ -53,10 +53,10 @@ READER = """
 import asyncio, json, sys
 from pathlib import Path
 from engine.storage import StorageOptions
-from engine.storage.sqlite.database import open_sqlite
+from engine.storage.sqlite.database import open_storage
 
 async def main():
-    async with open_sqlite(StorageOptions(directory=Path(sys.argv[1]))) as storage:
+    async with open_storage(StorageOptions(directory=Path(sys.argv[1]))) as storage:
         page = await storage.window.ready(1, (float("-inf"), 0), 1000, 1 << 20)
         state = storage.statistics()
         print(json.dumps([[one.key for one in page.invocations], state.failure, state.damage]))

@@ -304,7 +304,7 @@ class Dying(batch.WritingConnection):
 
 async def start(folder):
     with locked(folder):
-        async with database.open_sqlite(StorageOptions(directory=folder)):
+        async with database.open_storage(StorageOptions(directory=folder)):
             pass
 
 def run(folder, steps):

@@ -15,7 +15,7 @@ from engine.model import State
 from engine.protocols import Count, DeliveryFilter, Found, Selection
 from engine.storage import StorageOptions
 from engine.storage.data_directory import locked
-from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
+from engine.storage.sqlite.database import SQLiteStorage, open_storage
 from tests.support.many_records import RARE, ROWS, fill, fill_deliveries
 from tests.support.storages import NOW
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[SQLiteStorage]:
     with locked(folder):
-        async with open_sqlite(StorageOptions(directory=folder)) as storage:
+        async with open_storage(StorageOptions(directory=folder)) as storage:
             [count] = await storage.writer.call(lambda db: db.execute("SELECT count(*) FROM invocation").fetchone())
             if not count:
                 await storage.writer.call(lambda db: fill(db, NOW))

@@ -13,7 +13,7 @@ from engine.model import DestinationSpec, Invocation, Outcome, State
 from engine.model.identity import key_at
 from engine.protocols import Purged, Settlement
 from engine.storage import StorageOptions
-from engine.storage.sqlite.database import SQLiteStorage, open_sqlite
+from engine.storage.sqlite.database import SQLiteStorage, open_storage
 from engine.storage.sqlite.purge import FREE_PAGES, STEP_IDEMPOTENCY_KEYS, STEP_ROWS
 from tests.support.waiting import in_own_task
 
@@ -22,7 +22,7 @@ DAY = 86_400.0
 
 
 def storing(folder: Path) -> AbstractAsyncContextManager[SQLiteStorage]:
-    return open_sqlite(StorageOptions(directory=folder, idempotency_retention=60.0))
+    return open_storage(StorageOptions(directory=folder, idempotency_retention=60.0))
 
 
 async def appended(

@@ -18,7 +18,7 @@ from engine.storage import StorageOptions
 from engine.storage.sqlite import outbox, record_search
 from engine.storage.sqlite.connection import Readers, connected
 from engine.storage.sqlite.damage import Damage
-from engine.storage.sqlite.database import open_sqlite
+from engine.storage.sqlite.database import open_storage
 from tests.support.damage import kept, storing
 from tests.support.storages import KINDS, SINK, ended
 
@@ -33,7 +33,7 @@ LOOKS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
 @pytest.mark.parametrize("look", LOOKS)
 async def test_a_look_at_the_journal_and_a_commit_do_not_wait_for_each_other(tmp_path: Path, look: str) -> None:
     looked = threading.Event()
-    async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
+    async with open_storage(StorageOptions(directory=tmp_path)) as storage:
         commit = asyncio.ensure_future(storage.writer.call(lambda db: looked.wait(30)))
         await LOOKS[look](storage)
         looked.set()

@@ -21,7 +21,7 @@ from engine.errors import DataDirectoryUnusable
 from engine.storage import StorageOptions
 from engine.storage.sqlite import checkpoints
 from engine.storage.sqlite.checkpoints import PAGES, ROW, checkpoint
-from engine.storage.sqlite.database import open_sqlite
+from engine.storage.sqlite.database import open_storage
 from engine.storage.sqlite.journal_check import log_problem
 from tests.support.damage import refusal, storing
 from tests.support.programs import program
@@ -258,7 +258,7 @@ def test_a_damaged_header_is_a_problem(tmp_path: Path) -> None:
 async def test_the_start_is_refused_while_later_commits_would_be_lost(tmp_path: Path) -> None:
     data, copy = tmp_path / "data", tmp_path / "copy"
     data.mkdir()
-    async with open_sqlite(StorageOptions(directory=data)) as storage:
+    async with open_storage(StorageOptions(directory=data)) as storage:
         for number in range(5):
             await storage.store("test").write("table", put={str(number): b"x" * 100})
         shutil.copytree(data, copy)
@@ -266,7 +266,7 @@ async def test_the_start_is_refused_while_later_commits_would_be_lost(tmp_path: 
     flip(copy / "journal.db", frame_at(int.from_bytes(index[16:20], sys.byteorder) - 2) + 200)
 
     with pytest.raises(DataDirectoryUnusable, match=r"write-ahead log.*would be lost.*functiond restore"):
-        async with open_sqlite(StorageOptions(directory=copy)):
+        async with open_storage(StorageOptions(directory=copy)):
             pass
 
 

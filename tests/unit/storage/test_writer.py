@@ -20,7 +20,7 @@ from engine.model.identity import Identity
 from engine.protocols import Settlement
 from engine.storage import StorageOptions
 from engine.storage.sqlite.damage import Damage
-from engine.storage.sqlite.database import open_sqlite
+from engine.storage.sqlite.database import open_storage
 from engine.storage.sqlite.invocations import SQLiteJournal
 from engine.storage.sqlite.writer import Writer
 from tests.support.disk import FSYNC, FULL, WRITE, Disk, connection_on
@@ -65,7 +65,7 @@ class Opened(Struct, kw_only=True):
 async def writing(
     tmp_path: Path, *, max_wait: float = 30.0, make_room: Callable[[], None] = lambda: None
 ) -> AsyncIterator[Opened]:
-    async with open_sqlite(StorageOptions(directory=tmp_path)):
+    async with open_storage(StorageOptions(directory=tmp_path)):
         pass  # creates the schema
     path, disk = tmp_path / "journal.db", Disk()
     async with aiosqlite.connect(path, factory=connection_on(disk), isolation_level=None) as database:
@@ -103,7 +103,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
 
 
 async def test_every_commit_is_synced_before_it_is_reported(tmp_path: Path) -> None:
-    async with open_sqlite(StorageOptions(directory=tmp_path)) as storage:
+    async with open_storage(StorageOptions(directory=tmp_path)) as storage:
         settings = [
             await storage.writer.call(lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])  # type: ignore[misc]
             for name in ("journal_mode", "synchronous", "auto_vacuum")
