@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
@@ -49,34 +48,30 @@ class HttpService:
             except OSError as error:
                 raise SettingsError(f"ca_file {ca_file} cannot be used: {error}") from None
         self._timeout, self._ca_file = timeout, ca_file
-        self._requested, self._open = asyncio.Event(), asyncio.Event()
         self._client: httpx.AsyncClient | None = None
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         task_status.started()
-        await self._requested.wait()
-        # Requests must reach the configured address: no redirects, and no proxy or certificates from the environment.
-        trust = _httpx().create_ssl_context(trust_env=False)
-        if self._ca_file:
-            trust.load_verify_locations(self._ca_file)
-        # Callers limit their requests. A limit of all connections would let servers that hang block the others.
-        limits = _httpx().Limits(max_connections=None, max_keepalive_connections=20)
-        async with _httpx().AsyncClient(
-            timeout=self._timeout, limits=limits, verify=trust, follow_redirects=False, trust_env=False
-        ) as client:
-            self._client = client
-            self._open.set()
-            try:
-                await anyio.sleep_forever()
-            finally:
-                self._open.clear()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if self._client is not None:
+                client, self._client = self._client, None
+                await client.aclose()
 
-    async def client(self) -> httpx.AsyncClient:
+    def client(self) -> httpx.AsyncClient:
         """Return the HTTP client, after opening it if necessary. Raises SettingsError if httpx is not installed."""
-        _httpx()
-        self._requested.set()
-        await self._open.wait()
-        assert self._client is not None
+        if self._client is None:
+            # Requests must reach the configured address: no redirects, and no proxy or certificates from the
+            # environment.
+            trust = _httpx().create_ssl_context(trust_env=False)
+            if self._ca_file:
+                trust.load_verify_locations(self._ca_file)
+            # Callers limit their requests. A limit of all connections would let servers that hang block the others.
+            limits = _httpx().Limits(max_connections=None, max_keepalive_connections=20)
+            self._client = _httpx().AsyncClient(
+                timeout=self._timeout, limits=limits, verify=trust, follow_redirects=False, trust_env=False
+            )
         return self._client
 
 
@@ -131,7 +126,7 @@ class Endpoint:
         if settings.access_key:
             access, secret = settings.access_key, settings.secret_key
             sent |= sign_request(method, target, sent, content, access=access, secret=secret, moment=self._clock.now())
-        client = await self._http.client()
+        client = self._http.client()
         url = settings.endpoint.rstrip("/") + target
         return await client.request(method, url, content=content, headers=sent)
 
@@ -192,7 +187,7 @@ class Fetcher:
         return parts
 
     async def _fetch(self, parts: SplitResult) -> bytes:
-        client = await self._http.client()
+        client = self._http.client()
         import httpx  # installed, since a client exists
 
         port = parts.port or (443 if parts.scheme == "https" else 80)

@@ -47,7 +47,7 @@ class WebhookDestination:
         self._param = param
 
     async def deliver(self, pending: PendingDelivery, record: bytes, context: DeliveryContext) -> None:
-        client = await context.plugin.service.client()
+        client = context.plugin.service.client()
         url, headers = self._param.url, self._headers(pending, record, context)
         with context.plugin.limited_egress():
             async with client.stream(
