@@ -34,7 +34,7 @@ from msgspec import Struct
 from engine.code.default_code import default_code, inline_file
 from engine.code.package_files import PackageChecks
 from engine.code.receiving import Base64Decoder, ReceivedCode, Upload, not_stored
-from engine.code.unpacking import Limits, check_free, fsync_file, fsync_folder, fsync_tree, unpack, write_file
+from engine.code.unpacking import Limits, check_free, fsync_tree, unpack, write_file
 from engine.code.work_turns import WorkTurns
 from engine.errors import (
     BadLink,
@@ -44,6 +44,7 @@ from engine.errors import (
     InvalidField,
 )
 from engine.errors.files import file_errors
+from engine.isolation.machine import fsync_path
 from engine.isolation.orphans import remove_tree
 from engine.model import CodePackage
 from engine.protocols import CodeLinks
@@ -238,8 +239,8 @@ class CodeStore:
             remove_tree(self._folder / name)
         if not (self._folder / name).is_dir():
             self._unpack(name, new, target)
-        fsync_folder(self._folder)
-        fsync_folder(self._folder.parent)  # ``code`` itself may be new
+        fsync_path(self._folder)
+        fsync_path(self._folder.parent)  # ``code`` itself may be new
 
     def _unpack(self, name: str, new: Path, target: tuple[str, int] | None) -> None:
         code, package = new / "code", new / "package"
@@ -251,7 +252,7 @@ class CodeStore:
             with package.open("rb") as opened:
                 unpack(opened, code, self._limits, self._turns.give_way)
         fsync_tree(code, self._turns.give_way)
-        fsync_file(package)
+        fsync_path(package)
         self._set_mark()
         # The folder is renamed last, so that an existing folder implies an existing package.
         if not (self._folder / name).is_dir():  # another project may have stored it meanwhile
@@ -283,7 +284,7 @@ class CodeStore:
             new = self._folder / f".new-{uuid.uuid4().hex}"
             write_file(new, [self._journal.encode()], 0o600)
             new.rename(self._folder / _MARK)
-            fsync_folder(self._folder)
+            fsync_path(self._folder)
 
     def _sweep(self, referenced: frozenset[str]) -> int:
         removed, kept = 0, False

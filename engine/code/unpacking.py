@@ -20,6 +20,7 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from engine.errors import DiskLow, InvalidField
+from engine.isolation.machine import free_space, fsync_path
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CENTRAL = b"PK\x01\x02"  #: signature of each entry of the zip's directory
@@ -157,9 +158,7 @@ class _Budget:
 
 def check_free(folder: Path, needed: int) -> None:
     """Raise DiskLow unless the disk of ``folder`` has ``needed`` free bytes."""
-    disk = os.statvfs(folder)
-    free = disk.f_bavail * disk.f_frsize
-    if free < needed:
+    if (free := free_space(folder)) < needed:
         raise DiskLow(free, needed)
 
 
@@ -240,29 +239,13 @@ def replace_file(path: Path, blocks: Iterable[bytes], mode: int) -> None:
     new.unlink(missing_ok=True)
     write_file(new, blocks, mode)
     new.rename(path)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(path: Path) -> None:
-    _fsync(path, os.O_DIRECTORY)
-
-
-def fsync_file(path: Path) -> None:
-    _fsync(path, os.O_NOFOLLOW)
-
-
-def _fsync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync_path(path.parent)
 
 
 def fsync_tree(folder: Path, pause: Callable[[], object]) -> None:
     """Sync ``folder`` and all folders below it to disk, but not the files in them. Call ``pause`` after each."""
     for parent, _, _ in os.walk(folder, topdown=False):
-        fsync_folder(Path(parent))
+        fsync_path(Path(parent))
         pause()
 
 

@@ -1,4 +1,7 @@
-"""Memory and disk space that this process can use. A cgroup around the engine may limit its memory."""
+"""Memory and disk space that this process can use, and syncing to disk.
+
+A cgroup around the engine may limit its memory.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,15 @@ def free_space(path: Path) -> int:
     """Return the bytes available to unprivileged processes in the file system of ``path``."""
     disk = os.statvfs(path)
     return disk.f_bavail * disk.f_frsize
+
+
+def fsync_path(path: Path) -> None:
+    """Sync a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def usable_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:

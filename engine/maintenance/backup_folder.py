@@ -22,9 +22,9 @@ import msgspec
 from msgspec import Struct
 
 from engine.code.package_files import copy_file, digest_of
-from engine.code.unpacking import fsync_folder, replace_file, write_file
+from engine.code.unpacking import replace_file, write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
-from engine.isolation.machine import free_space
+from engine.isolation.machine import free_space, fsync_path
 from engine.isolation.orphans import remove_tree
 from engine.storage import Problem
 from engine.storage.data_directory import BACKUPS
@@ -90,11 +90,11 @@ class BackupFolder:
         """Give the unfinished folder its final name. On return all names in it are on disk."""
         replace_file(self.partial / MANIFEST, [_encode(manifest)], 0o600)
         (self.partial / UNFINISHED).unlink()
-        fsync_folder(self.partial)
+        fsync_path(self.partial)
         if self.path.exists():
             raise _exists(self.path)
         self.partial.rename(self.path)
-        fsync_folder(self.path.parent)
+        fsync_path(self.path.parent)
 
     def discard(self) -> None:
         """Remove the unfinished folder."""
@@ -129,7 +129,7 @@ def add_keys(backup: Path, keys: Mapping[str, Path]) -> None:
             for _ in copy_file(file.resolve(), backup / "keys" / name):
                 pass
             manifest.files[f"keys/{name}"] = digest_of(backup / "keys" / name, "sha256")
-        fsync_folder(backup / "keys")
+        fsync_path(backup / "keys")
         replace_file(backup / MANIFEST, [_encode(manifest)], 0o600)
     except OSError as error:
         raise BackupUnusable(str(backup), f"its keys cannot be copied ({error}): {_HERE}") from error

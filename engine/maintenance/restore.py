@@ -13,9 +13,9 @@ from typing import Literal
 from msgspec import Struct
 
 from engine.code.package_files import copy_file, counting, restore_package, sizes_of
-from engine.code.unpacking import fsync_folder, write_file
+from engine.code.unpacking import write_file
 from engine.errors import BackupFailed, BackupUnusable, BadDestination, DestinationExists
-from engine.isolation.machine import free_space
+from engine.isolation.machine import free_space, fsync_path
 from engine.isolation.orphans import remove_tree
 from engine.maintenance.backup_folder import MARGIN, OTHER, Manifest, links_in, read_manifest
 from engine.maintenance.verification import verify
@@ -119,8 +119,8 @@ def _restore(backup: Path, data: Path, manifest: Manifest, on_progress: OnProgre
         copied, files = copied + step, files + ended
         on_progress(RestoreProgress(state=part, copied=copied, total=max(copied, size), files=files))
     (data / _UNFINISHED).rename(data / _JOURNAL)
-    fsync_folder(data)
-    fsync_folder(data.parent)
+    fsync_path(data)
+    fsync_path(data.parent)
     return Restored(
         path=str(data),
         journal=manifest.journal,
@@ -136,19 +136,19 @@ def _restore(backup: Path, data: Path, manifest: Manifest, on_progress: OnProgre
 def _copies(backup: Path, data: Path, packages: list[CodePackage], journal: str) -> Iterator[tuple[_Part, int, int]]:
     """Copy all files. Yield the part, the bytes and the number of files that each step has completed."""
     yield from _steps("journal", copy_file(backup / _JOURNAL, data / _UNFINISHED))
-    fsync_folder(data)
+    fsync_path(data)
     if packages:
         (data / "code").mkdir()
         write_file(data / "code" / ".journal", [journal.encode()], 0o600)
         for package in packages:
             for size, files in restore_package(backup / "code", data / "code", package):
                 yield "code", size, files
-        fsync_folder(data / "code")
+        fsync_path(data / "code")
     if (backup / "keys").is_dir():
         (data / "keys").mkdir(mode=0o700)
         for name in _keys(backup):
             yield from _steps("keys", copy_file(backup / "keys" / name, data / "keys" / name))
-        fsync_folder(data / "keys")
+        fsync_path(data / "keys")
 
 
 def _keys(backup: Path) -> tuple[str, ...]:

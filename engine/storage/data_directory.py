@@ -21,7 +21,7 @@ import structlog
 
 from engine.errors import DataDirectoryLocked, DataDirectoryUnusable
 from engine.errors.files import file_errors
-from engine.isolation.machine import free_space
+from engine.isolation.machine import free_space, fsync_path
 
 log = structlog.get_logger("functiond.journal")
 
@@ -117,7 +117,7 @@ def _create(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     for folder in (directory, *missing):
         try:
-            fsync_folder(folder.parent)
+            fsync_path(folder.parent)
         except OSError as error:
             if error.errno not in _NOT_SYNCED:
                 raise
@@ -142,15 +142,6 @@ def close_to_others(directory: Path) -> None:
         with suppress(FileNotFoundError, PermissionError):  # what others own here, they cannot reach any more
             if (mode := path.lstat().st_mode) & _OTHERS and not path.is_symlink():
                 path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Sync the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_entries(directory: Path) -> None:

@@ -29,7 +29,7 @@ import structlog
 from msgspec import Struct
 
 from engine.errors import PageDamaged, recover
-from engine.storage.data_directory import fsync_folder
+from engine.isolation.machine import fsync_path
 
 log = structlog.get_logger("functiond.journal")
 
@@ -101,7 +101,7 @@ class Damage:
                 file.write(msgspec.json.encode(_Mark(problem)))
                 file.flush()
                 os.fsync(file.fileno())
-            fsync_folder(self._folder)
+            fsync_path(self._folder)
         except OSError as error:  # the next start finds the damage, or ends the intake again
             log.warning("mark of the damage not stored", problem=str(error))
         return problem

@@ -25,9 +25,10 @@ from msgspec.structs import replace
 
 from engine.errors import RESTORE, DataDirectoryUnusable, DiskFailing, recover
 from engine.errors.files import file_errors
+from engine.isolation.machine import fsync_path
 from engine.model.identity import NODE_BITS, Identity
 from engine.protocols import Cluster, CopySteps, StorageStatistics
-from engine.storage.data_directory import KEY, Ballast, fsync_folder
+from engine.storage.data_directory import KEY, Ballast
 from engine.storage.sqlite.batch import Visit, WritingConnection
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.checks import check_start
@@ -261,12 +262,8 @@ def _sync(path: Path) -> None:
     not vanish any more. Closing the log's file is safe: SQLite holds no locks on it, unlike on its other files.
     """
     with suppress(FileNotFoundError):
-        descriptor = os.open(f"{path.resolve()}-wal", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    fsync_folder(path.parent)
+        fsync_path(Path(f"{path.resolve()}-wal"))
+    fsync_path(path.parent)
 
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:

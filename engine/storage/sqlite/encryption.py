@@ -25,7 +25,7 @@ import structlog
 
 from engine.errors import DataDirectoryUnusable
 from engine.errors.files import check_closed, file_errors
-from engine.storage.data_directory import fsync_folder
+from engine.isolation.machine import fsync_path
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.offline import read_only
 
@@ -76,7 +76,7 @@ class Encryption:
                 ) as file:
                     file.write(base64.b64encode(self._key) + b"\n")
                     os.fsync(file.fileno())
-                fsync_folder(self._file.parent)
+                fsync_path(self._file.parent)
         db.create_function("encrypted", 4, self._encrypted)
         db.create_function("decrypted", 4, self._decrypted)
         db.execute("BEGIN IMMEDIATE")

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import BackupFailed, DataDirectoryUnusable
+from engine.isolation.machine import fsync_path
 from engine.model import CodePackage, Dependency, Function
 from engine.model.identity import Identity
 from engine.storage.sqlite.damage import find_page
@@ -56,8 +57,7 @@ def copy_offline(directory: Path, folder: Path, on_progress: Callable[[int, int]
                 copy, pages=_PAGES, progress=lambda _, left, pages: on_progress((pages - left) * size, pages * size)
             )
             copy.execute("UPDATE meta SET value = 0 WHERE name = 'log'")  # which a kill at a checkpoint leaves
-        with target.open("rb") as file:
-            os.fsync(file.fileno())
+        fsync_path(target)
     except (OSError, sqlite3.Error) as error:
         raise BackupFailed(str(folder), error) from error
 

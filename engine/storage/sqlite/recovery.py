@@ -21,10 +21,10 @@ from msgspec import Struct
 
 from engine.errors import DataDirectoryUnusable
 from engine.errors.files import file_errors
+from engine.isolation.machine import fsync_path
 from engine.model import AsyncSettings, Function
 from engine.model.identity import NODE_BITS, Identity
 from engine.protocols import StatusTarget
-from engine.storage.data_directory import fsync_folder
 from engine.storage.sqlite import damage
 from engine.storage.sqlite.batch import SQL, Statement
 from engine.storage.sqlite.checksums import changed_rows, payload_problem, result_is_damaged
@@ -201,8 +201,7 @@ class DamagedJournal:
                 rows = {table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _MEANING}
             owner = self._path.stat()  # the engine's user, although root may run the command
             os.chown(new, owner.st_uid, owner.st_gid)
-            with new.open("rb") as file:
-                os.fsync(file.fileno())
+            fsync_path(new)
         except BaseException as error:
             new.unlink(missing_ok=True)
             if isinstance(error, OSError | sqlite3.Error):
@@ -363,9 +362,9 @@ def put_in_place(directory: Path) -> Path:
             Path(f"{path}{end}").rename(f"{damaged}{end}")
     for stale in (f"{path}-shm", directory / damage.MARK):
         Path(stale).unlink(missing_ok=True)
-    fsync_folder(directory)
+    fsync_path(directory)
     fresh.rename(path)
-    fsync_folder(directory)
+    fsync_path(directory)
     return Path(damaged)
 
 
