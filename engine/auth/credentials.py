@@ -117,9 +117,10 @@ class Principals:
     def __init__(self, keys: Sequence[AccessKey], tokens: Sequence[Token]) -> None:
         projects = {credential.project for credential in (*keys, *tokens) if credential.project}
         self.several = len(projects) > 1  #: credentials name several projects
-        self._keys = {key.access: self._key_principal(key) for key in keys}
+        self._keys = {key.access: self._principal(key, key.access, key.secret.encode(), key.token) for key in keys}
         # Keyed by hash, so that the time of a lookup reveals nothing about the tokens.
-        self._tokens = {_digest(token.token.encode()): self._token_principal(token) for token in tokens}
+        by_hash = {_digest(token.token.encode()): token for token in tokens}
+        self._tokens = {key: self._principal(token, f"token {key.hex()[:12]}", key) for key, token in by_hash.items()}
         # No access key has a space, so none has the name of a token.
         self._named = {principal.name: principal for principal in (*self._keys.values(), *self._tokens.values())}
         self.operated = any(principal.operates for principal in self._named.values())
@@ -145,17 +146,7 @@ class Principals:
         """Return the principal with a name, as logs and traces show it."""
         return self._named.get(name)
 
-    def _key_principal(self, key: AccessKey) -> Principal:
-        token = key.token.encode() if key.token is not None else None
-        return self._principal(key.access, key, secret=key.secret.encode(), token=token)
-
-    def _token_principal(self, token: Token) -> Principal:
-        digest = _digest(token.token.encode())
-        return self._principal(f"token {digest.hex()[:12]}", token, secret=digest)
-
-    def _principal(
-        self, name: str, given: AccessKey | Token, *, secret: bytes, token: bytes | None = None
-    ) -> Principal:
+    def _principal(self, given: AccessKey | Token, name: str, secret: bytes, token: str | None = None) -> Principal:
         return Principal(
             name=name,
             project=given.project,
@@ -165,7 +156,7 @@ class Principals:
             operates=given.role == "operator" or (given.role == "admin" and not self.several),
             payloads=given.payloads,
             secret=secret,
-            token=token,
+            token=None if token is None else token.encode(),
         )
 
 
