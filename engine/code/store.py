@@ -145,11 +145,11 @@ class CodeStore:
         """
         if package.size > PACKAGE_LIMIT:
             raise CodePackageTooLarge(PACKAGE_LIMIT)
-        return self._original(package.sha256)
+        return self.received(package)
 
     def received(self, package: CodePackage) -> Path:
         """Return the path of the source text or zip file as it was received, however large it is."""
-        return self._original(package.sha256)
+        return self._folder / f"{package.sha256}.package"
 
     async def temporary_file(self) -> IO[bytes]:
         """Return a new file on the disk of the packages, which vanishes when it is closed."""
@@ -157,7 +157,7 @@ class CodeStore:
 
     async def md5(self, package: CodePackage) -> str:
         """Return the MD5 of the package in hexadecimal digits, as some fields of the API require."""
-        return await self._in_thread(lambda: _md5(self._original(package.sha256)))
+        return await self._in_thread(lambda: _md5(self.received(package)))
 
     async def mark(self) -> str | None:
         """Return the journal's name that is stored beside the packages in ``.journal``.
@@ -256,7 +256,7 @@ class CodeStore:
         self._set_mark()
         # The folder is renamed last, so that an existing folder implies an existing package.
         if not (self._folder / name).is_dir():  # another project may have stored it meanwhile
-            package.rename(self._original(name))
+            package.rename(self._folder / f"{name}.package")
             code.rename(self._folder / name)
 
     # --- inside ---------------------------------------------------------------------------------------------
@@ -266,9 +266,6 @@ class CodeStore:
             return await self._turns.run(work)
         except OSError as error:
             raise not_stored(error) from error
-
-    def _original(self, name: str) -> Path:
-        return self._folder / f"{name}.package"
 
     def _holds_packages(self) -> bool:
         return self._folder.is_dir() and any(_PACKAGE.fullmatch(name) for name in os.listdir(self._folder))
