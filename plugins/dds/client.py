@@ -74,10 +74,6 @@ def read(cursors: Mapping[str, bytes], place: str) -> ResumeToken:
     return token if token is not None and token.place == place else ResumeToken(place=place)
 
 
-def written(position: ResumeToken) -> dict[str, bytes]:
-    return {NAME: msgspec.json.encode(position)}
-
-
 class Now(Struct, frozen=True, kw_only=True):
     """State of a database server at one moment: its time, and the position of its newest change."""
 

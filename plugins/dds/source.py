@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import anyio
+import msgspec
 from anyio.abc import TaskStatus
 from bson.raw_bson import RawBSONDocument
 from msgspec.structs import replace
@@ -21,6 +22,7 @@ from engine import TriggerContext
 from plugins.dds.client import (
     LOST,
     MIN_WAIT,
+    NAME,
     TOO_LARGE,
     Database,
     Feed,
@@ -31,7 +33,6 @@ from plugins.dds.client import (
     open_database,
     reachable,
     read,
-    written,
 )
 from plugins.dds.options import DdsOptions, DdsSettings
 from plugins.dds.records import Change, EventEncoder, change_of, extended_json
@@ -169,5 +170,5 @@ class Reader:
 
     async def _store(self, position: ResumeToken, changes: Sequence[Change] = ()) -> None:
         wanted = [change for change in changes if change.operation in self._settings.operations]
-        await self._context.accept_batch(self._encoder.events(wanted), written(position))
+        await self._context.accept_batch(self._encoder.events(wanted), {NAME: msgspec.json.encode(position)})
         self._position, self._stored_at = position, anyio.current_time()

@@ -33,10 +33,6 @@ def name_of(topic: str, partition: int) -> str:
     return f"{topic}/{partition}"
 
 
-def encode_offset(position: PartitionOffset) -> bytes:
-    return msgspec.json.encode(position)
-
-
 def decode_offsets(cursors: Mapping[str, bytes], cluster: str) -> dict[str, PartitionOffset]:
     """Return the positions in a trigger's cursors that are valid for a cluster, keyed by the names of partitions."""
     positions = {name: msgspec.json.decode(value, type=PartitionOffset) for name, value in cursors.items()}
@@ -175,7 +171,7 @@ def seek(
         if not partitions:
             have = ", ".join(sorted(known)[:20]) or "none: enable it first"
             raise InvalidField("positions", name, f"must be a topic or partition that the trigger has read ({have})")
-        changed |= dict.fromkeys(partitions, encode_offset(_position(options.cluster, text)))
+        changed |= dict.fromkeys(partitions, msgspec.json.encode(_position(options.cluster, text)))
     return changed
 
 

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import anyio
+import msgspec
 import structlog
 from anyio.abc import TaskStatus
 
@@ -23,7 +24,7 @@ from plugins._shared.batches import envelope, events, hops_of, ordering_key
 from plugins._shared.connections import deadline
 from plugins.kafka.client import library
 from plugins.kafka.fetches import Fetches, StartAgain
-from plugins.kafka.offsets import PartitionOffset, Start, Starts, decode_offsets, encode_offset, name_of
+from plugins.kafka.offsets import PartitionOffset, Start, Starts, decode_offsets, name_of
 from plugins.kafka.options import KafkaOptions, KafkaSettings, OpenKafkaOptions
 from plugins.kafka.topics import Topic, Topics
 
@@ -243,7 +244,7 @@ class Reader:
             return
         await self._commit({partition: start.position for partition, start in new.items()})
         await self._context.accept_batch(
-            [], {name_of(*partition): encode_offset(start.position) for partition, start in new.items()}
+            [], {name_of(*partition): msgspec.json.encode(start.position) for partition, start in new.items()}
         )
         for partition, removed in ((partition, start.removed) for partition, start in new.items() if start.removed):
             text = f"{removed} records of {name_of(*partition)} were removed before they were read"
@@ -345,7 +346,7 @@ class Reader:
         for batch in (records[first : first + size] for first in range(0, len(records), size)):
             key_of, hops = _key_of if self._options.ordering else None, max(map(hops_of, batch))
             accepted += events(batch, head, limit, message_format, key_of, hops)
-        cursors = {name_of(*partition): encode_offset(position) for partition, position in positions.items()}
+        cursors = {name_of(*partition): msgspec.json.encode(position) for partition, position in positions.items()}
         ids = await self._context.accept_batch(accepted, cursors)
         self.accepted = True
         self._uncommitted |= positions

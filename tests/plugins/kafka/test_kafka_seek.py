@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from engine import InvalidField
-from plugins.kafka.offsets import LATER, PartitionOffset, decode_offsets, encode_offset, seek
+from plugins.kafka.offsets import LATER, PartitionOffset, decode_offsets, seek
 from plugins.kafka.options import OpenKafkaOptions
 
 OPTIONS = OpenKafkaOptions(kafka_connect_address="a:1", topic_ids=("orders", "a/b"), batch_size=1)
 KNOWN = {
-    name: encode_offset(PartitionOffset(cluster=cluster, offset=9))
+    name: msgspec.json.encode(PartitionOffset(cluster=cluster, offset=9))
     for name, cluster in (("orders/0", "a:1"), ("orders/1", "a:1"), ("a/b/0", "a:1"), ("old/0", "b:1"))
 }
 
