@@ -12,7 +12,7 @@ Invocations produce no traces, so an invocation for a trace cannot cause another
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -55,10 +55,10 @@ class CtsTrigger:
         service: CtsService = context.plugin.service
         task_status.started()
         try:
-            await service.inbox(context.trigger_id).empty_into(context)
+            await service.inboxes[context.trigger_id].empty_into(context)
         finally:
             if context.deleted:
-                service.forget(context.trigger_id)
+                service.inboxes.pop(context.trigger_id, None)
 
 
 class _Inbox:
@@ -118,22 +118,16 @@ class CtsService:
 
     def __init__(self, settings: None) -> None:
         self._subscribers: list[_Subscriber] = []
-        self._inboxes: dict[str, _Inbox] = {}  #: keyed by trigger
+        self.inboxes = defaultdict[str, _Inbox](_Inbox)  #: keyed by trigger
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         with context.routes.mount("", self._answer, signed=True, operations=[PUSH]):
             task_status.started()
             await anyio.sleep_forever()
 
-    def inbox(self, trigger_id: str) -> _Inbox:
-        return self._inboxes.setdefault(trigger_id, _Inbox())
-
-    def forget(self, trigger_id: str) -> None:
-        self._inboxes.pop(trigger_id, None)
-
     @contextmanager
     def subscribed(self, options: CtsOptions, sink: EventSink) -> Iterator[None]:
-        subscriber = _Subscriber(wanted=Wanted(options.operations), sink=sink, inbox=self.inbox(sink.trigger_id))
+        subscriber = _Subscriber(wanted=Wanted(options.operations), sink=sink, inbox=self.inboxes[sink.trigger_id])
         self._subscribers.append(subscriber)
         try:
             with sink.plugin.audit.subscribed(subscriber.collect):

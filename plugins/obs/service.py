@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -59,7 +60,8 @@ class ObsService:
         self._fetcher = Fetcher(self._http, (), settings.confirm_hosts)
         self.watches = FolderWatches()
         self._listeners: dict[str, _Listener] = {}
-        self._scan_locks: dict[str, anyio.Lock] = {}
+        #: keyed by trigger; a run of its source holds the lock while it compares the bucket, so that no two runs do
+        self.scan_locks = defaultdict[str, anyio.Lock](anyio.Lock)
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         answer = partial(self._answer, context.callers)
@@ -71,7 +73,7 @@ class ObsService:
                     tasks.start_soon(self.watches.run)
                 task_status.started()
                 await anyio.sleep(SETTLED)
-                await forget_others(context, self._scan_locks)
+                await forget_others(context, self.scan_locks)
 
     @contextmanager
     def listening(
@@ -88,13 +90,6 @@ class ObsService:
         finally:
             if self._listeners[context.trigger_id] is listener:
                 del self._listeners[context.trigger_id]
-
-    def scan_lock(self, trigger_id: str) -> anyio.Lock:
-        """Return the lock of a trigger, which a run of its source holds while it compares the bucket.
-
-        Two runs that overlap therefore do not compare at the same time.
-        """
-        return self._scan_locks.setdefault(trigger_id, anyio.Lock())
 
     async def hops(self, bucket: str, key: str) -> int:
         """Return the number of functions that led to an object; 0 in a bucket that is no destination here."""

@@ -48,7 +48,7 @@ class ObsTrigger:
         scanning = _Scanning(self._options, context)
         with hub.listening(context, self._options.bucket, scanning.notify):
             task_status.started()
-            async with hub.scan_lock(context.trigger_id), hub.opener.open() as store:
+            async with hub.scan_locks[context.trigger_id], hub.opener.open() as store:
                 await scanning.run(store, settings.scan, hub)
 
 

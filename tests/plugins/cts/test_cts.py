@@ -181,7 +181,7 @@ async def test_own_traces_wait_for_room_up_to_a_bound(tmp_path: Path) -> None:
         await place.delete(trigger)
         await until(lambda: place.engine.sources.state(trigger.id) is None)
         service: Any = place.engine.plugins.of(cts).service
-        assert service._inboxes == {}
+        assert service.inboxes == {}
 
 
 async def test_the_same_trace_pushed_twice_calls_once_and_one_that_lacks_something_is_refused(tmp_path: Path) -> None:
