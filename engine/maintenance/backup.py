@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from engine.code.package_files import OnRead, copy_file, counting, digest_of, packed_files
 from engine.code.unpacking import fsync_tree, make_folders, write_file
 from engine.errors import BackupFailed, BackupRuns, DataDirectoryUnusable
+from engine.isolation.orphans import remove_tree
 from engine.maintenance.backup_folder import BackupFolder, Manifest, backups_in
 from engine.maintenance.verification import verify
 from engine.model.clock import Clock
@@ -110,7 +111,7 @@ class Backups:
                 return await self._make(folder, on_progress)
             except BaseException:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(folder.discard)
+                    await anyio.to_thread.run_sync(remove_tree, folder.partial)
                 raise
         except OSError as error:
             raise BackupFailed(str(folder.path), error) from error

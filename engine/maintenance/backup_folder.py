@@ -96,10 +96,6 @@ class BackupFolder:
         self.partial.rename(self.path)
         fsync_path(self.path.parent)
 
-    def discard(self) -> None:
-        """Remove the unfinished folder."""
-        remove_tree(self.partial)
-
 
 def read_manifest(backup: Path) -> Manifest:
     """Return the description of a backup. Raises BackupUnusable if the folder is not a complete backup."""
