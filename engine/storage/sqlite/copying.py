@@ -14,6 +14,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from enum import Enum
 from pathlib import Path
 from queue import SimpleQueue
@@ -65,19 +66,16 @@ class Copying:
         self._began = 0.0
         self._longest, self._made, self._slow = 0.0, 0, 0
 
-    @property
-    def steps(self) -> CopySteps:
-        return CopySteps(made=self._made, slow=self._slow, longest=self._longest)
-
-    async def run(self) -> None:
+    async def run(self) -> CopySteps:
         """Copy the database. On return the copy is on disk.
 
         Raises BackupFailed if the copy cannot be written, and ShuttingDown after ``stop``. The file is then incomplete.
         """
         try:
-            with await anyio.to_thread.run_sync(_Target, self._target) as target:
+            with closing(await anyio.to_thread.run_sync(_Target, self._target)) as target:
                 await self._copy(target)
                 await anyio.to_thread.run_sync(target.sync)
+                return CopySteps(made=self._made, slow=self._slow, longest=self._longest)
         except (OSError, sqlite3.Error) as error:
             raise BackupFailed(str(self._target), error) from error
 
@@ -172,10 +170,7 @@ class _Target:
     def sync(self) -> None:
         os.fdatasync(self._descriptor)
 
-    def __enter__(self) -> _Target:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self.database.close()
         os.close(self._descriptor)
 

@@ -150,10 +150,9 @@ class Writer:
             raise BackupRuns
         self._copying = copying = Copying(self._database, source, target, on_step)
         try:
-            await copying.run()
+            return await copying.run()
         finally:
             self._copying = None
-        return copying.steps
 
     def statistics(self) -> StorageStatistics:
         checkpoints = self._checkpoints
