@@ -19,8 +19,6 @@ import sqlite3
 from pathlib import Path
 from struct import Struct
 from time import monotonic
-from types import TracebackType
-from typing import Self
 
 import structlog
 
@@ -38,7 +36,7 @@ log = structlog.get_logger("functiond.journal")
 
 
 class Checkpoints:
-    """Checkpoints of one database. Use as a context manager around the connection.
+    """Checkpoints of one database. Call ``close`` when its connection is closed.
 
     ``begin`` and ``after_commit`` are called in the writer's thread, ``hold`` in any other, and the rest in the event
     loop.
@@ -57,10 +55,7 @@ class Checkpoints:
         self.failure = ""  #: error of the last checkpoint; empty if it succeeded
         self._noted = ""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
         if self._other is not None:
             self._other.close()
         if self._index is not None:

@@ -213,7 +213,7 @@ async def _open(
     await anyio.to_thread.run_sync(check_journal, path, packages_of)
     with file_errors(path):  # SQLite gives the log and its index the mode of the database
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    checkpoints = stack.enter_context(Checkpoints(path))  # closed after the connection
+    checkpoints = stack.enter_context(closing(Checkpoints(path)))  # closed after the connection
     try:
         factory = partial(WritingConnection, damaged=damage.met)
         opening = connected(path, factory=factory, cached_statements=256)

@@ -128,7 +128,7 @@ async def test_the_locks_of_the_connection_stay(tmp_path: Path) -> None:
 def test_an_index_of_an_unknown_format_is_left_to_sqlite(tmp_path: Path) -> None:
     (tmp_path / "journal.db-shm").write_bytes(bytes(32768))
 
-    with capture_logs() as lines, Checkpoints(tmp_path / "journal.db") as checkpoints:
+    with capture_logs() as lines, closing(Checkpoints(tmp_path / "journal.db")) as checkpoints:
         assert not checkpoints.watch()
 
     assert [line["event"] for line in lines] == ["index of the write-ahead log has an unknown format"]
