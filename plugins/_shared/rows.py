@@ -37,6 +37,12 @@ async def rows_of(store: Store, table: str, *, after: str = "", until: str = "")
         after = rows[-1][0]
 
 
+async def purge_rows(store: Store, table: str, after: str, until: str) -> None:
+    """Delete all rows of a table whose keys are between these limits, which are as for ``scan``."""
+    while await store.purge(table, until, after=after, limit=STEP) == STEP:
+        pass
+
+
 async def decoded_rows(store: Store, table: str, type: type[T]) -> AsyncIterator[tuple[str, T]]:
     """Yield the keys and values of all rows of a table whose values are JSON. Raises the error of ``decode_row``."""
     async for key, value in rows_of(store, table):
@@ -192,15 +198,11 @@ class RowLogs(Generic[R]):
         tail = self._tails[name]
         tail.earliest = max(tail.earliest, sequence)
         if tail.newest >= 0:  # later numbers may belong to rows that could not be written
-            await self._purge(f"{name}/", _key(name, min(tail.earliest, tail.newest)))
+            await purge_rows(self._store, self._table, f"{name}/", _key(name, min(tail.earliest, tail.newest)))
 
     async def purge(self, name: str) -> None:
         """Delete all rows of a log, and of all logs whose names begin with its name and a ``/``."""
-        await self._purge(f"{name}/", _end(name))
-
-    async def _purge(self, after: str, until: str) -> None:
-        while await self._store.purge(self._table, until, after=after, limit=STEP) == STEP:
-            pass
+        await purge_rows(self._store, self._table, f"{name}/", _end(name))
 
     async def _edge(self, name: str, *, newest: bool) -> tuple[R | None, int]:
         """Return the first or last row of a log, and the number of the first or last one on disk (-1: none)."""

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from engine import Event, PluginContext, StoreUnavailable, TriggerContext
+from plugins._shared.rows import purge_rows
 from plugins.obs.options import ObsOptions
 from plugins.obs.records import ObjectEvent, created_event, event_json, removed_event
 from plugins.obs.store import ObjectStore, StoredObject
@@ -123,8 +124,8 @@ async def open_snapshot(context: TriggerContext, bucket: str, prefix: str) -> Sn
     await snapshot._write(stored.rows)
     if stored.prefix != prefix:
         if prefix:  # no comparison updates the rows of objects outside it any more
-            await _purge(context.plugin, table_of(context.trigger_id), "", prefix)
-            await _purge(context.plugin, table_of(context.trigger_id), prefix + END, END * 2)
+            await purge_rows(store, table_of(context.trigger_id), "", prefix)
+            await purge_rows(store, table_of(context.trigger_id), prefix + END, END * 2)
         snapshot.progress = fresh
     return snapshot
 
@@ -133,13 +134,8 @@ async def forget_others(plugin: PluginContext, alive: Iterable[str]) -> None:
     """Delete the snapshots of all triggers except those whose ids are in ``alive``."""
     rows = await plugin.store.scan(TRIGGERS, limit=1_000_000)
     for trigger_id in {key for key, _ in rows}.difference(alive):
-        await _purge(plugin, table_of(trigger_id), "", END * 2)
+        await purge_rows(plugin.store, table_of(trigger_id), "", END * 2)
         await plugin.store.write(TRIGGERS, delete=[trigger_id])
-
-
-async def _purge(plugin: PluginContext, table: str, after: str, until: str) -> None:
-    while await plugin.store.purge(table, until, after=after, limit=PAGE):
-        pass
 
 
 def table_of(trigger_id: str) -> str:
