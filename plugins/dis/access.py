@@ -1,9 +1,8 @@
-"""Interface by which sources and destinations use streams, served by the engine itself or by a remote endpoint."""
+"""Types of records and partitions, of streams that the engine serves itself and of those of a remote endpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -72,38 +71,3 @@ class Layout(Struct, frozen=True, kw_only=True):
 
 #: Records of a partition: number of the first readable one, that of the next one, time of the last one in milliseconds.
 Span = tuple[int, int, int]
-
-
-class StreamAccess(Protocol):
-    """Access to the streams of the engine or of a remote endpoint.
-
-    Methods raise DisProblem if a request is refused, and other errors if a remote endpoint does not answer as expected.
-    """
-
-    fresh_for: float  #: seconds for which a reader may use a layout that it has read
-
-    async def layout(self, project: str, stream: str) -> Layout: ...
-
-    async def cursor(self, project: str, stream: str, partition_id: str, start: Start) -> str:
-        """Return a cursor for reading a partition from ``start`` on. A cursor is valid for five minutes."""
-        ...
-
-    async def read(self, project: str, cursor: str, max_bytes: int) -> Page:
-        """Return records from a cursor on, at most ``max_bytes`` in total, but at least one record if one exists."""
-        ...
-
-    def ended(self, stream_id: str) -> Mapping[str, Span] | None:
-        """Return the records that the partitions of a deleted stream had; None if they are unknown."""
-        ...
-
-    async def put(self, project: str, stream: str, entries: Sequence[Entry], hops: int = 0) -> Sequence[Put]:
-        """Store records. ``hops`` is the number of functions that led to them, which a remote endpoint cannot store."""
-        ...
-
-    def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
-        """Return a function that waits until the partition changes after this call.
-
-        Changes are new records, a split or merge, and the creation of the stream. A remote endpoint reports no changes,
-        so the function for one waits ``interval`` seconds.
-        """
-        ...

@@ -49,13 +49,13 @@ class _Results(Struct, frozen=True, kw_only=True):
 
 
 class RemoteStreams:
-    """Streams of a remote endpoint.
+    """Streams of a remote endpoint, with the methods of ``Streams`` for readers. It stores no hops.
 
     Raises DisProblem if DIS refuses; ConnectionError for other error replies; httpx's errors if no reply arrives; and
     msgspec's errors if a reply has another form.
     """
 
-    fresh_for = 30.0
+    fresh_for = 30.0  #: seconds for which a reader may use a layout that it has read
 
     def __init__(self, settings: DisSettings, http: HttpService, clock: Clock) -> None:
         self._endpoint, self._url = Endpoint(settings, http, clock), settings.endpoint
@@ -91,6 +91,7 @@ class RemoteStreams:
         return (await self._request("POST", project, "records", _Results, body=body)).records
 
     def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
+        """Return a function that waits ``interval`` seconds, since the endpoint reports no changes."""
         return partial(anyio.sleep, interval)
 
     async def _request(

@@ -8,12 +8,13 @@ from anyio.abc import TaskStatus
 
 from engine import PluginContext
 from plugins._shared.http_client import HttpService
-from plugins.dis.access import StreamAccess
 from plugins.dis.api import LIMIT, OTHERS, DisApi
 from plugins.dis.apps import Apps
 from plugins.dis.options import DisSettings
 from plugins.dis.remote import RemoteStreams
 from plugins.dis.streams import Streams
+
+StreamAccess = Streams | RemoteStreams  #: by which sources and destinations use streams
 
 
 class DisService:

@@ -20,10 +20,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine import Event, SourceIdentity, TriggerContext
-from plugins.dis.access import Layout, Page, Part, Span, Start, StreamAccess
+from plugins.dis.access import Layout, Page, Part, Span, Start
 from plugins.dis.events import events_of
 from plugins.dis.options import DisOptions
 from plugins.dis.problems import EXPIRED_CURSOR, NO_STREAM, OUT_OF_RANGE, TOO_FAST, DisProblem
+from plugins.dis.service import StreamAccess
 
 _RANGE = re.compile(r" of \[(\d+) :")  #: first readable number, in a message of OUT_OF_RANGE
 FETCHED = 1 << 20  #: bytes of records in one read, unless the options set it

@@ -68,9 +68,9 @@ def log_of(stream_id: str, number: int) -> str:
 
 
 class Streams:
-    """Streams of all projects, as ``StreamAccess`` and for the API. ``load`` must be called before other methods."""
+    """Streams of all projects, for readers and for the API. ``load`` must be called before other methods."""
 
-    fresh_for = 0.0
+    fresh_for = 0.0  #: seconds for which a reader may use a layout that it has read
 
     def __init__(self, context: PluginContext) -> None:
         self._store, self._clock = context.store, context.clock
@@ -185,7 +185,7 @@ class Streams:
         closed = partition.closed_at
         return bool(closed) and closed + stream.retention * 3600 < self._clock.expiry.now()
 
-    # --- StreamAccess ---------------------------------------------------------------------------------------
+    # --- for readers, as ``RemoteStreams`` has it -----------------------------------------------------------
 
     async def layout(self, project: str, stream: str) -> Layout:
         stored = self.find(project, stream)
@@ -196,6 +196,7 @@ class Streams:
         return Layout(stream_id=stored.stream_id, parts=tuple(parts))
 
     async def cursor(self, project: str, stream: str, partition_id: str, start: Start) -> str:
+        """Return a cursor for reading a partition from ``start`` on. A cursor is valid for five minutes."""
         stored = self.find(project, stream)
         partition = stored.present(partition_id)
         position = await self._position(log_of(stored.stream_id, partition.number), start)
@@ -214,6 +215,7 @@ class Streams:
         return Page(records=[_record(*row) for row in rows], next_partition_cursor=cursor)
 
     def ended(self, stream_id: str) -> Mapping[str, Span] | None:
+        """Return the records that the partitions of a deleted stream had; None if they are unknown."""
         return self._ended.get(stream_id)
 
     async def put(self, project: str, stream: str, entries: Sequence[Entry], hops: int = 0) -> Sequence[Put]:
@@ -241,6 +243,10 @@ class Streams:
         ]
 
     def news(self, project: str, stream: str, partition_id: str, interval: float) -> Callable[[], Awaitable[object]]:
+        """Return a function that waits until the partition changes after this call.
+
+        Changes are new records, a split or merge, and the creation of the stream.
+        """
         stored = self._streams.get((project, stream))
         partition = stored.partition(partition_id) if stored else None
         if stored is None or partition is None:
