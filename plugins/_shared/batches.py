@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from sys import maxsize
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -45,6 +46,23 @@ def ordering_key(key: bytes, partition: str) -> str:
     if len(text) <= LONGEST and text.isascii() and text.isprintable():
         return text
     return f"sha256:{sha256(key or partition.encode()).hexdigest()}"
+
+
+def packed(items: Iterable[T], size_of: Callable[[T], int], limit: int, most: int = maxsize) -> Iterator[list[T]]:
+    """Yield the items in groups, in their order: as few as possible, each of up to ``most`` items and ``limit`` bytes.
+
+    An item that needs more bytes is a group alone.
+    """
+    group, size = list[T](), 0
+    for item in items:
+        more = size_of(item)
+        if group and (len(group) == most or size + more > limit):
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += more
+    if group:
+        yield group
 
 
 def by_key(records: Iterable[T], key_of: Callable[[T], str]) -> dict[str, list[T]]:

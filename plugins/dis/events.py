@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from engine import Event
-from plugins._shared.batches import by_key, ordering_key
+from plugins._shared.batches import by_key, ordering_key, packed
 from plugins.dis.access import Page, Record
 from plugins.dis.options import DisOptions
 
@@ -19,7 +19,7 @@ def events_of(options: DisOptions, partition: str, page: Page) -> list[tuple[Eve
 
     With the option ``ordering``, a batch is one event for each partition key of its records.
     """
-    batches = _batches(options, page)
+    batches = packed(page.records, _size, LARGEST, options.batch_size)
     if not options.ordering:
         return [(_event(options, partition, page, batch), batch[-1].sequence_number) for batch in batches]
     name = f"DIS:{options.stream_name}:{partition}"
@@ -30,16 +30,8 @@ def events_of(options: DisOptions, partition: str, page: Page) -> list[tuple[Eve
     ]
 
 
-def _batches(options: DisOptions, page: Page) -> list[list[Record]]:
-    batches, size = [list[Record]()], 0
-    for record in page.records:
-        more = len(record.data) * 4 // 3 + 6 * len(record.partition_key or "") + 100
-        if batches[-1] and (len(batches[-1]) == options.batch_size or size + more > LARGEST):
-            batches.append([])
-            size = 0
-        batches[-1].append(record)
-        size += more
-    return batches
+def _size(record: Record) -> int:
+    return len(record.data) * 4 // 3 + 6 * len(record.partition_key or "") + 100
 
 
 def _event(options: DisOptions, partition: str, page: Page, batch: list[Record]) -> Event:

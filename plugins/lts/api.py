@@ -27,7 +27,7 @@ _ACCEPTED = {"errorCode": "SVCSTG.ALS.200.200", "error_msg": "Report success.", 
 STEP = 1 << 17  #: bytes of lines that are read at a time
 SCANNED = 1 << 23  #: bytes of lines that are read for one page, so that a page takes a fraction of a second
 READ_COST = 1 << 13  #: bytes that each read of a single row counts besides: small rows take as long as large ones
-PLACES = 100_000  #: numbers of lines in one row; a row has less than ``lines.ROW`` bytes, and one line more
+PLACES = 100_000  #: numbers of lines in one row; a row has one line, or at most ``lines.ROW`` bytes
 
 
 class NumberedLine(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from engine import Overloaded, Store, Unavailable
+from plugins._shared.batches import packed
 from plugins._shared.rows import RowLogs, WriteRows
 
 #: Bytes of ``logs`` in one event. The vendor documents 75 KB, read here as 75,000 bytes.
@@ -25,7 +26,7 @@ PIECE = 75_000
 LABELS = 2048  #: bytes of labels, which each line may repeat
 TABLE = "lines"
 STATES = ":states"  #: writer of lines about states of invocations; no function has this name
-ROW = 1 << 16  #: bytes of items, after which the next row begins
+ROW = 1 << 16  #: bytes of items in one row, unless one item has more
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,14 +58,7 @@ def encoded(items: Iterable[Item]) -> Iterator[bytes]:
 
 def joined(items: Iterable[bytes]) -> Iterator[bytes]:
     """Yield JSON arrays that contain the encoded items in their order. Each array is short enough for one event."""
-    piece, size = list[bytes](), 2
-    for item in items:
-        if piece and size + len(item) + 1 > PIECE:
-            yield b"[%b]" % b",".join(piece)
-            piece, size = [], 2
-        piece.append(item)
-        size += len(item) + 1
-    if piece:
+    for piece in packed(items, lambda item: len(item) + 1, PIECE - 2):
         yield b"[%b]" % b",".join(piece)
 
 
@@ -156,7 +150,7 @@ class Lines:
             await self.open(entry.stream)
         size = sum(len(item) for entry in written for item in entry.items)
         self._admit(size)
-        rows = [(entry.stream, self._row(entry, items)) for entry in written for items in _chunks(entry.items)]
+        rows = [(entry.stream, self._row(entry, items)) for entry in written for items in packed(entry.items, len, ROW)]
         self._writing += size
         try:
             await self._logs.append(rows, write)
@@ -223,9 +217,9 @@ class Lines:
             held = f"{used} of {self._limit} bytes (plugins.lts.size)"
             raise Overloaded(f"the log streams hold {held}: retry after functions have read some", retry_after=5)
 
-    def _row(self, written: Written, items: tuple[bytes, ...]) -> Row:
+    def _row(self, written: Written, items: Sequence[bytes]) -> Row:
         end, lines = self._ends[written.stream]
-        row = Row(0, end + sum(map(len, items)), items, written.function, written.hops, lines + len(items))
+        row = Row(0, end + sum(map(len, items)), tuple(items), written.function, written.hops, lines + len(items))
         self._ends[written.stream] = row.mark
         return row
 
@@ -237,15 +231,3 @@ class Lines:
     async def _cut(self, stream: str, position: int) -> None:
         self._begins[stream] = (await self.before(stream, position)).end
         await self._logs.cut(stream, position)
-
-
-def _chunks(items: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
-    chunk, size = list[bytes](), 0
-    for item in items:
-        chunk.append(item)
-        size += len(item)
-        if size >= ROW:
-            yield tuple(chunk)
-            chunk, size = [], 0
-    if chunk:
-        yield tuple(chunk)
