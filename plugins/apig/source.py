@@ -20,20 +20,14 @@ ADVICE = "; choose another --port"  #: for the engine's own listener; gateways h
 log = structlog.get_logger("functiond.apig")
 
 
-class _Attempt:
-    """Attempt to open an address: its end, and the reason why it has failed, empty if it has not."""
-
-    def __init__(self) -> None:
-        self.ended, self.problem = asyncio.Event(), ""
-
-
 class Listener:
     """Listening address, and the gateway that answers requests to it."""
 
     def __init__(self, name: str, settings: ListenerSettings, gateway: Gateway) -> None:
         self._name, self._settings, self.gateway = name, settings, gateway
         self._wanted = asyncio.Event()
-        self._attempt = _Attempt()
+        self._ended = asyncio.Event()  #: set when the next attempt to open the address has ended
+        self._problem = ""  #: reason why the last attempt has failed, empty if it has not
         self.port = 0  #: port while it listens, otherwise 0
 
     def address(self, *, tls: bool) -> str:
@@ -46,11 +40,11 @@ class Listener:
         Raises SettingsError if it cannot be opened, for example because the port is in use.
         """
         if not self.port:
-            attempt = self._attempt
+            ended = self._ended
             self._wanted.set()
-            await attempt.ended.wait()
-            if attempt.problem:
-                raise SettingsError(attempt.problem)
+            await ended.wait()
+            if self._problem:
+                raise SettingsError(self._problem)
 
     async def run(self, context: PluginContext) -> None:
         """Open the address when a trigger waits in ``opened``. If that fails, try again when the next trigger waits."""
@@ -69,9 +63,9 @@ class Listener:
 
     def _end_attempt(self, problem: str) -> None:
         """Resume all triggers that wait in ``opened``."""
-        self._attempt.problem = problem
-        self._attempt.ended.set()
-        self._attempt = _Attempt()
+        self._problem = problem
+        self._ended.set()
+        self._ended = asyncio.Event()
 
 
 class ApigService:
