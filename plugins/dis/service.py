@@ -24,7 +24,6 @@ class DisService:
         self._settings = settings
         self._ready = asyncio.Event()
         self._access: StreamAccess | None = None
-        self._streams: Streams | None = None
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         try:
@@ -45,14 +44,13 @@ class DisService:
 
     def has(self, project: str, name: str) -> bool:
         """Return whether the project has a stream, or whether streams are elsewhere."""
-        return self._streams is None or name in self._streams.names(project)
+        return not isinstance(self._access, Streams) or name in self._access.names(project)
 
     async def _run_streams(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
-        if self._streams is None:  # after a failure, running triggers keep using the loaded streams
+        streams = self._access
+        if not isinstance(streams, Streams):  # after a failure, running triggers keep using the loaded streams
             streams = Streams(context)
             await streams.load()
-            self._streams = streams
-        streams = self._streams
         api = DisApi(streams, Apps(context.store, context.clock.now))
         with api.table.served(context, LIMIT, *OTHERS):
             self._set_ready(streams)

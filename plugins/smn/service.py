@@ -37,8 +37,7 @@ class SmnService:
         self.fetcher = Fetcher(self._http, settings.hosts, settings.private_hosts)
         self._verifier = Verifier(fetch or self.fetcher.get)
         self._ready = asyncio.Event()
-        self._topics: Topics | None = None
-        self._endpoint: Endpoint | None = None
+        self._publisher: Topics | Endpoint | None = None
 
     async def run(self, context: PluginContext, *, task_status: TaskStatus[None]) -> None:
         await self.listeners.load(context.store)
@@ -55,9 +54,8 @@ class SmnService:
         Waits until the service has started.
         """
         await self._ready.wait()
-        chosen = self._topics or self._endpoint
-        assert chosen is not None
-        return chosen
+        assert self._publisher is not None
+        return self._publisher
 
     async def verify(self, pushed: Pushed, now: float) -> None:
         """Verify the signature of a message from a remote topic.
@@ -72,7 +70,7 @@ class SmnService:
 
     def has(self, project: str, topic_urn: str) -> bool:
         """Return whether the project has a topic, or whether topics are elsewhere."""
-        return self._topics is None or self._topics.has(project, topic_urn)
+        return not isinstance(self._publisher, Topics) or self._publisher.has(project, topic_urn)
 
     def subscribed(self, options: SmnOptions, sink: EventSink) -> AbstractContextManager[None]:
         return self.listeners.listening(Listener(topic_urn=options.topic_urn, sink=sink))
@@ -80,17 +78,17 @@ class SmnService:
     def status(self, options: SmnOptions, trigger_id: str, urn: str) -> str:
         """Return the status of a trigger's subscription. Topics that the engine serves itself need no confirmation."""
         project = parse_urn(urn, region="", project="").project
-        own = self._topics is not None and self._topics.has(project, options.topic_urn)
+        own = isinstance(self._publisher, Topics) and self._publisher.has(project, options.topic_urn)
         return CONFIRMED if own or self.listeners.is_confirmed(trigger_id) else UNCONFIRMED
 
     async def _serve(self, context: PluginContext, task_status: TaskStatus[None]) -> None:
         if self._settings.endpoint:
-            self._endpoint = Endpoint(self._settings, self._http, context.clock)
+            self._publisher = Endpoint(self._settings, self._http, context.clock)
             await self._settle(context, task_status)
         else:
             topics = Topics(context, self.listeners)
             await topics.load()
-            self._topics = topics
+            self._publisher = topics
             api = SmnApi(topics)
             with api.table.served(context, LIMIT), api.tags.served(context, TAGS_LIMIT):
                 await self._settle(context, task_status)
