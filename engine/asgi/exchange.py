@@ -129,17 +129,13 @@ class Exchange:
             self._fail()
         else:
             if not self.answered:
-                self._report_silence()
+                # Unless the application may have taken the client for gone.
+                if not (self.aborted or self._half_closed or self._owner.transport.is_closing()):
+                    log.error("request ended without a response", method=self._line.method, path=self._line.path)
                 self._fail()
         finally:
             if self._task is not None:
                 self._owner.listener.tasks.discard(self._task)
-
-    def _report_silence(self) -> None:
-        """Log that the application ended without a complete response, unless it may have taken the client for gone."""
-        gone = self.aborted or self._half_closed or self._owner.transport.is_closing()
-        if not gone:
-            log.error("request ended without a response", method=self._line.method, path=self._line.path)
 
     # Methods for the connection.
 
