@@ -21,6 +21,7 @@ from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 
 from engine import Event
+from plugins._shared.batches import packed
 
 log = structlog.get_logger("functiond.plugins.dds")
 
@@ -91,23 +92,10 @@ class EventEncoder(Struct, frozen=True, kw_only=True):
 
     def events(self, changes: Iterable[Change]) -> list[Event]:
         """Return events that hold the changes in their order: as few as the limit on an event's size allows."""
-        return [
-            Event(payload=payload)
-            for payload in self._payloads((self._record(change), change.token) for change in changes)
-        ]
-
-    def _payloads(self, records: Iterable[tuple[bytes, str]]) -> Iterator[bytes]:
-        gathered: list[bytes] = []
-        size, end = len(_HEAD), b""
-        for record, token in records:
-            last, end = end, self._end(token)
-            size += len(record) + 1
-            if gathered and size + len(end) > self.limit:
-                yield _payload(gathered, last)
-                gathered, size = [], len(_HEAD) + len(record)
-            gathered.append(record)
-        if gathered:
-            yield _payload(gathered, end)
+        records = [(self._record(change), self._end(change.token)) for change in changes]
+        room = self.limit - len(_HEAD) - max((len(end) for _, end in records), default=0) + 1
+        groups = packed(records, lambda pair: len(pair[0]) + 1, room)
+        return [Event(payload=_HEAD + b",".join(record for record, _ in some) + some[-1][1]) for some in groups]
 
     def _end(self, token: str) -> bytes:
         """Return the last part of an event's JSON.
@@ -140,7 +128,3 @@ class EventEncoder(Struct, frozen=True, kw_only=True):
 
 
 _HEAD = b'{"records":['
-
-
-def _payload(records: Iterable[bytes], end: bytes) -> bytes:
-    return _HEAD + b",".join(records) + end
