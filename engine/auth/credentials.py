@@ -14,6 +14,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 from engine.auth.roles import Principal, Role
-from engine.auth.signing import is_same
 from engine.errors import SettingsError
 from engine.errors.files import check_closed
 
@@ -138,8 +138,8 @@ class Principals:
         """
         key = self._keys.get(access)
         expected = _digest(key.secret) if key else _NO_SECRET
-        same_secret = is_same(_digest(secret), expected)
-        same_token = is_same(_digest(token), _digest((key.token if key else None) or b""))
+        same_secret = compare_digest(_digest(secret), expected)
+        same_token = compare_digest(_digest(token), _digest((key.token if key else None) or b""))
         return key if same_secret and same_token else None
 
     def named(self, name: str) -> Principal | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from datetime import UTC, datetime
 
@@ -46,8 +45,3 @@ def read_date(value: bytes) -> float | None:
         return datetime(*map(int, match.groups()), tzinfo=UTC).timestamp() if match else None  # type: ignore[misc,arg-type]
     except ValueError:
         return None
-
-
-def is_same(one: bytes, other: bytes) -> bool:
-    """Return whether both values are equal, in a time that does not reveal where they differ."""
-    return hmac.compare_digest(one, other)

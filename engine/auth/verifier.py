@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from hmac import compare_digest
 
 import anyio.to_thread
 from functiond.signing import canonical_path, canonical_query, canonical_request, hash_of, signature
@@ -16,7 +17,7 @@ from msgspec import Struct
 
 from engine.asgi.wire import Headers, ReadBody, Scope
 from engine.auth.denials import DenialLog
-from engine.auth.signing import EMPTY, UNSIGNED, Authorization, is_same, read_authorization, read_date
+from engine.auth.signing import EMPTY, UNSIGNED, Authorization, read_authorization, read_date
 from engine.auth.throttle import AuthThrottle, Subject
 from engine.errors import Unauthorized
 from engine.model.clock import Clock
@@ -150,7 +151,7 @@ class SignatureVerifier:
         query = self._query(claim.query) if len(claim.query) <= CACHED else canonical_query(claim.query)
         for body_hash in hashes:
             canonical = canonical_request(claim.method, path, query, claim.headers, claim.proof.signed, body_hash)
-            if is_same(signature(claim.secret, claim.headers[b"x-sdk-date"], canonical), claim.proof.signature):
+            if compare_digest(signature(claim.secret, claim.headers[b"x-sdk-date"], canonical), claim.proof.signature):
                 return body_hash
         return None
 
@@ -204,7 +205,7 @@ def _bad_hash(given: bytes | None, headers: Headers, body_hash: bytes, signed: t
     if given is None:
         return ""
     if given != UNSIGNED:
-        return "" if is_same(given.lower(), body_hash) else "the body does not match X-Sdk-Content-Sha256"
+        return "" if compare_digest(given.lower(), body_hash) else "the body does not match X-Sdk-Content-Sha256"
     if body_hash == EMPTY:
         return ""
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

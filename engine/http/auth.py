@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from hmac import compare_digest
 from pathlib import Path
 
 from engine.asgi.addresses import network_of
@@ -26,7 +27,6 @@ from engine.asgi.wire import HOLD_FOR, Headers, Message, ReadBody, Receive, Scop
 from engine.auth.credentials import AccessKey, Principals, Token
 from engine.auth.denials import DenialLog
 from engine.auth.roles import PRINCIPAL, Principal
-from engine.auth.signing import is_same
 from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import Claim, SignatureVerifier, address_of
 from engine.code.store import PACKAGE_LIMIT
@@ -273,4 +273,4 @@ def _check_project(path: str, principal: Principal) -> None:
 def _same_token(given: bytes | None, token: bytes | None) -> bool:
     if given is None or token is None:
         return given is token
-    return is_same(given, token)
+    return compare_digest(given, token)

@@ -17,7 +17,6 @@ import msgspec
 
 from engine.asgi.wire import Headers, Receive, Scope
 from engine.auth.roles import Principal
-from engine.auth.signing import is_same
 from engine.auth.verifier import SignatureVerifier, address_of
 from engine.errors import MissingCredentials, Unauthorized
 from engine.http.auth import Authenticator, admit_as
@@ -52,7 +51,7 @@ class FunctionTokens:
         ``function_of`` returns the function of a living instance.
         """
         text, _, signature = token.partition(b".")
-        if self._role == "none" or not is_same(signature, self._signature(text)):
+        if self._role == "none" or not hmac.compare_digest(signature, self._signature(text)):
             return None
         project, name, instance, epoch = msgspec.json.decode(urlsafe_b64decode(text))
         if epoch != self.epoch or function_of(instance) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import warnings
+from hmac import compare_digest
 from urllib.parse import parse_qsl, quote, unquote
 
 import pytest
@@ -12,7 +13,7 @@ from functiond.signing import canonical_path, canonical_query, canonical_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.auth.signing import is_same, read_authorization, read_date
+from engine.auth.signing import read_authorization, read_date
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK's warnings
@@ -77,7 +78,7 @@ def verified(authorization: str, method: str, target: str, headers: dict[str, st
     canonical = canonical_request(
         method.encode(), canonical_path(path), canonical_query(query), wire, proof.signed, hash_of(body)
     )
-    return is_same(signature(SECRET.encode(), DATE.encode(), canonical), proof.signature)
+    return compare_digest(signature(SECRET.encode(), DATE.encode(), canonical), proof.signature)
 
 
 @given(segments=st.lists(names, max_size=4), query=st.lists(st.tuples(names, text), max_size=4), body=st.binary())

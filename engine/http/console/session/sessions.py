@@ -25,7 +25,6 @@ from msgspec import Struct
 from engine.asgi.wire import Headers, Receive, Scope
 from engine.auth.credentials import Principals
 from engine.auth.roles import Principal
-from engine.auth.signing import is_same
 from engine.errors import AccessDenied, Unavailable
 from engine.http.api.routing import Call
 from engine.http.auth import Authenticator, admit_as
@@ -120,7 +119,7 @@ class Sessions:
             principal is None
             or not self._is_live(session)
             or self._clock.now() >= principal.expires
-            or not is_same(_proof(session_id, principal).encode(), session.row.proof.encode())
+            or not hmac.compare_digest(_proof(session_id, principal).encode(), session.row.proof.encode())
         ):
             self._drop(key)
             return None
@@ -210,7 +209,7 @@ class FormTokens:
 
     def check(self, call: Call, token: str) -> None:
         """Raise AccessDenied unless ``token`` was made for the same reader."""
-        if not is_same(token.encode(), self.token_for(call).encode()):
+        if not hmac.compare_digest(token.encode(), self.token_for(call).encode()):
             raise AccessDenied("this form has expired; go back, reload the page and send it again")
 
 
