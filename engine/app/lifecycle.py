@@ -133,7 +133,7 @@ def _tracing(settings: TelemetrySettings) -> Iterator[Tracer | None]:
         return
     exporter = OtlpExporter(settings.endpoint, settings.service_name, __version__)
     with exporter.running():
-        yield Tracer(exporter, settings.sampling)
+        yield Tracer(exporter.add, exporter.statistics, settings.sampling)
 
 
 def _storage_options(settings: Settings, registry: Registry, durable: bool) -> StorageOptions:

@@ -11,7 +11,8 @@ stored, with its invocation. After a restart, and in an engine that takes over, 
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal
 
 from msgspec import Struct
 
@@ -45,22 +46,17 @@ class SpanStatistics(Struct, frozen=True, kw_only=True):
     dropped: int  #: not kept, because too many waited
 
 
-class SpanSink(Protocol):
-    def add(self, span: Span) -> None:
-        """Take a span that is to be exported. Never waits."""
-        ...
-
-    def statistics(self) -> SpanStatistics: ...
-
-
 class Tracer:
     """Maker of spans. ``sampling`` is the share of the traces that begin here and are exported.
 
-    A trace that began elsewhere is exported if its trace context says so.
+    ``export`` takes each span, and never waits. ``statistics`` returns the numbers of all of them. A trace
+    that began elsewhere is exported if its trace context says so.
     """
 
-    def __init__(self, sink: SpanSink, sampling: float) -> None:
-        self._sink, self._sampling = sink, sampling
+    def __init__(
+        self, export: Callable[[Span], None], statistics: Callable[[], SpanStatistics], sampling: float
+    ) -> None:
+        self._export, self.statistics, self._sampling = export, statistics, sampling
 
     def trace_of_attempt(self, invocation: Invocation) -> str:
         """Return the trace context that the function gets: its spans are children of the span ``run``."""
@@ -84,7 +80,7 @@ class Tracer:
         attributes = _attributes(function, invocation)
         link = _child(self._trace(repeated, invocation.trace), span_id_of(repeated, "wait", 1)) if repeated else None
         first, run = span_id_of(request_id, "wait", 1), span_id_of(request_id, "run", attempt)
-        self._sink.add(
+        self._export(
             Span(
                 name=f"wait {function.name}",
                 kind="producer",
@@ -97,7 +93,7 @@ class Tracer:
             )
         )
         if outcome.initialised:
-            self._sink.add(
+            self._export(
                 Span(
                     name=f"start {function.name}",
                     kind="internal",
@@ -108,7 +104,7 @@ class Tracer:
                     attributes=attributes,
                 )
             )
-        self._sink.add(
+        self._export(
             Span(
                 name=f"run {function.name}",
                 kind="consumer",
@@ -137,7 +133,7 @@ class Tracer:
             "functiond.delivery.id": pending.delivery_id,
             "functiond.delivery.try": pending.tries + 1,
         }
-        self._sink.add(
+        self._export(
             Span(
                 name=f"deliver {kind}",
                 kind="producer",
@@ -149,9 +145,6 @@ class Tracer:
                 problem=problem[:LONGEST_PROBLEM],
             )
         )
-
-    def statistics(self) -> SpanStatistics:
-        return self._sink.statistics()
 
     def _trace(self, request_id: str, value: str) -> TraceContext:
         """Return the stored trace context of a request, or that of the trace which its invocation begins."""

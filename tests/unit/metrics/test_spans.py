@@ -42,7 +42,7 @@ class KeptSpans:
 
 def spans_of(sampling: float, *, requests: int = 1, initialised: float = 0.0) -> Sequence[Span]:
     kept = KeptSpans()
-    tracer = Tracer(kept, sampling)
+    tracer = Tracer(kept.add, kept.statistics, sampling)
     for key in range(requests):
         outcome = Outcome(started_at=12.0, ended_at=13.0, initialised=initialised)
         tracer.note_attempt(FUNCTION, waiting(1, key=key, due_at=10.0), outcome)
@@ -63,7 +63,7 @@ def test_an_attempt_has_spans_of_its_wait_its_start_and_its_run() -> None:
 
 def test_an_invocation_that_repeats_another_links_to_its_first_span() -> None:
     kept = KeptSpans()
-    tracer, first, again = Tracer(kept, 1.0), waiting(1, key=5), waiting(1, key=6)
+    tracer, first, again = Tracer(kept.add, kept.statistics, 1.0), waiting(1, key=5), waiting(1, key=6)
     tracer.note_attempt(FUNCTION, first, Outcome())
     tracer.note_attempt(FUNCTION, again, Outcome(), first.request_id)
 
@@ -82,7 +82,7 @@ def test_sampling_chooses_a_share_of_the_traces_that_begin_here() -> None:
 def test_the_trace_context_of_an_attempt_names_its_span_before_it_is_made() -> None:
     invocation = waiting(1, key=5)
     kept = KeptSpans()
-    tracer = Tracer(kept, 1.0)
+    tracer = Tracer(kept.add, kept.statistics, 1.0)
 
     context = parse_trace(tracer.trace_of_attempt(invocation))
     tracer.note_attempt(FUNCTION, invocation, Outcome())
