@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from msgspec.msgpack import encode
@@ -154,12 +154,11 @@ class CallRequest(WriteRequest):
         self.isolated = isolated
 
 
-class WriteFailure:
+class WriteFailure(NamedTuple):
     """Disk error of a batch. If ``ambiguous``, COMMIT itself failed, and the rows of the batch may be on disk."""
 
-    def __init__(self, error: Exception, ambiguous: bool) -> None:
-        self.error = error
-        self.ambiguous = ambiguous
+    error: Exception
+    ambiguous: bool
 
     @property
     def fsync(self) -> bool:
