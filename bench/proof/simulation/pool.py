@@ -49,7 +49,7 @@ class SimulatedPool:
         self._asked = 0
         self.reserve, self.files = Reserve(()), NoFiles()
         self.capacity: Signal[[int, int]] = Signal()
-        self.function_uids, self.walls = range(0), {"network": "host"}
+        self.function_uids, self.walls, self.nodes = range(0), {"network": "host"}, None
 
     def function_of(self, instance_id: str) -> Function | None:
         return None
