@@ -117,6 +117,19 @@ def test_a_sandboxed_function_on_a_node_calls_another_by_the_api(tmp_path: Path,
         assert engine.metric("functiond_node_instances") == 2
 
 
+def test_reserved_instances_come_back_after_the_loss_of_their_node(tmp_path: Path, port: int) -> None:
+    listen = {"FUNCTIOND_EXECUTOR__NODES__LISTEN": f"127.0.0.1:{port}"}
+    with engine_on(tmp_path / "data", **ON_NODES, **listen) as engine, agent(engine, port) as process:
+        engine.create("echo", ECHO)
+        assert engine.ask("PUT", f"{BASE}/{urn_of('echo')}/reservedinstances", {"count": 2}).status == 200
+        until(lambda: engine.metric("functiond_node_instances") == 2)
+
+        os.kill(descendants(process.pid)[0], signal.SIGKILL)
+
+        until(lambda: engine.metric("functiond_fence_seconds_count") == 1)
+        until(lambda: engine.metric("functiond_node_instances") == 2)
+
+
 def test_logs_are_live_and_a_cancelled_run_leaves_no_process(tmp_path: Path, port: int) -> None:
     with cluster(tmp_path, port) as engine:
         engine.create("held", HELD)
