@@ -58,7 +58,6 @@ class Allocator:
         self.present: set[Instance] = set()  #: including instances that have ended but are not closed
         self.reserve = Reserve(self.alive)
         self.idle = IdleInstances(idle, lambda instance: instance.dismiss(), self.reserve.keeps)
-        self.make_room = self.idle.dismiss_oldest
         self._open: dict[Key, dict[Instance, None]] = {}  #: busy, with spare concurrency
         self._waiting: dict[Key, WaitingCalls] = {}
         self._scarce: set[Start] = set()  #: starts that wait for capacity
@@ -207,15 +206,18 @@ class Allocator:
         return True
 
     async def _run(self, start: Start) -> bool:
-        """Launch an instance, up to ``TRIES`` times while a call needs it. Then assign waiting calls, or end them.
+        """Launch an instance, up to ``TRIES`` times while a call needs it or nodes are lost with it.
 
-        Return whether an instance is ready.
+        Then assign waiting calls, or end them. Return whether an instance is ready.
         """
         failure: Ended | Exception | None = None
         try:
             for _ in range(TRIES):
                 failure = await self._launch(start)
-                if failure is None or failure.answer.code not in START_FAILURES or not start.waiting.need_each_start:
+                if failure is None or (
+                    not failure.lost
+                    and (failure.answer.code not in START_FAILURES or not start.waiting.need_each_start)
+                ):
                     break
         except Exception as error:  # a bug
             failure = error
@@ -243,7 +245,7 @@ class Allocator:
                     start.waiting = self._waiting_for(call.key, call.function)
                     start.waiting.starts[call] = start
             command = plan.command[0]
-            while self._limit and self.memory + call.key[-1] > self._limit and self.make_room():
+            while self._limit and self.memory + call.key[-1] > self._limit and self.idle.dismiss_oldest():
                 pass
             start.instance = instance = self._launcher.launch(plan, self)
         except InvalidField as problem:
