@@ -29,7 +29,9 @@ PROOF = {
     "hours": "simulated hours",
     "seed": "first seed",
 }
-ON_REQUEST = ("proof", "purge", "soak")  #: scenarios that run only if they are named
+#: Options of the chaos.
+CHAOS = {"lease": "seconds of the nodes' lease", "local": "first, fallback or never"}
+ON_REQUEST = ("chaos", "proof", "purge", "soak")  #: scenarios that run only if they are named
 SCENARIOS = (
     "accept",
     "accept_batch",
@@ -45,6 +47,7 @@ SCENARIOS = (
     "dispatch",
     "fairness",
     "hostile",
+    "nodes",
 )
 
 
@@ -75,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pages=given.pages,
         hours=given.hours,
         seed=given.seed,
+        lease=given.lease,
+        local=given.local,
     )
     console = Console()
     if not console.is_terminal:
@@ -126,9 +131,11 @@ def _parser() -> argparse.ArgumentParser:
         "--scale", type=float, default=1.0, help="fraction of the full backlogs and counts (%(default)s)"
     )
     parser.add_argument("--directory", default="", help="parent of the temporary data directories")
-    for name, what in PROOF.items():
-        default = getattr(defaults, name)
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"proof: {what} (%(default)s)")
+    for scenario, given in (("proof", PROOF), ("chaos", CHAOS)):
+        for name, what in given.items():
+            default = getattr(defaults, name)
+            text = f"{scenario}: {what} (%(default)s)"
+            parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
     mutants = "proof: only try mutants of the engine, these or all, each of which must be caught"
     parser.add_argument("--mutants", nargs="*", metavar="NAME", help=mutants)
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")

@@ -26,7 +26,9 @@ class Options(Struct, frozen=True, kw_only=True):
     faults: int = 100  #: failing calls of the proof, at the start and under load
     pages: int = 60  #: cold trials of the proof, each of one bad page
     hours: float = 1000.0  #: simulated hours of the proof
-    seed: int = 1  #: first seed of the proof
+    seed: int = 1  #: first seed of the proof, and the one of the chaos
+    lease: float = 3.0  #: seconds of the nodes' lease in the chaos
+    local: str = "never"  #: whether functions run on the engine's machine in the chaos, too
 
     def scaled(self, number: int) -> int:
         return max(10, int(number * self.scale))

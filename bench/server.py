@@ -88,6 +88,9 @@ class Process:
             raise ServerFailed("the server did not stop:\n" + "".join([*self._last][-20:])) from None
         self._reap()
 
+    def signal(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
     def kill(self) -> None:
         self._popen.kill()
         self._popen.wait()
