@@ -27,9 +27,9 @@ import uvloop
 
 from bench.agents import agents, free_port
 from bench.machine import memory_mb
+from engine import __version__
 from engine.code.store import CodeSource, CodeStore
 from engine.executors.local.choice import IsolationOptions
-from engine.executors.nodes.launcher import NodeLauncher
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.pool import Pool, PoolOptions, open_pool
 from engine.model import CodePackage, Function, Invocation
@@ -46,11 +46,11 @@ _RUNTIME = f"Python3.{sys.version_info[1]}"
 
 
 class NoSessions:
-    """Sessions that are not stored, because no other engine follows (protocol ``Sessions``)."""
+    """Sessions that are not stored, because no other engine follows (protocol ``NodeSessions``)."""
 
-    async def add(self, name: str, session: str) -> None: ...
+    async def add(self, session: str) -> None: ...
 
-    def remove(self, name: str) -> None: ...
+    async def remove(self, session: str) -> None: ...
 
     def ended(self, session: str) -> None: ...
 
@@ -90,10 +90,16 @@ class Bench:
         port = free_port()
         folder = self.directory / name / "nodes"
         listening = NodesOptions(
-            listen=f"127.0.0.1:{port}", folder=folder, agents=dict.fromkeys(names, ()), lease=10.0, local="never"
+            version=__version__,
+            listen=f"127.0.0.1:{port}",
+            folder=folder,
+            agents=dict.fromkeys(names, ()),
+            lease=10.0,
+            local="never",
         )
         async with self.pool(name, listening) as pool:
-            running = asyncio.create_task(nodes_of(pool).run(NoSessions(), lambda: 3600.0))
+            assert pool.nodes is not None
+            running = asyncio.create_task(pool.nodes.run(NoSessions(), lambda: 3600.0))
             try:
                 await until(lambda: all((folder / f"{name}.token").exists() for name in names))
                 yield pool, port
@@ -136,12 +142,6 @@ class Bench:
             for name, pool in pools.items():
                 costs[name].append(await self.call(pool, callers, calls // _TURNS))
         return costs
-
-
-def nodes_of(pool: Pool) -> Any:
-    launcher = pool.nodes
-    assert isinstance(launcher, NodeLauncher)
-    return launcher.nodes
 
 
 async def until(true: Any) -> None:

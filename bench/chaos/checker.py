@@ -16,7 +16,7 @@ from bench.agents import Agent
 from bench.chaos.work import Accepted
 from bench.server import Engine
 from bench.soak.remains import files_left, groups_left, processes_left
-from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
+from engine.isolation.limits import ENGINE_VARIABLE
 from engine.isolation.processes import marked
 from engine.storage.data_directory import marker_of
 
@@ -74,7 +74,7 @@ class Records(Struct):
 
 
 def check_records(server: Engine, accepted: Sequence[Accepted], runs: Runs) -> Records:
-    """Read all records. Each must be a success whose result one complete run returned, and have used one attempt."""
+    """Read all records. Each must be a success whose result a complete run returned, after losses only."""
     found = Records(problems=[])
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     for one in accepted:
@@ -100,8 +100,6 @@ def _problems(record: dict[str, Any], runs: Runs) -> Iterator[str]:
     run = runs.of.get(record["request_id"], {}).get(record["result"].strip('"'))
     if run is None or not run.ended:
         yield f"no complete run returned its result {record['result']!r}"
-    if record["attempt"] != 1:
-        yield f"it used {record['attempt']} attempts"
     codes = {attempt["error_code"] for attempt in record["attempts"]} - {0, LOST}
     if codes:
         yield f"attempts ended with {', '.join(map(str, sorted(codes)))}"
@@ -111,17 +109,13 @@ def _problems(record: dict[str, Any], runs: Runs) -> Iterator[str]:
 
 
 def instances_of(agent: Agent) -> int:
-    """Return the number of instances that live on a node.
-
-    They are processes with an id of an instance in their environment, and forks of templates, which have none.
-    """
+    """Return the number of instances that live on a node. Forks of a template have its command line."""
     pids = {*marked(ENGINE_VARIABLE, marker_of(agent.folder, "agent"))}
     count = 0
     for pid in pids:
         with suppress(OSError):
-            own = INSTANCE_VARIABLE.encode() + b"=" in Path(f"/proc/{pid}/environ").read_bytes()
-            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            count += stat[0] != "Z" and (own or int(stat[1]) in pids)
+            template = b"python_template" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            count += _alive(pid) and (not template or _parent(pid) in pids)
     return count
 
 
@@ -143,5 +137,13 @@ def left_behind(folder: Path, marker: str, processes: Sequence[int]) -> Iterator
 
 def _alive(pid: int) -> bool:
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _stat(pid)[0] != "Z"
     return False
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

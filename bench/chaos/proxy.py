@@ -21,6 +21,7 @@ class Proxy:
     def __init__(self, loop: asyncio.AbstractEventLoop, target: int) -> None:
         self._loop, self._target = loop, target
         self._open = {TO_ENGINE: asyncio.Event(), TO_AGENT: asyncio.Event()}
+        self._tasks = set[object]()  #: the loop itself does not keep them
         self.port = 0
 
     async def listen(self) -> None:
@@ -38,6 +39,8 @@ class Proxy:
             self._loop.call_soon_threadsafe(gate.set)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._tasks.add(task)
         with suppress(OSError, asyncio.CancelledError):
             try:
                 for gate in self._open.values():
@@ -51,6 +54,7 @@ class Proxy:
                     engine.close()
             finally:
                 writer.close()
+                self._tasks.discard(task)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:

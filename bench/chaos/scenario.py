@@ -191,7 +191,7 @@ SCENARIO = Scenario(
         Figure(name="nodes back", unit="s after the last fault"),
         Figure(name="all ended", unit="s after the last fault"),
         Figure(name="overlaps", unit="two runs of one id at a time", at_most=0, required=True),
-        Figure(name="wrong ends", unit="not one success with one attempt", at_most=0, required=True),
+        Figure(name="wrong ends", unit="not one success after losses only", at_most=0, required=True),
         Figure(name="left behind", unit="on nodes", at_most=0, required=True),
         Figure(name="violations", unit="in all", at_most=0, required=True),
     ),
