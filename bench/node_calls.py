@@ -104,7 +104,6 @@ class Bench:
                 await until(lambda: all((folder / f"{name}.token").exists() for name in names))
                 yield pool, port
             finally:
-                await pool.close()
                 running.cancel()
 
     def function(self, number: int, memory: int = 128) -> Function:
@@ -164,6 +163,7 @@ async def one_node(bench: Bench, name: str, instances: int) -> AsyncIterator[Poo
             agent.start()
             await wait_until_joined(pool, 1)
             yield pool
+            await pool.close()  # while the agent can tell that nothing is left
 
 
 @asynccontextmanager
@@ -177,6 +177,7 @@ async def idle_nodes(bench: Bench, count: int) -> AsyncIterator[Pool]:
         try:
             await wait_until_joined(pool, count)
             yield pool
+            await pool.close()
         finally:
             process.kill()
             process.wait()

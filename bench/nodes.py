@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import node_calls
-from bench.agents import Agent, agents, free_port, settings, wait_until_ready
+from bench.agents import Agent, agents, free_port, settings, states, wait_until_ready
 from bench.end_to_end import BODY, CONNECTIONS
 from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.load import Job
@@ -64,7 +64,7 @@ def _throughput(folder: Path, options: Options) -> Round:
 
 
 def _has_instances(server: Engine, count: int) -> bool:
-    return server.metric('instances{state="alive"}') >= count
+    return sum(node["instances"] for node in states(server)) >= count
 
 
 def _send(server: Engine, function: str, count: int) -> float:

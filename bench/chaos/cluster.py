@@ -14,7 +14,7 @@ from bench.chaos.proxy import Proxy, proxies
 from bench.server import Engine, ServerFailed
 
 NAMES = ("n1", "n2", "n3")
-INSTANCES = 5  #: of 128 MB on each node
+INSTANCES = 10  #: of 128 MB on each node; more than the load needs, so that lost work runs again at once
 _WATCH = 0.3  #: seconds between two looks at the supervisors
 
 #: Functions write to a file of the host, the disk needs no spare room, and the engine stops soon.

@@ -24,7 +24,7 @@ from bench.server import ServerFailed
 from bench.soak.remains import marker_of as engine_marker
 from engine.storage.data_directory import marker_of
 
-RATE = 8.0  #: requests a second
+RATE = 5.0  #: requests a second
 _DRAINED, _RETURNED, _SETTLED = 90.0, 45.0, 3.0  #: seconds that the end of all work and the nodes get
 _LIMIT = 10  #: violations of one kind that are printed
 PACE = Pace()

@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from bench.server import PROJECT, Engine
 
-#: Seconds of a run: mostly short, and some as long as an outage.
-_SHORT, _LONG, _LONG_SHARE = (0.1, 1.2), (3.0, 6.0), 0.06
+#: Seconds of a run: short, or longer than a lease, so that a run that starts too early meets the one before.
+_SHORT, _LONG, _LONG_SHARE = (0.1, 1.2), (2.0, 6.0), 0.4
 _TIMEOUT = 20.0  #: seconds for an answer; the engine may be stopped meanwhile
 
 #: Appends ``nanoseconds kind id run``, by the monotonic clock, which all processes of a machine share.
