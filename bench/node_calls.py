@@ -3,7 +3,8 @@
 Run in a separate process as ``python -m bench.node_calls DIRECTORY MEASUREMENT COUNT``. Writes a JSON object with lists
 of figures to the file ``RESULT`` in the directory. Measurements:
 
-    calls    CPU of the loop for ``COUNT`` calls of 16 busy instances on this machine and on a node, in turns
+    calls    CPU of the loop for ``COUNT`` calls of 16 busy instances on this machine and on a node, in turns; and for
+             a quarter of that, one after the other
     starts   ``COUNT`` starts of further instances on a node, from the request to the handler
     growth   CPU of the loop for ``COUNT`` calls of 1,000 instances on 2 and on 50 nodes that run no code, in turns
     memory   resident memory of an engine with ``COUNT`` such nodes and 1,000 instances
@@ -121,7 +122,7 @@ class Bench:
 
     async def call(self, pool: Pool, callers: int, calls: int) -> float:
         """Keep ``callers`` instances busy. Return the microseconds of CPU of the loop's thread of each call."""
-        function, each = self.function(0), calls // callers
+        function, each = self.function(0), max(1, calls // callers)
 
         async def one() -> None:
             for _ in range(each):
@@ -190,7 +191,10 @@ async def measure(directory: Path, measurement: str, count: int) -> dict[str, li
         if measurement == "calls":
             local = await stack.enter_async_context(bench.pool("local"))
             remote = await stack.enter_async_context(one_node(bench, "remote", BUSY))
-            return await bench.in_turns({"local": local, "nodes": remote}, BUSY, count)
+            pools = {"local": local, "nodes": remote}
+            alone = await bench.in_turns(pools, 1, count // 4)
+            costs = await bench.in_turns(pools, BUSY, count)
+            return costs | {f"{name} alone": values for name, values in alone.items()}
         if measurement == "starts":
             pool = await stack.enter_async_context(one_node(bench, "remote", 4 * (count + _WARMING)))
             return {"next": await _starts(bench, pool, count)}

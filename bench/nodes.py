@@ -64,7 +64,7 @@ def _throughput(folder: Path, options: Options) -> Round:
 
 
 def _has_instances(server: Engine, count: int) -> bool:
-    return sum(node["instances"] for node in states(server)) >= count
+    return sum(int(node["instances"]) for node in states(server)) >= count
 
 
 def _send(server: Engine, function: str, count: int) -> float:
@@ -77,8 +77,13 @@ def _send(server: Engine, function: str, count: int) -> float:
 
 def _calls(folder: Path, options: Options) -> Round:
     costs = node_calls.ask(folder, "calls", options.scaled(CALLS))
-    local, remote = statistics.median(costs["local"]), statistics.median(costs["nodes"])
-    return {"call, pipe": local, "call, node": remote, "call, node / pipe": remote / local}
+    medians = {name: statistics.median(values) for name, values in costs.items()}
+    return {
+        "call, pipe": medians["local"],
+        "call, node": medians["nodes"],
+        "call, node / pipe": medians["nodes"] / medians["local"],
+        "one call, node / pipe": medians["nodes alone"] / medians["local alone"],
+    }
 
 
 def _end_to_end(folder: Path, options: Options) -> Round:
@@ -171,6 +176,7 @@ SCENARIO = Scenario(
         Figure(name="call, pipe", unit="µs CPU of the loop, 16 busy instances"),
         Figure(name="call, node", unit="µs CPU of the loop"),
         Figure(name="call, node / pipe", unit="ratio of CPU", at_most=1.6),
+        Figure(name="one call, node / pipe", unit="ratio of CPU, 1 busy instance"),
         Figure(name="end to end, local", unit="invocations/s of a no-op"),
         Figure(name="end to end, nodes", unit="invocations/s"),
         Figure(name="end to end, nodes / local", unit="of the rate", at_least=0.65),

@@ -21,6 +21,7 @@ from engine.isolation.processes import marked
 from engine.storage.data_directory import marker_of
 
 LOST = 150500  #: code of attempts that ended with their node
+MAX_LOSSES = 10  #: after which an invocation ends as FAIL
 
 
 class Run(Struct):
@@ -70,6 +71,7 @@ class Records(Struct):
 
     losses: int = 0
     most_losses: int = 0  #: of one invocation
+    given_up: int = 0  #: ended as FAIL after too many losses
     problems: list[str] = []
 
 
@@ -88,6 +90,9 @@ def check_records(server: Engine, accepted: Sequence[Accepted], runs: Runs) -> R
         losses = sum(1 for attempt in record["attempts"] if attempt["error_code"] == LOST)
         found.losses += losses
         found.most_losses = max(found.most_losses, losses)
+        if record["error_code"] == LOST and losses >= MAX_LOSSES:
+            found.given_up += 1
+            continue
         found.problems += [f"invocation {one.request_id}: {problem}" for problem in _problems(record, runs)]
     connection.close()
     return found

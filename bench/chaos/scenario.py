@@ -37,6 +37,7 @@ class Report(Struct):
     runs: int = 0
     losses: int = 0
     most_losses: int = 0
+    given_up: int = 0
     longest_pause: float = 0.0
     drained: float = 0.0  #: seconds from the last fault to the end of all work
     returned: float = 0.0  #: seconds from the last fault until all nodes were ready
@@ -88,7 +89,7 @@ def survive(
         report.problems += running.problems
     report.invocations, report.unanswered = len(clients.accepted), clients.unanswered
     report.runs, report.longest_pause = runs.count, runs.longest_pause
-    report.losses, report.most_losses = records.losses, records.most_losses
+    report.losses, report.most_losses, report.given_up = records.losses, records.most_losses, records.given_up
     report.overlaps, report.wrong = list(runs.overlaps()), records.problems
     return report
 
@@ -165,6 +166,7 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
         "runs": report.runs,
         "losses": report.losses,
         "most losses": report.most_losses,
+        "given up": report.given_up,
         "longest pause": report.longest_pause,
         "nodes back": report.returned,
         "all ended": report.drained,
@@ -187,6 +189,7 @@ SCENARIO = Scenario(
         Figure(name="runs", unit="begun"),
         Figure(name="losses", unit="attempts that ended with their node"),
         Figure(name="most losses", unit="of one invocation"),
+        Figure(name="given up", unit="after ten losses", at_most=0),
         Figure(name="longest pause", unit="s without any sign of life"),
         Figure(name="nodes back", unit="s after the last fault"),
         Figure(name="all ended", unit="s after the last fault"),
