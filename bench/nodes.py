@@ -51,8 +51,7 @@ def _throughput(folder: Path, options: Options) -> Round:
             made[count - 1].start()
             wait_until_ready(server, NAMES[:count])
             each = max(1, round(options.seconds * 20)) * ON_EACH * count
-            _send(server, function, ON_EACH * count * 8)
-            until(partial(_has_instances, server, ON_EACH * count), "not all instances of the nodes started")
+            until(partial(_warm, server, function, ON_EACH * count), "not all instances of the nodes started")
             rates.append(each / _send(server, function, each))
     return {
         "1 node": rates[0],
@@ -63,7 +62,9 @@ def _throughput(folder: Path, options: Options) -> Round:
     }
 
 
-def _has_instances(server: Engine, count: int) -> bool:
+def _warm(server: Engine, function: str, count: int) -> bool:
+    """Send some work. Return whether ``count`` instances have started for it."""
+    _send(server, function, count * 8)
     return sum(int(node["instances"]) for node in states(server)) >= count
 
 

@@ -21,14 +21,22 @@ class Proxy:
     def __init__(self, loop: asyncio.AbstractEventLoop, target: int) -> None:
         self._loop, self._target = loop, target
         self._open = {TO_ENGINE: asyncio.Event(), TO_AGENT: asyncio.Event()}
-        self._tasks = set[object]()  #: the loop itself does not keep them
+        self._server: asyncio.Server
+        self._tasks = set[asyncio.Task[None]]()  #: the loop itself does not keep them
         self.port = 0
 
     async def listen(self) -> None:
         for gate in self._open.values():
             gate.set()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_PIECE)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_PIECE)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """End all connections."""
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks)
 
     def cut(self, *directions: str) -> None:
         for direction in directions:
@@ -40,6 +48,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
+        assert task is not None
         self._tasks.add(task)
         with suppress(OSError, asyncio.CancelledError):
             try:
@@ -51,9 +60,9 @@ class Proxy:
                         _pass_on(reader, engine, self._open[TO_ENGINE]), _pass_on(above, writer, self._open[TO_AGENT])
                     )
                 finally:
-                    engine.close()
+                    engine.transport.abort()
             finally:
-                writer.close()
+                writer.transport.abort()
                 self._tasks.discard(task)
 
 
@@ -78,20 +87,14 @@ def proxies(target: int, count: int) -> Iterator[list[Proxy]]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+    made = [Proxy(loop, target) for _ in range(count)]
     try:
-        made = [Proxy(loop, target) for _ in range(count)]
         for proxy in made:
             asyncio.run_coroutine_threadsafe(proxy.listen(), loop).result()
         yield made
     finally:
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
+        for proxy in made:
+            asyncio.run_coroutine_threadsafe(proxy.close(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-async def _cancel_all() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)

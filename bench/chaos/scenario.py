@@ -78,6 +78,7 @@ def survive(
                         progress(
                             f"chaos: {time.monotonic() - began:5.1f} s, fault {shown}; {len(clients.accepted)} accepted"
                         )
+                    faults.heal()
                     time.sleep(pace.gap[0])
             finally:
                 faults.heal()
