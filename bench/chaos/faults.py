@@ -26,6 +26,7 @@ DECK = {
     "cut": 7,
     "cut to engine": 4,
     "cut to agent": 4,
+    "stop supervisor, cut": 3,
 }
 _CUTS = {"cut": (TO_ENGINE, TO_AGENT), "cut to engine": (TO_ENGINE,), "cut to agent": (TO_AGENT,)}
 _STOPS, _ONE_WAY = (1.0, 12.0), (2.0, 20.0)  #: seconds
@@ -49,14 +50,14 @@ class Faults:
         self._cluster, self._clients, self._random, self._pace = cluster, clients, random, pace
         self._ends: dict[str, tuple[float, Callable[[], None]]] = {}  #: when and how the fault of a part ends
 
-    def inflict(self, deck: dict[str, int]) -> Iterator[str]:
-        """Inflict all faults of the deck in random order, and yield a description of each."""
+    def inflict(self, deck: dict[str, int]) -> Iterator[tuple[str, str]]:
+        """Inflict all faults of the deck in random order, and yield the kind of each, and its part and duration."""
         drawn = [kind for kind, count in deck.items() for _ in range(count)]
         self._random.shuffle(drawn)
         for kind in drawn:
             self._wait(self._random.uniform(*self._pace.gap))
             self._cluster.check_engine()
-            yield self._inflict(kind)
+            yield kind, self._inflict(kind)
 
     def heal(self) -> None:
         """End all faults."""
@@ -81,13 +82,13 @@ class Faults:
             seconds = self._seconds(_STOPS)
             self._cluster.signal_engine(signal.SIGSTOP)
             self._begin(_ENGINE, seconds, partial(self._cluster.signal_engine, signal.SIGCONT))
-            return f"{kind} for {seconds:.1f} s"
+            return f"{seconds:.1f} s"
         if kind == "kill engine":
             self._cluster.kill_engine()
         else:
             self._cluster.terminate_engine()
         self._clients.port = self._cluster.server.port
-        return kind
+        return "started again"
 
     def _hit_node(self, kind: str, member: Member) -> str:
         agent, proxy = member
@@ -96,20 +97,31 @@ class Faults:
             seconds = self._seconds(bounds)
             proxy.cut(*_CUTS[kind])
             self._begin(agent.name, seconds, proxy.heal)
-            return f"{kind}, {agent.name}, {seconds:.1f} s"
+            return f"{agent.name}, {seconds:.1f} s"
+        if kind == "stop supervisor, cut":
+            seconds = self._seconds(_STOPS)
+            agent.signal(signal.SIGSTOP, agent.pid)
+            proxy.cut(TO_ENGINE, TO_AGENT)
+
+            def end() -> None:
+                agent.signal(signal.SIGCONT, agent.pid)
+                proxy.heal()
+
+            self._begin(agent.name, seconds, end)
+            return f"{agent.name}, {seconds:.1f} s"
         if kind == "kill supervisor":
             self._cluster.killed.add(agent.pid)
             agent.signal(signal.SIGKILL, agent.pid)
-            return f"{kind}, {agent.name}"
+            return agent.name
         processes = agent.processes()
         if kind == "kill agent":
-            agent.signal(signal.SIGKILL, self._random.choice(processes))
-            return f"{kind}, {agent.name}"
+            agent.signal(signal.SIGKILL, *self._random.sample(processes, min(1, len(processes))))
+            return agent.name
         seconds = self._seconds(_STOPS)
         stopped = processes[-1:] if self._random.random() < 0.7 else processes[1:]
         agent.signal(signal.SIGSTOP, *stopped)
         self._begin(agent.name, seconds, lambda: agent.signal(signal.SIGCONT, *({*stopped} & {*agent.processes()})))
-        return f"{kind}, {agent.name}, {seconds:.1f} s"
+        return f"{agent.name}, {seconds:.1f} s"
 
     def _unharmed(self, member: Member) -> bool:
         agent = member.agent

@@ -72,12 +72,11 @@ def survive(
             try:
                 began = time.monotonic()
                 with clients.sending(RATE, seed):
-                    for fault in faults.inflict(deck):
-                        report.faults[fault.partition(",")[0].partition(" for ")[0]] += 1
-                        shown = f"{sum(report.faults.values())} of {sum(deck.values())}: {fault}"
-                        progress(
-                            f"chaos: {time.monotonic() - began:5.1f} s, fault {shown}; {len(clients.accepted)} accepted"
-                        )
+                    for kind, detail in faults.inflict(deck):
+                        report.faults[kind] += 1
+                        at, number = time.monotonic() - began, f"{report.faults.total()} of {sum(deck.values())}"
+                        accepted = f"{len(clients.accepted)} accepted"
+                        progress(f"chaos: {at:.0f} s, {number}: {kind} ({detail}); {accepted}")
                     faults.heal()
                     time.sleep(pace.gap[0])
             finally:
