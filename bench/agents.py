@@ -96,8 +96,8 @@ class Agent:
         found = []
         for pid in descendants(self.pid):
             with suppress(OSError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if b"engine.agent" in command:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"engine.agent" in command or b"engine/agent/" in command:
                     found.append(pid)
         return found
 
