@@ -82,7 +82,7 @@ class Agent:
         except TimeoutError:
             self._exit("the engine does not answer", Report())
         except OSError as error:
-            self._exit(f"cannot connect: {error}", Report())
+            self._exit(f"cannot connect: {str(error) or type(error).__name__}", Report())
         self._report(Report(session=welcome.session))
         self._set_deadline(self._greeted_at + welcome.lease)  # the engine has promised no less
         pinging = asyncio.create_task(self._ping(welcome.lease / _PINGS))
