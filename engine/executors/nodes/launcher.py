@@ -22,7 +22,7 @@ from engine.executors.logs import LogRecorder
 from engine.executors.nodes.node import Node
 from engine.executors.nodes.nodes import NodeSet
 from engine.executors.nodes.options import NodesOptions
-from engine.executors.nodes.placement import Grant, Machine, Shape
+from engine.executors.nodes.placement import Grant, Machine, Placement, Shape, Used, suits
 from engine.executors.nodes.process import NodeProcess
 from engine.executors.nodes.report import NodesReport, NodesStatistics, WaitingShape
 from engine.executors.nodes.static import StaticPlacement
@@ -76,8 +76,9 @@ class NodeLauncher:
         #: dismisses the instance idle for longest among those that suit; set by the pool
         self.dismiss_oldest: Callable[[Callable[[Instance], bool]], bool]
         self._local, self._options, self._rules, self._recorder = local, options, rules, recorder
-        self._placement = StaticPlacement(options.local)
-        self._placement.join(ThisMachine(options.local_slots, memory or sys.maxsize))
+        self._placement: Placement = StaticPlacement(local_first=options.local == "first")
+        if options.local != "never":
+            self._placement.join(ThisMachine(options.local_slots, memory or sys.maxsize))
         self.nodes = NodeSet(options, rules, package_file, self._on_change)
         self.run = self.nodes.run
         self._grants: dict[Instance, Grant] = {}
@@ -201,7 +202,7 @@ class NodeLauncher:
         for wish in self._wishes:
             shapes.setdefault(wish.shape, []).append(wish)
         return NodesReport(
-            nodes=self.nodes.reports(self._placement.used),
+            nodes=self.nodes.reports(self._used),
             waiting=tuple(self._describe(shape, wishes) for shape, wishes in shapes.items()),
         )
 
@@ -213,6 +214,9 @@ class NodeLauncher:
             fence_seconds=self.nodes.fence_seconds.snapshot(),
             ping_seconds=self.nodes.ping_seconds.snapshot(),
         )
+
+    def _used(self, node: Node) -> Used:
+        return Used(grant for grant in self._grants.values() if grant.machine is node)
 
     def _describe(self, shape: Shape, wishes: list[Wish]) -> WaitingShape:
         return WaitingShape(
@@ -252,7 +256,7 @@ class NodeLauncher:
         shapes = {wish.shape for wish in self._wishes}
 
         def helps(instance: Instance) -> bool:
-            return any(self._placement.suits(self._grants[instance].machine, shape) for shape in shapes)
+            return any(suits(self._grants[instance].machine, shape) for shape in shapes)
 
         if self.dismiss_oldest(helps):
             self.note_idle()

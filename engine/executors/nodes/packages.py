@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from anyio import to_thread
+import anyio
 
 from engine.executors.nodes import messages
 from engine.executors.nodes.connection import PACKAGE, PIECE, Connection, ProtocolError
@@ -45,15 +45,12 @@ class PackageSender:
 
     async def _send(self, number: int, path: Path) -> None:
         try:
-            file = await to_thread.run_sync(path.open, "rb")
-            try:
-                while piece := await to_thread.run_sync(file.read, PIECE):
+            async with await anyio.open_file(path, "rb") as file:
+                while piece := await file.read(PIECE):
                     await self._connection.room()
                     self._connection.send(PACKAGE, number, piece)
                     self._note_sent(len(piece))
-                self._connection.send(PACKAGE, number, b"")
-            finally:
-                await to_thread.run_sync(file.close)
+            self._connection.send(PACKAGE, number, b"")
         except ConnectionError:
             pass  # the node has gone
         except OSError as error:

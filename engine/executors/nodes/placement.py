@@ -6,12 +6,14 @@ of the instance is left.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
 from engine.runtimes.catalog import Family
+
+CPU_ERROR = 1e-6  #: of sums of processors
 
 
 class Shape(NamedTuple):
@@ -53,6 +55,12 @@ class Machine(Protocol):
         ...
 
 
+def suits(machine: Machine, shape: Shape) -> bool:
+    """Return whether a machine could hold an instance if it were empty."""
+    enough = shape.memory <= machine.memory and shape.cpus <= machine.cpus + CPU_ERROR
+    return enough and shape.family not in machine.lacks and shape.labels.issubset(machine.labels)
+
+
 class Grant(Struct, frozen=True, eq=False):
     """Capacity for one instance on a machine."""
 
@@ -61,10 +69,17 @@ class Grant(Struct, frozen=True, eq=False):
 
 
 class Used:
-    """Sums of the grants on one machine."""
+    """Sums of grants on one machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, grants: Iterable[Grant] = ()) -> None:
         self.instances, self.cpus, self.memory = 0, 0.0, 0  #: number, processors, MiB
+        for grant in grants:
+            self.add(grant.shape, 1)
+
+    def add(self, shape: Shape, count: int) -> None:
+        self.instances += count
+        self.cpus += count * shape.cpus
+        self.memory += count * shape.memory
 
 
 class Placement(Protocol):

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Literal
 
-from engine.executors.nodes.placement import Grant, Machine, Shape, Used
+from engine.executors.nodes.placement import CPU_ERROR, Grant, Machine, Shape, Used, suits
 
-_CPU_ERROR = 1e-6  #: of sums of shares
+_NONE = Used()
 
 
 class StaticPlacement:
     """Placement on the machines that have joined (protocol ``Placement``)."""
 
-    def __init__(self, local: Literal["first", "fallback", "never"]) -> None:
-        self._local = local
+    def __init__(self, *, local_first: bool) -> None:
+        """Create a placement. ``local_first`` prefers the machine of the engine, if it has joined, to nodes."""
+        self._local_share = 2.0 if local_first else 0.0  #: compared with free shares of memory
         self._machines: dict[Machine, None] = {}
         self._used: dict[Machine, Used] = {}  #: also of machines that have left, while grants are held
         self._waiting: dict[asyncio.Future[Grant], tuple[Shape, Collection[Machine]]] = {}
@@ -40,9 +40,7 @@ class StaticPlacement:
 
     def release(self, grant: Grant) -> None:
         used = self._used[grant.machine]
-        used.instances -= 1
-        used.cpus -= grant.shape.cpus
-        used.memory -= grant.shape.memory
+        used.add(grant.shape, -1)
         if not used.instances:
             del self._used[grant.machine]
         self._serve()
@@ -55,18 +53,7 @@ class StaticPlacement:
         self._machines.pop(machine, None)
 
     def fits(self, shape: Shape, avoid: Collection[Machine] = ()) -> bool:
-        return any(machine not in avoid and self.suits(machine, shape) for machine in self._machines)
-
-    def suits(self, machine: Machine, shape: Shape) -> bool:
-        """Return whether a machine could hold an instance if it were empty."""
-        if not machine.name and self._local == "never":
-            return False
-        enough = shape.memory <= machine.memory and shape.cpus <= machine.cpus + _CPU_ERROR
-        return enough and shape.family not in machine.lacks and shape.labels.issubset(machine.labels)
-
-    def used(self, machine: Machine) -> Used:
-        """Return the capacity of a machine that grants hold."""
-        return self._used.get(machine) or Used()
+        return any(machine not in avoid and suits(machine, shape) for machine in self._machines)
 
     def _serve(self) -> None:
         for waiter, (shape, avoid) in list(self._waiting.items()):
@@ -76,18 +63,15 @@ class StaticPlacement:
     def _try(self, shape: Shape, avoid: Collection[Machine]) -> Grant | None:
         best, most = None, -1.0
         for machine in self._machines:
-            used = self.used(machine)
+            used = self._used.get(machine) or _NONE
             free = machine.memory - used.memory
-            full = free < shape.memory or machine.cpus + _CPU_ERROR < used.cpus + shape.cpus
+            full = free < shape.memory or machine.cpus + CPU_ERROR < used.cpus + shape.cpus
             if full or used.instances == machine.most:
                 continue
-            share = free / machine.memory if machine.name else 2.0 if self._local == "first" else 0.0
-            if share > most and machine not in avoid and self.suits(machine, shape):
+            share = free / machine.memory if machine.name else self._local_share
+            if share > most and machine not in avoid and suits(machine, shape):
                 best, most = machine, share
         if best is None:
             return None
-        used = self._used.setdefault(best, Used())
-        used.instances += 1
-        used.cpus += shape.cpus
-        used.memory += shape.memory
+        self._used.setdefault(best, Used()).add(shape, 1)
         return Grant(shape, best)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
 
 import pytest
 
@@ -25,8 +24,8 @@ class Machine:
         self.lacks = {lacks: "not installed"} if lacks else {}
 
 
-def placement(local: Literal["first", "fallback", "never"], *machines: Machine | ThisMachine) -> StaticPlacement:
-    made = StaticPlacement(local)
+def placement(*machines: Machine | ThisMachine, local_first: bool = False) -> StaticPlacement:
+    made = StaticPlacement(local_first=local_first)
     for machine in machines:
         made.join(machine)
     return made
@@ -45,36 +44,36 @@ async def wish(made: StaticPlacement, shape: Shape = SMALL) -> asyncio.Task[Gran
 
 
 async def test_the_node_with_the_largest_free_share_of_memory_comes_first() -> None:
-    made = placement("never", Machine("small", 256), Machine("large", 1024))
+    made = placement(Machine("small", 256), Machine("large", 1024))
 
     assert await names(made, 5) == ["small", "large", "large", "large", "large"]
 
 
 async def test_processors_bound_the_grants_as_memory_does() -> None:
-    made = placement("never", Machine("n", 100_000, 0.9))
+    made = placement(Machine("n", 100_000, 0.9))
 
     assert await names(made, 3) == ["n", "n", "n"]
     (await wish(made)).cancel()
 
 
 async def test_this_machine_runs_no_more_instances_than_its_slots() -> None:
-    made = placement("first", ThisMachine(2, 10_000))
+    made = placement(ThisMachine(2, 10_000), local_first=True)
 
     assert await names(made, 2) == ["", ""]
     (await wish(made)).cancel()
 
 
 @pytest.mark.parametrize(
-    ("local", "expected"), [("first", ["", "", "n", "n"]), ("fallback", ["n", "n", "", ""])], ids=["first", "fallback"]
+    ("local_first", "expected"), [(True, ["", "", "n", "n"]), (False, ["n", "n", "", ""])], ids=["first", "last"]
 )
-async def test_this_machine_comes_first_or_last(local: Literal["first", "fallback"], expected: list[str]) -> None:
-    made = placement(local, ThisMachine(-1, 256), Machine("n", 256))
+async def test_this_machine_comes_first_or_last(local_first: bool, expected: list[str]) -> None:
+    made = placement(ThisMachine(-1, 256), Machine("n", 256), local_first=local_first)
 
     assert await names(made, 4) == expected
 
 
-async def test_this_machine_is_not_used_if_the_settings_say_so() -> None:
-    made = placement("never", ThisMachine(-1, 1024))
+async def test_a_wish_waits_until_a_machine_joins() -> None:
+    made = placement()
 
     assert not made.fits(SMALL)
     task = await wish(made)
@@ -85,16 +84,16 @@ async def test_this_machine_is_not_used_if_the_settings_say_so() -> None:
 
 async def test_labels_and_runtimes_choose_the_node() -> None:
     plain, gpu = Machine("plain", lacks="node"), Machine("gpu", 512, 2.0, "gpu", "fast")
-    made = placement("first", ThisMachine(-1, 1024), plain, gpu)
+    made = placement(ThisMachine(-1, 1024), plain, gpu, local_first=True)
 
     assert await names(made, 1, SMALL._replace(labels=frozenset({"gpu"}))) == ["gpu"]
     assert made.fits(SMALL._replace(family=Family.NODE))
-    assert not placement("never", plain).fits(SMALL._replace(family=Family.NODE))
+    assert not placement(plain).fits(SMALL._replace(family=Family.NODE))
     assert not made.fits(SMALL._replace(labels=frozenset({"arm"})))
 
 
 async def test_freed_capacity_goes_to_the_first_that_fits() -> None:
-    made = placement("never", Machine("n", 256))
+    made = placement(Machine("n", 256))
     held = [await made.grant(SMALL, ()) for _ in range(2)]
     large, small = await wish(made, SMALL._replace(memory=256)), await wish(made)
 
@@ -107,7 +106,7 @@ async def test_freed_capacity_goes_to_the_first_that_fits() -> None:
 
 
 async def test_a_wish_that_is_cancelled_takes_nothing() -> None:
-    made = placement("never", node := Machine("n", 128))
+    made = placement(Machine("n", 128))
     held = await made.grant(SMALL, ())
     first, second = await wish(made), await wish(made)
 
@@ -117,14 +116,17 @@ async def test_a_wish_that_is_cancelled_takes_nothing() -> None:
     assert await second
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert made.used(node).memory == 128
+    (await wish(made)).cancel()  # the first holds nothing
 
 
 async def test_a_place_that_leaves_gives_nothing_more_and_keeps_its_grants() -> None:
-    made = placement("never", node := Machine("n"))
+    made = placement(node := Machine("n"))
     held = await made.grant(SMALL, ())
     made.leave(node)
 
-    assert (made.fits(SMALL), made.used(node).memory) == (False, 128)
+    assert not made.fits(SMALL)
+    made.join(node)
+    assert await names(made, 3) == ["n"] * 3
+    (await wish(made)).cancel()
     made.release(held)
-    assert made.used(node).memory == 0
+    assert await names(made, 1) == ["n"]
