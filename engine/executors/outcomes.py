@@ -11,7 +11,6 @@ from engine.errors import InvalidField, NoInterpreter
 from engine.executors.call import End
 from engine.executors.instance import Instance
 from engine.model import Code, Function
-from engine.model.retry import RERUN
 from engine.runtimes.protocol import DONE, Answer
 
 #: Errors of a host that lacks a resource for a time. After other errors of a start the operator must change something.
@@ -125,8 +124,7 @@ def _common_fault(instance: Instance) -> Answer | None:
     if instance.end is End.CANCELLED:
         return CANCELLED
     if instance.end is End.NODE_LOST:
-        text = f"node {instance.node} was lost ({instance.lost}) before the invocation ended"
-        return fault(Code.ENGINE, f"{text}; {RERUN}")
+        return fault(Code.ENGINE, f"node {instance.node} was lost ({instance.lost}) before the invocation ended")
     if instance.end is End.GARBLED:
         return fault(
             Code.USER_EXCEPTION, INVOCATION + "the code wrote to the engine's socket, which it must leave alone"

@@ -29,8 +29,6 @@ MAX_CRASHES = 3
 MAX_START_CRASHES = 9
 #: Newest attempts that the history of an invocation keeps: engine errors can cause any number of attempts.
 HISTORY = 100
-#: End of the message of a lost node. If there is no retry, the text of the decision replaces it.
-RERUN = "it will be run again"
 
 
 class Rules(Struct, frozen=True, kw_only=True):

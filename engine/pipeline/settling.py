@@ -14,7 +14,7 @@ from engine.functions.catalog import Catalog
 from engine.maintenance.pruner import Pruner
 from engine.model import AsyncSettings, DestinationSpec, Invocation, Outcome, State
 from engine.model.clock import Clock, rfc3339
-from engine.model.retry import RERUN, RetryPolicy
+from engine.model.retry import RetryPolicy
 from engine.model.signal import Signal
 from engine.model.text import storable
 from engine.pipeline.delivery import DeliveryWorker
@@ -137,10 +137,6 @@ class Settling:
                 jitter_sample=self._random.random(),
                 priority_step=self._priority_step,
             )
-            if outcome.losses and retry is None and decision is not None:
-                message = outcome.message.replace(RERUN, decision.text)
-                result = outcome.result.replace(RERUN.encode(), decision.text.encode())
-                outcome = msgspec.structs.replace(outcome, message=message, result=result)
         state = _state(outcome, retry, ran)
         settlement = Settlement(
             invocation=invocation,
@@ -149,7 +145,7 @@ class Settling:
             retry=retry,
             deliver_to=_destination(settings, state, outcome),
             ran=ran,
-            decision=decision if settings is not None or retry is not None else None,
+            decision=decision if settings is not None or retry is not None or outcome.losses else None,
         )
         self.unsettled += 1
         if self.unsettled == self._limit:

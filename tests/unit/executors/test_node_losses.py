@@ -19,7 +19,7 @@ from tests.support.waiting import until
 from tests.unit.executors.test_allocator import Bare, Crowd
 from tests.unit.executors.test_instance import Ready, Running, pool_of, recorder_of
 
-LOST = "node n1 was lost (silent) before the invocation ended; it will be run again"
+LOST = "node n1 was lost (silent) before the invocation ended"
 
 
 class Remote(Bare):

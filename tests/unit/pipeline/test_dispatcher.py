@@ -13,7 +13,7 @@ from engine.functions.catalog import Catalog
 from engine.maintenance.pruner import Pruner
 from engine.model import AsyncSettings, Begin, Code, Deferred, Function, Invocation, Mode, Outcome, State
 from engine.model.clock import Clock, SystemClock
-from engine.model.retry import RERUN, RetryPolicy
+from engine.model.retry import RetryPolicy
 from engine.pipeline.delivery import DeliveryWorker
 from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.settling import DispatchOptions, Ends
@@ -404,7 +404,7 @@ async def test_a_clock_that_is_set_during_a_run_does_not_change_what_its_functio
         assert len(charged) == 2
 
 
-async def test_the_tenth_loss_of_a_node_fails_the_invocation_and_its_message_says_so(
+async def test_the_tenth_loss_of_a_node_fails_the_invocation_and_its_history_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     losses = 0
@@ -412,8 +412,7 @@ async def test_the_tenth_loss_of_a_node_fails_the_invocation_and_its_message_say
     async def lose(function: Function, invocation: Invocation, begin: Begin | None = None) -> Outcome:
         nonlocal losses
         losses += 1
-        text, now = f"node n1 was lost (silent) before the invocation ended; {RERUN}", SystemClock().now()
-        return Outcome(code=Code.ENGINE, message=text, result=text.encode(), losses=losses, ended_at=now)
+        return Outcome(code=Code.ENGINE, message="lost", losses=losses, ended_at=SystemClock().now())
 
     async with dispatching() as now:
         monkeypatch.setattr(now.executor, "execute", lose)
@@ -422,11 +421,9 @@ async def test_the_tenth_loss_of_a_node_fails_the_invocation_and_its_message_say
         assert (await now.end_of(sent), losses) == (State.FAIL, 10)
         record = await now.storage.records.get(sent.key)
     assert record is not None
-    assert record.result == record.message.encode()
-    assert record.message == (
-        "node n1 was lost (silent) before the invocation ended; "
-        "no retry: its node was lost 10 times; redrive the invocation to run it again"
-    )
+    decision = record.attempts[-1].decision
+    assert decision is not None
+    assert decision.text == "no retry: its node was lost 10 times; redrive the invocation to run it again"
 
 
 # --- attempts that return to the queue -----------------------------------------------------------------------
