@@ -137,14 +137,13 @@ class RunQueue:
         share = self._shares[function_id]
         if share.project is self._unnamed and (name := self._all.of(function_id)):
             share.project = self._projects.setdefault(name, ProjectShare())
-        share.weight, share.memory, share.concurrent_requests = weight, memory, concurrent_requests
-        share.bound(limit, share.places)
+        share.weight, share.limit, share.memory, share.concurrent_requests = weight, limit, memory, concurrent_requests
         self._requeue(function_id)
 
     def set_places(self, function_id: int, places: int) -> None:
         """Let at most ``places`` invocations of a function run at a time, in both modes; -1: as many as its limit."""
         if (share := self._shares.get(function_id)) is not None:
-            share.bound(share.limit, places)
+            share.places = places
             self._requeue(function_id)
 
     def expect(self, function_id: int) -> None:

@@ -40,7 +40,6 @@ class Share(Struct, kw_only=True):
     weight: float = 1.0
     limit: int = -1  #: largest number of concurrent runs; -1: no limit
     places: int = -1  #: the same while an instance waits for capacity: as many as ready instances serve
-    most: int = -1  #: the smaller one of both
     memory: int = 0  #: MiB of an instance
     concurrent_requests: int = 1  #: runs that one instance serves at a time
     paused: bool = False  #: its asynchronous entries are only on disk
@@ -55,11 +54,7 @@ class Share(Struct, kw_only=True):
 
     @property
     def full(self) -> bool:
-        return self.most >= 0 and self.running >= self.most
-
-    def bound(self, limit: int, places: int) -> None:
-        self.limit, self.places = limit, places
-        self.most = min((bound for bound in (limit, places) if bound >= 0), default=-1)
+        return 0 <= self.limit <= self.running or 0 <= self.places <= self.running
 
     def shares(self, invocation: Invocation) -> bool:
         """Return True if the invocation can run in an instance together with others.
