@@ -1,4 +1,4 @@
-"""``functiond agent``: run functions of an engine elsewhere on this machine, until SIGTERM or SIGINT."""
+"""``functiond agent``: run functions on this machine for an engine elsewhere, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 import re
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from engine.agent.link import Configuration
 from engine.agent.supervisor import supervise
@@ -17,7 +20,7 @@ from engine.isolation.machine import usable_memory
 from engine.metrics.prometheus import configure_logging
 
 _TOKEN = re.compile(r"(.+\.[0-9a-f]{64})\.([0-9a-f]{64})")
-_CACHE = 10 << 30  #: bytes
+_POSITIVE = Parameter(validator=Number(gt=0))
 
 
 def agent(
@@ -25,19 +28,19 @@ def agent(
     join: str,
     token: Path,
     data_dir: Path = Path("agent"),
-    cpus: float | None = None,
-    memory: int | None = None,
-    cache: int = _CACHE,
+    cpus: Annotated[float | None, _POSITIVE] = None,
+    memory: Annotated[int | None, _POSITIVE] = None,
+    cache: Annotated[int, _POSITIVE] = 10 << 30,
     log_format: Literal["console", "json"] = "console",
 ) -> None:
-    """Run functions of an engine elsewhere on this machine.
+    """Run functions on this machine for an engine elsewhere.
 
     The engine names its nodes in `executor.nodes.agents`, and writes a token file for each.
 
     Parameters
     ----------
     join
-        Address of the engine's listener for nodes, such as https://10.0.0.1:8090.
+        Address of the engine's listener for nodes, such as https://10.0.0.1:8443.
     token
         Token file of this node, copied from the engine's data directory and readable by its owner only.
     data_dir

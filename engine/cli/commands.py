@@ -18,7 +18,7 @@ from engine.errors import DataDirectoryUnusable, FunctiondError, UsageError
 
 _ENGINE_COMMANDS = {
     "serve": ("serve:serve", "Run an engine."),
-    "agent": ("agent:agent", "Run functions of an engine elsewhere on this machine."),
+    "agent": ("agent:agent", "Run functions on this machine for an engine elsewhere."),
     "unit": ("unit:unit", "Print a unit of systemd that runs this installation as a service."),
     "settings": ("show_settings:settings", "List every setting with its default."),
     "backup": ("backup:backup", "Back up a data directory, while its engine runs or not."),

@@ -111,7 +111,7 @@ class DataDirectoryLocked(FunctiondError):
     def __init__(self, path: str, pid: int | None) -> None:
         self.path, self.pid = path, pid
         owner = f"process {pid}" if pid else "another process"
-        super().__init__(f"{path} is in use by {owner}: stop that engine, or choose another --data-dir")
+        super().__init__(f"{path} is in use by {owner}: stop that process, or choose another --data-dir")
 
 
 class DataDirectoryUnusable(FunctiondError):

@@ -55,6 +55,8 @@ def test_a_login_in_a_url_is_refused_and_not_shown() -> None:
         ("redrive --failed", "name the function whose invocations"),
         ("functions --url ftp://x", "must look like"),
         ("deploy /nowhere", "cannot read /nowhere"),
+        ("agent --join https://a:1 --token /nowhere --cpus 0", "--cpus. Must be > 0"),
+        ("agent --join https://a:1 --token /nowhere --memory -1", "--memory. Must be > 0"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -360,7 +360,7 @@ def test_a_deleted_lock_file_lets_no_second_engine_in(tmp_path: Path) -> None:
         refused = functiond("serve", "--port", "0", "--data-dir", data)
 
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused
-    assert refused.stderr.startswith(f"functiond: {data} is in use by process {engine.pid}: stop that engine, or ")
+    assert refused.stderr.startswith(f"functiond: {data} is in use by process {engine.pid}: stop that process, or ")
     assert not (data / "lock").exists()
 
 
