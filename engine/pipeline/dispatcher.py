@@ -227,11 +227,11 @@ class Dispatcher:
             del self._running[invocation.key]
             if not self._running:
                 self._drained.set()
+        seconds = elapsed() - since
         if outcome is None:
-            self._scheduler.put_back(entry)
+            self._scheduler.put_back(entry, seconds)
             self._scheduler.reinstate(invocation.key, ended=False)
             return None
-        seconds = elapsed() - since
         self.cancellation.requested.discard(invocation.key)
         self._answer(entry, outcome)
         self._ends.note_code(outcome.code)

@@ -199,10 +199,15 @@ class RunQueue:
         if invocation.function_id in self._dropped:
             self._clear(invocation.function_id)
 
-    def refund(self, entry: Entry) -> None:
-        """Free slot, memory and token of an entry that has not started after all. The caller adds it again."""
+    def refund(self, entry: Entry, seconds: float = 0.0) -> None:
+        """Free slot, memory and token of an entry that has not run. Only the ``seconds`` in its slot are charged.
+
+        The caller adds it again.
+        """
         invocation = entry.invocation
         share = self._shares[invocation.function_id]
+        share.virtual += (seconds - entry.seconds) / share.weight
+        share.project.virtual += seconds - entry.seconds
         if share.rated and invocation.mode is Mode.ASYNC:
             share.spent = self._rates.refund(invocation.function_id)
         self.release(entry, entry.seconds)

@@ -219,9 +219,9 @@ class Scheduler:
         self._queue.park(entry.invocation.function_id)
         self.put_back(entry)
 
-    def put_back(self, entry: Entry) -> None:
-        """Add an entry again that was taken but has not run, and free what was taken for it."""
-        self._queue.refund(entry)
+    def put_back(self, entry: Entry, seconds: float = 0.0) -> None:
+        """Add an entry again that was taken for ``seconds`` but has not run, and free what was taken for it."""
+        self._queue.refund(entry, seconds)
         self.push(entry.invocation, entry.reply)
         self._hand_out()
 

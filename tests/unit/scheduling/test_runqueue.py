@@ -74,6 +74,32 @@ def test_while_an_instance_waits_for_capacity_no_more_runs_start_than_others_ser
     assert q.statistics().functions == 1
 
 
+def test_an_entry_that_has_not_run_costs_its_function_only_the_seconds_of_its_slot() -> None:
+    q = queue(slots=1)
+    for function_id in (1, 2):  # runs are expected to be long
+        q.push(entry(function_id))
+        first = q.pop()
+        assert first is not None
+        q.release(first, 100.0)
+    for function_id in (1, 2):
+        q.push(entry(function_id))
+    first = q.pop()
+    assert first is not None
+    q.refund(first, 0.05)
+    q.push(first)
+
+    turns = []
+    for _ in range(3):
+        chosen = q.pop()
+        assert chosen is not None
+        turns.append(chosen is first)
+        q.release(chosen, 0.04)
+        if chosen is not first:
+            q.push(entry(chosen.invocation.function_id))
+
+    assert turns == [False, False, True]
+
+
 def test_a_full_function_does_not_block_the_others() -> None:
     q = queue()
     q.configure(1, weight=1.0, limit=1, memory=1)
