@@ -25,6 +25,7 @@ from engine.isolation.orphans import remove_tree
 from engine.model import CodePackage, Function
 
 _NAME = re.compile("[0-9a-f]{64}")
+_TOGETHER = 4  #: packages fetched at the same time; the engine allows twice as many
 
 log = structlog.get_logger("functiond.agent")
 
@@ -40,6 +41,7 @@ class Packages:
         self._uses = Counter[str]()  #: instances that have it or wait for it
         self._tasks: dict[str, asyncio.Task[None]] = {}  #: for those that are fetched
         self._receiving: dict[int, asyncio.Queue[bytes | Unavailable]] = {}  #: by the numbers of ``Fetch``
+        self._turns = asyncio.Semaphore(_TOGETHER)
 
     async def load(self) -> None:
         """Find the packages of earlier agents, and remove incomplete ones."""
@@ -81,13 +83,14 @@ class Packages:
 
     @asynccontextmanager
     async def open(self, link: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        number = next(self._numbers)
-        queue = self._receiving[number] = asyncio.Queue()
-        send(self._connection, Fetch(number, link))
-        try:
-            yield _blocks(queue)
-        finally:
-            del self._receiving[number]
+        async with self._turns:
+            number = next(self._numbers)
+            queue = self._receiving[number] = asyncio.Queue()
+            send(self._connection, Fetch(number, link))
+            try:
+                yield _blocks(queue)
+            finally:
+                del self._receiving[number]
 
     # --- internal ---
 

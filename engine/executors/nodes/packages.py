@@ -50,7 +50,7 @@ class PackageSender:
                     await self._connection.room()
                     self._connection.send(PACKAGE, number, piece)
                     self._note_sent(len(piece))
-            self._connection.send(PACKAGE, number, b"")
+            self._connection.send(PACKAGE, number, b"")  # last: the agent may ask for the next then
         except ConnectionError:
             pass  # the node has gone
         except OSError as error:

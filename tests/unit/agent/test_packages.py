@@ -12,6 +12,7 @@ from engine.model import CodePackage, Dependency
 from tests.support.agents import AgentEnd, EngineEnd, engine_end, node
 from tests.support.executing import function
 
+TOGETHER = 4  #: packages that an agent fetches at the same time
 SOURCE = "def handler(event, context):\n    return 'a result'\n"
 
 
@@ -73,6 +74,32 @@ async def test_a_package_with_other_bytes_is_refused(tmp_path: Path) -> None:
         assert (await end.message(Prepared, damaged.number)).problem is not None
         assert cached(tmp_path) == set()
         assert await (await end.start(SOURCE + "# changed\n")).invoke() == b"a result"
+
+
+async def test_many_packages_are_fetched_in_turns(tmp_path: Path) -> None:
+    class Holding(EngineEnd):
+        def handle(self, end: AgentEnd, message: FromAgent) -> None:
+            if isinstance(message, Fetch):
+                held.append(message)
+            else:
+                super().handle(end, message)
+
+    held: list[Fetch] = []
+    async with engine_end(tmp_path, kind=Holding) as engine, node(engine):
+        end = await engine.joined()
+        for number in range(100, 140, 2):
+            name = hashlib.sha256(b"inline\0index.py\0" + f"{SOURCE}# {number}".encode()).hexdigest()
+            engine.packages[name] = f"{SOURCE}# {number}".encode()
+            code = CodePackage(sha256=name, digest="", size=1, kind="inline", filename="index.py")
+            end.send(Prepare(number=number, function=function("handler", code=code), memory=128))
+        most = 0
+        for left in range(20, 0, -1):
+            await end.until(lambda left=left: len(held) >= min(left, TOGETHER))
+            most = max(most, len(held))
+            EngineEnd.handle(engine, end, held.pop())
+
+        assert [(await end.message(Prepared, number)).problem for number in range(100, 140, 2)] == [None] * 20
+        assert most == TOGETHER
 
 
 async def test_an_interrupted_package_leaves_nothing(tmp_path: Path) -> None:
