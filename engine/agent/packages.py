@@ -125,7 +125,7 @@ class Packages:
         for name in list(self._sizes):
             if sum(self._sizes.values()) <= self._limit:
                 break
-            if not self._uses[name]:
+            if name in self._sizes and not self._uses[name]:  # another call may have removed it meanwhile
                 del self._sizes[name], self._uses[name]
                 old = self._folder / f".old-{uuid.uuid4().hex}"
                 (self._folder / name).rename(old)  # at once: the package may be fetched again

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from itertools import count
 from pathlib import Path
 
+from engine.agent.packages import Packages
 from engine.executors.nodes import connection as wire
 from engine.executors.nodes.messages import Fetch, FromAgent, NoPackage, Prepare, Prepared, send
 from engine.model import CodePackage, Dependency
@@ -94,7 +96,7 @@ async def test_many_packages_are_fetched_in_turns(tmp_path: Path) -> None:
             end.send(Prepare(number=number, function=function("handler", code=code), memory=128))
         most = 0
         for left in range(20, 0, -1):
-            await end.until(lambda left=left: len(held) >= min(left, TOGETHER))
+            await end.until(lambda left=left: len(held) >= min(left, TOGETHER))  # type: ignore[misc]
             most = max(most, len(held))
             EngineEnd.handle(engine, end, held.pop())
 
@@ -132,6 +134,20 @@ async def test_an_interrupted_package_leaves_nothing(tmp_path: Path) -> None:
             assert prepared.problem.text.endswith("the disk of the engine fails")
             assert len(left) == 1
             assert cached(tmp_path) == set()
+
+
+async def test_packages_are_removed_once(tmp_path: Path) -> None:
+    end = AgentEnd(EngineEnd(tmp_path, {}))
+    packages = Packages(tmp_path / "packages", 100, end.connection, count())
+    for number in range(8):
+        folder = tmp_path / "packages" / f"{number:064}"
+        folder.mkdir(parents=True)
+        (folder / "index.py").write_text("#")
+    await packages.load()
+    packages._limit = 0
+    await asyncio.gather(packages._shrink(), packages._shrink())
+
+    assert not list((tmp_path / "packages").iterdir())
 
 
 async def test_packages_used_least_recently_are_removed(tmp_path: Path) -> None:
