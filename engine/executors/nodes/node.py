@@ -75,7 +75,8 @@ class Node:
         self._number = 0
         self._drains = False
         self._timer = self._loop.call_later(self.lease, self._recheck)
-        self._promise = 0.0  #: time of the loop until which the node may run instances
+        #: Time of the loop from which certainly nothing runs on the node, if it is not heard again.
+        self.fence_at = self._loop.time() + self.lease * DRIFT + MARGIN  # ``Welcome`` promises a lease
         self._grant()
 
     # --- instances ------------------------------------------------------------------------------------------
@@ -175,7 +176,8 @@ class Node:
     def _grant(self) -> float:
         """Promise a lease from now on, no longer than the engine's own right to write. Return its seconds."""
         seconds, now = min(self.lease, self._remaining()), self._loop.time()
-        self.heard, self._promise = now, now + seconds
+        # The answer may be lost: then the agent keeps the one before, which may have promised more.
+        self.heard, self.fence_at = now, max(self.fence_at, now + seconds * DRIFT + MARGIN)
         self._set_timer(now + MISSED * self.lease / PINGS, self._recheck)
         return seconds
 
@@ -195,11 +197,6 @@ class Node:
             return
         cause = "silent" if self._connection.open else "connection"
         self._set_timer(self.fence_at, lambda: self.fence(cause))
-
-    @property
-    def fence_at(self) -> float:
-        """Time of the loop from which certainly nothing runs on the node, if it is not heard again."""
-        return self.heard + (self._promise - self.heard) * DRIFT + MARGIN
 
     def _vacate(self, end: End) -> None:
         """End the idle instances, and let the others end after their calls."""

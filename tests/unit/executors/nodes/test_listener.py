@@ -151,6 +151,21 @@ async def test_pings_are_answered_with_the_seconds_of_the_lease(opened: NodePool
     assert client.messages[1] == Pong(7, 1.0)
 
 
+async def test_a_shorter_lease_does_not_end_a_longer_one_that_was_promised_before(opened: NodePool) -> None:
+    client, connection, _ = await join(opened)
+    node, opened.launcher.nodes._remaining = opened.launcher.nodes.node("n1"), lambda: 0.1
+    before = node.fence_at
+    node._remaining = lambda: 0.1
+    messages.send(connection, Ping(1))
+    await until(lambda: len(client.messages) == 2)
+    welcomed = time.monotonic()
+    await join(opened, "n2")
+
+    assert client.messages[1] == Pong(1, 0.1)
+    assert node.fence_at >= before
+    assert opened.launcher.nodes.node("n2").fence_at >= welcomed + 1.0  # as in ``Welcome``
+
+
 async def test_a_node_whose_pings_end_is_silent_and_then_fenced(opened: NodePool) -> None:
     client, _, _ = await join(opened)
 
