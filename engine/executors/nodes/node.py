@@ -264,7 +264,7 @@ class Node:
         self.ping_seconds.observe(late)
         messages.send(self._connection, messages.Pong(number, self._grant()))
         if self.state == "silent":
-            self._set_state("draining" if self._drains else "ready")
+            self._set_state("draining" if self._drains else "ready" if self._joined else "joining")
 
     def _remove(self, gone: Gone) -> None:
         process = self._processes.pop(gone.number, None)

@@ -166,6 +166,17 @@ async def test_a_shorter_lease_does_not_end_a_longer_one_that_was_promised_befor
     assert opened.launcher.nodes.node("n2").fence_at >= welcomed + 1.0  # as in ``Welcome``
 
 
+async def test_a_node_that_was_silent_while_it_joined_gets_no_work_before_it_has(opened: NodePool) -> None:
+    client, connection = await greet(opened)
+    await until(lambda: opened.state("n1") == "silent")
+    messages.send(connection, Ping(1))
+    await until(lambda: len(client.messages) == 2)
+    assert opened.state("n1") == "joining"
+
+    messages.send(connection, Joined(walls={}))
+    await opened.ready("n1")
+
+
 async def test_a_node_whose_pings_end_is_silent_and_then_fenced(opened: NodePool) -> None:
     client, _, _ = await join(opened)
 
