@@ -222,9 +222,11 @@ class Agent:
     def _exit(self, reason: str, report: Report) -> NoReturn:
         """End the process and, as it is the only child of process 1, all instances."""
         configuration = self._configuration
-        log.warning("agent ends", engine=f"{configuration.host}:{configuration.port}", reason=reason)
-        self._report(report)
-        os._exit(0)
+        try:
+            self._report(report)
+            log.warning("agent ends", engine=f"{configuration.host}:{configuration.port}", reason=reason)
+        finally:  # also if the supervisor is stopped and reads nothing, or nobody reads the log
+            os._exit(0)
 
 
 async def _lacks(launcher: LocalLauncher) -> dict[str, str]:

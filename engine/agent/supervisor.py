@@ -119,7 +119,7 @@ class Supervisor:
             try:
                 with suppress(OSError):  # it has exited
                     link.send(encode(replace(self._configuration, **told)))
-                self._watch(link)
+                over = self._watch(link)
             finally:
                 self._kill(process)
                 while self._read(link):  # what it sent before its end
@@ -127,18 +127,20 @@ class Supervisor:
                 if self._first is not None:
                     os.close(self._first)
                 self._kill_orphans()
+        if over:  # told last, because it waits for the reader of the log
+            log.warning("no sign of the engine within the lease: all instances were killed")
 
-    def _watch(self, link: socket.socket) -> None:
-        """Read reports until the agent must end, or has ended."""
+    def _watch(self, link: socket.socket) -> bool:
+        """Read reports until the agent must end, or has ended. Return whether the lease is over."""
         waiting = select.poll()
         waiting.register(link, select.POLLIN)
         while not self._stopping:
             left = self._deadline - now()
             if left <= 0:
-                log.warning("no sign of the engine within the lease: all instances are killed")
-                return
+                return True
             if waiting.poll(min(left, _SLICE) * 1000) and not self._read(link):
-                return
+                break
+        return False
 
     def _read(self, link: socket.socket) -> bool:
         """Read a report. Return False if there is none, and none will come."""

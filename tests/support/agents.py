@@ -333,13 +333,13 @@ class Node:
 
 @asynccontextmanager
 async def node(
-    engine: EngineEnd, *options: str, prefix: Sequence[str] = (), path: str | None = None
+    engine: EngineEnd, *options: str, prefix: Sequence[str] = (), path: str | None = None, log: Path | None = None
 ) -> AsyncIterator[Node]:
     """Run a node supervisor until the block ends. ``prefix`` is a program that starts it.
 
-    ``path`` is its search path for programs.
+    ``path`` is its search path for programs, and ``log`` the file for its lines.
     """
-    log = engine.folder / f"log-{os.urandom(4).hex()}"
+    log = log or engine.folder / f"log-{os.urandom(4).hex()}"
     command = [sys.executable, "-P", "-m", "engine", "agent", "--join", f"https://127.0.0.1:{engine.port}"]
     command += ["--token", str(engine.folder / "node.token"), "--data-dir", str(engine.folder / "agent"), *options]
     with log.open("wb") as errors:

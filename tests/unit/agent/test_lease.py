@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,43 @@ async def test_the_end_of_the_lease_needs_no_supervisor(tmp_path: Path) -> None:
         run.process.send_signal(signal.SIGCONT)
 
         assert (await engine.joined()).hello.previous == "session-1"
+
+
+async def test_the_end_of_the_lease_needs_no_reader_of_the_log(tmp_path: Path) -> None:
+    os.mkfifo(log := tmp_path / "log")
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    filler = os.open(log, os.O_WRONLY | os.O_NONBLOCK)
+    async with engine_end(tmp_path) as engine, node(engine, log=log):
+        end = await engine.joined()
+        remote = await start(end)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(filler, b"\n")
+        await end.shorten(0.5)
+        end.silent = True
+        await until(lambda: not remote.pids())
+        os.close(filler)
+        os.close(reader)
+
+
+async def test_an_agent_exits_if_its_supervisor_reads_nothing() -> None:
+    script = """
+import socket
+from engine.agent.link import Configuration, Report
+from engine.agent.main import Agent
+
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+ours.setblocking(False)
+try:
+    while True:
+        ours.send(b"{}")
+except BlockingIOError:
+    configuration = Configuration(host="localhost", port=1, data_dir="agent", cpus=1, memory=1, cache=1)
+    Agent(configuration, ours)._exit("the connection ended", Report())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+
+    assert await process.wait() == 0
 
 
 async def test_nothing_outlives_an_agent(tmp_path: Path) -> None:
