@@ -154,8 +154,9 @@ class Allocator:
             self.recycled[cause] += 1
 
     def instance_suspect(self, instance: Instance) -> None:
+        instance.obsolete = True
         if instance.ready:  # otherwise calls may wait for it, until it is ready or ends
-            instance.recycled = instance.obsolete = True
+            instance.recycled = True
             self._remove_open(instance)
             self._announce(instance.key[0])
 

@@ -102,6 +102,9 @@ class Node:
             del self._preparing[number]
         if prepared.problem is not None:
             raise prepared.problem.error()
+        if self._drains:
+            self.forget(number)
+            raise ConnectionError(f"node {self.name} was drained")
         return number, prepared.command
 
     def forget(self, number: int) -> None:
