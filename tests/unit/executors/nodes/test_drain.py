@@ -30,7 +30,7 @@ async def test_a_drained_node_keeps_no_instance_that_was_starting(tmp_path: Path
         starting = asyncio.ensure_future(opened.pool.warm(loading))
         await until(lambda: opened.pool.nodes.report().nodes[0].instances)  # type: ignore[union-attr]
         preparing = asyncio.ensure_future(opened.pool.warm(prepared))
-        while not opened.launcher.nodes.node("n1")._preparing:
+        while not opened.launcher.nodes.node("n1")._preparing:  # noqa: ASYNC110
             await asyncio.sleep(0)  # no longer: the agent's answer is to come after the drain
         opened.launcher.drain("n1")
 
