@@ -7,20 +7,21 @@ that the other has not passed on.
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 
 from engine.executors.nodes import messages
-from engine.executors.nodes.connection import PIECE, STREAM, Connection
+from engine.executors.nodes.connection import PIECE, STREAM, Connection, ProtocolError
 
 WINDOW = 256 << 10  #: bytes on their way, in each direction of a stream
 MOST = 256  #: streams of a node
 
 
 class Streams:
-    """Streams of one node, by their numbers, at either end."""
+    """Streams of one node, by their numbers, at either end. A stream keeps at most ``most`` bytes that arrived."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, most: float = math.inf) -> None:
+        self._connection, self._most = connection, most
         self._streams: dict[int, _Stream] = {}
 
     @property
@@ -35,6 +36,9 @@ class Streams:
         """Pass on data of the other end; no data is its end. Return False if there is no such stream."""
         stream = self._streams.get(number)
         if stream is not None:
+            stream.kept += len(data)
+            if stream.kept > self._most:
+                raise ProtocolError("it sent too much of a stream")
             stream.arrived.put_nowait(data)
         return stream is not None
 
@@ -61,7 +65,7 @@ class ApiStreams:
     """Streams of a node at the engine. ``port`` on loopback is that of the API, with tokens of functions; 0: none."""
 
     def __init__(self, connection: Connection, port: int) -> None:
-        self._connection, self._port, self._streams = connection, port, Streams(connection)
+        self._connection, self._port, self._streams = connection, port, Streams(connection, WINDOW)
         self._tasks: set[asyncio.Task[None]] = set()
         self.acknowledged = self._streams.acknowledged
 
@@ -96,7 +100,7 @@ class _Stream:
 
     def __init__(self, connection: Connection, number: int) -> None:
         self._connection, self._number = connection, number
-        self.arrived = asyncio.Queue[bytes]()
+        self.arrived, self.kept = asyncio.Queue[bytes](), 0  #: and their bytes
         self._unread = 0
         self._read = asyncio.Event()
 
@@ -121,6 +125,7 @@ class _Stream:
                 with suppress(OSError):
                     writer.write(data)
                     await writer.drain()
+            self.kept -= len(data)
             messages.send(self._connection, messages.StreamRead(self._number, len(data)))
         if not writer.is_closing():
             writer.write_eof()

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from engine import __version__
 from engine.executors.nodes import messages
-from engine.executors.nodes.connection import CONTROL, Connection
+from engine.executors.nodes.connection import CONTROL, PIECE, STREAM, Connection
 from engine.executors.nodes.messages import Hello, Joined, Ping, Pong, Refused, Welcome
 from tests.support.nodes import NodePool, node_pool
 from tests.support.waiting import until
@@ -219,6 +219,25 @@ async def test_a_client_without_tls_is_closed_with_the_reason(opened: NodePool) 
         writer.close()
 
     assert logs[0]["event"] == "agent refused"
+
+
+async def test_an_agent_that_sends_more_of_a_stream_than_the_engine_has_read_is_closed(tmp_path: Path) -> None:
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    held: list[asyncio.StreamWriter] = []
+    api = await asyncio.start_server(hold, "127.0.0.1", 0, limit=1)
+    async with node_pool(tmp_path, "n1", api=api.sockets[0].getsockname()[1], api_ports=(1,)) as opened:
+        client, connection, _ = await join(opened)
+        for _ in range(400):
+            connection.send(STREAM, 1, bytes(PIECE))
+        await until(lambda: client.reason is not None)
+        await until(lambda: opened.state("n1") == "lost")
+
+        assert opened.pool.nodes.report().nodes[0].reason == "it sent too much of a stream"  # type: ignore[union-attr]
+        for writer in held:
+            writer.transport.abort()
+    api.close()
 
 
 async def test_an_admitted_agent_that_breaks_the_protocol_is_lost_alone(opened: NodePool) -> None:
