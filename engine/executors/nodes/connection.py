@@ -29,6 +29,7 @@ LONGEST_BODY = 4 * PIECE  #: bytes, except of CONTROL; raw output is not cut
 LONGEST_HELLO = 64 << 10  #: bytes of a CONTROL message before the agent has shown its token
 LONGEST_CONTROL = 8 << 20  #: bytes; a function's settings are the largest
 HIGH, LOW = 1 << 20, 256 << 10  #: unsent bytes at which a connection is full, and is not any more
+MOST = 256 << 20  #: unsent bytes, apart from further pieces, at which it is closed
 
 _HEADER = Layout("!IBI")
 
@@ -185,6 +186,8 @@ class Connection(asyncio.Protocol):
             self._turn = []
             transport.write(b"".join(turn))
         if self.full:
+            if transport.get_write_buffer_size() > MOST:
+                self.abort("it does not read")
             return
         if self._large:
             self._schedule()

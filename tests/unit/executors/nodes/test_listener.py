@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -238,6 +239,24 @@ async def test_an_agent_that_sends_more_of_a_stream_than_the_engine_has_read_is_
         for writer in held:
             writer.transport.abort()
     api.close()
+
+
+async def test_an_agent_that_reads_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.executors.nodes.connection.MOST", 1 << 20)
+    async with node_pool(tmp_path, "n1", lease=30.0) as opened:
+        client, connection, _ = await join(opened)
+        assert connection._transport is not None
+        connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection._transport.pause_reading()
+        for _ in range(1000):
+            if opened.state("n1") != "ready":
+                break
+            for number in range(1000):
+                messages.send(connection, Ping(number))
+            await asyncio.sleep(0)
+
+        assert opened.pool.nodes.report().nodes[0].reason == "it does not read"  # type: ignore[union-attr]
+        connection.abort("the test ends")
 
 
 async def test_an_admitted_agent_that_breaks_the_protocol_is_lost_alone(opened: NodePool) -> None:
