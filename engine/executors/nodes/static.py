@@ -56,9 +56,14 @@ class StaticPlacement:
         return any(machine not in avoid and suits(machine, shape) for machine in self._machines)
 
     def _serve(self) -> None:
-        for waiter, (shape, avoid) in list(self._waiting.items()):
-            if not waiter.done() and (granted := self._try(shape, avoid)) is not None:
+        unfit = set[Shape]()  # thousands of wishes have few shapes
+        for waiter, (shape, avoid) in self._waiting.items():
+            if waiter.done() or shape in unfit:
+                continue
+            if (granted := self._try(shape, avoid)) is not None:
                 waiter.set_result(granted)
+            elif not avoid:
+                unfit.add(shape)
 
     def _try(self, shape: Shape, avoid: Collection[Machine]) -> Grant | None:
         best, most = None, -1.0

@@ -244,7 +244,7 @@ async def test_an_agent_that_sends_more_of_a_stream_than_the_engine_has_read_is_
 async def test_an_agent_that_reads_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.executors.nodes.connection.MOST", 1 << 20)
     async with node_pool(tmp_path, "n1", lease=30.0) as opened:
-        client, connection, _ = await join(opened)
+        _, connection, _ = await join(opened)
         assert connection._transport is not None
         connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection._transport.pause_reading()

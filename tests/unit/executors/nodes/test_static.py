@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -130,3 +131,27 @@ async def test_a_place_that_leaves_gives_nothing_more_and_keeps_its_grants() -> 
     (await wish(made)).cancel()
     made.release(held)
     assert await names(made, 1) == ["n"]
+
+
+async def test_a_released_grant_is_offered_once_to_all_wishes_of_a_shape() -> None:
+    class Seen(Machine):
+        looks = 0
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "memory":
+                self.looks += 1
+            return super().__getattribute__(name)
+
+    machine = Seen("n")
+    made = placement(machine)
+    held = [await made.grant(SMALL, ()) for _ in range(4)]
+    waiting = [await wish(made, Shape(256, 0.3, frozenset(), Family.PYTHON)) for _ in range(100)]
+    machine.looks = 0
+    made.release(held.pop())
+    made.release(held.pop())
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+    assert [wish.done() for wish in waiting] == [True] + [False] * 99
+    assert machine.looks < 10
+    for task in waiting:
+        task.cancel()
