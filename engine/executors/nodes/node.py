@@ -243,7 +243,7 @@ class Node:
         match message:
             case Ping():
                 self._answer(message.number)
-            case Gone():
+            case Gone() if message.problem is None or not message.problem.field:  # an OSError
                 self._remove(message)
             case Prepared():
                 waiter = self._preparing.get(message.number)
@@ -256,11 +256,11 @@ class Node:
             case Joined() if self._joined is None:
                 self._joined, self.lacks = message, message.lacks
                 self._set_state("ready")
-            case Unfit():
+            case Unfit() if self._joined is None:
                 self._set_state("refused", message.reason)
                 self._connection.close(message.reason)
             case _:
-                raise ProtocolError(f"it sent {type(message).__name__} a second time")
+                raise ProtocolError(f"it sent {type(message).__name__} out of order")
 
     def _answer(self, number: int) -> None:
         late = self._loop.time() - self.heard - self.lease / PINGS

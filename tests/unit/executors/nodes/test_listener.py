@@ -17,7 +17,19 @@ from structlog.testing import capture_logs
 from engine import __version__
 from engine.executors.nodes import messages
 from engine.executors.nodes.connection import CONTROL, PIECE, STREAM, Connection
-from engine.executors.nodes.messages import Hello, Joined, Ping, Pong, Refused, Welcome
+from engine.executors.nodes.messages import (
+    Gone,
+    Hello,
+    Joined,
+    Ping,
+    Pong,
+    Prepare,
+    Problem,
+    Refused,
+    Start,
+    Welcome,
+)
+from tests.support.executing import function
 from tests.support.nodes import NodePool, node_pool
 from tests.support.waiting import until
 
@@ -268,3 +280,16 @@ async def test_an_admitted_agent_that_breaks_the_protocol_is_lost_alone(opened: 
     await until(lambda: opened.state("n1") == "lost")
 
     assert opened.state("n2") in ("ready", "silent")
+
+
+async def test_a_false_reason_for_a_failed_start_loses_the_node_alone(opened: NodePool) -> None:
+    client, connection, _ = await join(opened)
+    code = await opened.package({"index.py": "def handler(event, context): pass"})
+    starting = asyncio.ensure_future(opened.pool.warm(function("handler", code=code)))
+    await until(lambda: isinstance(client.messages[-1], Prepare))
+    messages.send(connection, messages.Prepared(2, command="python"), 2)
+    await until(lambda: isinstance(client.messages[-1], Start))
+    messages.send(connection, Gone(number=2, problem=Problem(text="none", field="runtime")), 2)
+
+    assert not await starting
+    assert opened.state("n1") == "lost"
