@@ -177,7 +177,7 @@ MUTANTS = (
         name="limits of functions ignored",
         promise="a function has no more instances than its settings allow",
         module="engine/scheduling/share.py",
-        old="        return self.most >= 0 and self.running >= self.most\n",
+        old="        return 0 <= self.limit <= self.running\n",
         new="        return False\n",
         trial=SIMULATED,
     ),

@@ -75,7 +75,9 @@ def _connect_work(engine: EngineParts) -> None:
     engine.storage.status_log.added.connect(engine.status_log.wake)
     engine.logs.status_store_changed.connect(engine.status_log.wake)
     engine.pool.capacity.connect(engine.scheduler.set_places)
-    engine.pool.capacity.connect(lambda function_id, places: engine.resources.reservations.replace_lost())
+    engine.pool.capacity.connect(lambda *_: engine.resources.reservations.replace_lost())
+    if engine.pool.nodes is not None:
+        engine.pool.allocator.wanted = engine.scheduler.waits
     engine.pool.reserve.lost.connect(engine.resources.reservations.replace_lost)
 
 

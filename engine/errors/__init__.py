@@ -640,6 +640,10 @@ class JournalBroken(Exception):
     """Failure after which stored and lost rows cannot be distinguished until a restart reads the storage again."""
 
 
+class Deferred(Exception):
+    """No instance can start for an attempt now, so that its invocation returns to the queue."""
+
+
 class MembershipLost(Exception):
     """Another engine may do the work of this engine, which must therefore stop."""
 

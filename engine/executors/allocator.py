@@ -10,18 +10,19 @@ instances idle for longest are dismissed. A call is never rejected for lack of m
 the capacity before: an instance is started even if the dismissals do not free enough memory.
 
 If no node has room, a start waits for capacity without its call. Calls that no other start will serve are *deferred*:
-they return to the queue. Until no start of the function waits, the queue runs no more calls than ready instances serve.
+they return to the queue. As long as instances of their key serve calls or start, the queue then lets only so many calls
+go on as ready instances serve and few further starts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import anyio
 
-from engine.errors import InvalidField
+from engine.errors import Deferred, InvalidField
 from engine.executors.call import Call, End, Ended, Key, key_of
 from engine.executors.idle import IdleInstances, Reserve
 from engine.executors.instance import Instance
@@ -29,15 +30,16 @@ from engine.executors.launcher import Launcher
 from engine.executors.outcomes import CANCELLED, START_FAILURES, launch_fault, runtime_fault, start_fault
 from engine.isolation.processes import MAX_WAIT
 from engine.metrics.histogram import Histogram
-from engine.model import Code, Deferred, Function
+from engine.model import Code, Function
 from engine.model.clock import Clock
 from engine.model.controls import Controls
+from engine.model.invocation import Kind
 from engine.model.signal import Signal
 from engine.runtimes.protocol import ITSELF
 
 RECYCLE_CAUSES = (REQUESTS, MEMORY) = ("requests", "memory")
 TRIES = 3  #: most instances that one start launches, as on FunctionGraph
-MAX_SCARCE = 4  #: starts of a function that wait for capacity; further ones are cancelled
+MAX_SCARCE = 4  #: starts of one key that wait for capacity, or are under way after others have waited
 
 
 class Allocator:
@@ -47,12 +49,14 @@ class Allocator:
     caller to which an instance was assigned must call ``release`` afterwards. ``memory`` is the limit of all instances
     together in MiB; 0 means no limit. An instance without work is dismissed after ``idle`` seconds.
 
-    ``capacity(function_id, places)`` announces how many calls of a function its ready instances serve at a time while a
-    start of it waits for capacity, and -1 when none does any more.
+    ``capacity(function_id, kind, places)`` announces for how many further calls there are places, after calls of this
+    kind have been deferred; -1: any number. ``kind`` is version and memory of their invocations. ``wanted`` returns
+    whether calls of a function wait in the queue.
     """
 
     def __init__(self, launcher: Launcher, *, memory: int, idle: float, clock: Clock) -> None:
-        self.capacity: Signal[[int, int]] = Signal()
+        self.capacity: Signal[[int, Kind, int]] = Signal()
+        self.wanted: Callable[[int], bool] = lambda function_id: True  #: set when the engine is wired
         self._launcher, self._limit, self._clock = launcher, memory, clock
         self.alive: set[Instance] = set()
         self.present: set[Instance] = set()  #: including instances that have ended but are not closed
@@ -61,6 +65,8 @@ class Allocator:
         self._open: dict[Key, dict[Instance, None]] = {}  #: busy, with spare concurrency
         self._waiting: dict[Key, WaitingCalls] = {}
         self._scarce: set[Start] = set()  #: starts that wait for capacity
+        self._limited: dict[Key, Kind] = {}  #: keys whose places are announced, with the kinds of their calls
+        self._changed: set[Key] = set()  #: of those that are to be announced in the next turn of the loop
         self._tasks: set[asyncio.Task[bool]] = set()
         self.memory = 0  #: MiB granted to instances in ``alive``
         self.starting = self.started = self.retired = self.killed = 0
@@ -77,6 +83,8 @@ class Allocator:
             instance.assigned += 1
             if instance.concurrency > 1:
                 self._update_open(instance)
+            if self._limited:
+                self._note_change(call.key)
         return instance
 
     async def wait(self, call: Call) -> Instance | Ended:
@@ -110,6 +118,8 @@ class Allocator:
         instance.assigned -= 1
         if instance.ready and instance.end is None:
             self._offer(instance)
+            if self._limited:
+                self._note_change(instance.key)
 
     def _offer(self, instance: Instance, start: Start | None = None) -> None:
         """Assign waiting calls to an instance, then make its spare concurrency available, or dismiss it."""
@@ -158,7 +168,7 @@ class Allocator:
         if instance.ready:  # otherwise calls may wait for it, until it is ready or ends
             instance.recycled = True
             self._remove_open(instance)
-            self._announce(instance.key[0])
+            self._note_change(instance.key)
 
     # --- starting -------------------------------------------------------------------------------------------
 
@@ -173,38 +183,65 @@ class Allocator:
     def _begin(self, waiting: WaitingCalls, start: Start) -> asyncio.Task[bool]:
         start.waiting, waiting.starts[start.call] = waiting, start
         start.task = asyncio.ensure_future(self._run(start))
+        self._note_change(start.call.key)
         self._tasks.add(start.task)
         start.task.add_done_callback(self._tasks.discard)
         return start.task
 
+    def make_room(self, suits: Callable[[Instance], bool]) -> bool:
+        """End the starts that nothing wants any more, or else dismiss an idle instance. Return False if there is none.
+
+        Of the instances that suit, the one idle for longest is dismissed.
+        """
+        reserved = {key_of(function) for function in self.reserve.shortage()}
+        keys = {start.call.key for start in self._scarce} - reserved
+        unwanted = {key for key in keys if not self.wanted(key[0])}
+        self._end_scarce(unwanted.__contains__)
+        return bool(unwanted) or self.idle.dismiss_oldest(suits)
+
+    def _end_scarce(self, ends: Callable[[Key], bool]) -> None:
+        """End the starts of some keys that wait for capacity."""
+        for start in [start for start in self._scarce if ends(start.call.key)]:
+            self._scarce.remove(start)
+            start.task.cancel()
+            self._note_change(start.call.key)
+
     def _defer(self, start: Start) -> None:
         """Let a start wait for capacity without its call, and defer the calls that no other start will serve."""
-        waiting, function_id = start.waiting, start.call.key[0]
+        waiting, key = start.waiting, start.call.key
         if waiting.starts.pop(start.call, None) is None:
             return  # stopped meanwhile
         if not start.scarce.done():
             start.scarce.set_result(False)
-        if sum(other.call.key[0] == function_id for other in self._scarce) < MAX_SCARCE:
+        if sum(other.call.key == key for other in self._scarce) < MAX_SCARCE:
             self._scarce.add(start)
         else:
             start.task.cancel()
-        self._announce(function_id)
+        self._limited[key] = start.kind
+        self._announce(key)
         waiting.fail(start, Deferred())
         start.cause = None
-        self._drop_if_empty(start.call.key, waiting)
+        self._drop_if_empty(key, waiting)
 
-    def _end_scarcity(self, start: Start) -> None:
-        self._scarce.remove(start)
-        if not self._announce(start.call.key[0]):
-            self.capacity(start.call.key[0], -1)
+    def _note_change(self, key: Key) -> None:
+        """Announce the places of a key soon, if it is limited."""
+        if key in self._limited and key not in self._changed:
+            self._changed.add(key)
+            asyncio.get_running_loop().call_soon(self._announce, key)
 
-    def _announce(self, function_id: int) -> bool:
-        """Announce the capacity of a function. Return False if no start of it waits for capacity."""
-        if not any(start.call.key[0] == function_id for start in self._scarce):
-            return False
-        ready = (each for each in self.alive if each.key[0] == function_id and each.ready and not each.obsolete)
-        self.capacity(function_id, sum(instance.concurrency for instance in ready))
-        return True
+    def _announce(self, key: Key) -> None:
+        """Announce the places of a key that is limited: end the limit if nothing of it runs, starts or waits."""
+        self._changed.discard(key)
+        if (kind := self._limited.get(key)) is None:
+            return
+        ready = [each for each in self.alive if each.key == key and each.ready and not each.obsolete]
+        free = sum(instance.concurrency - instance.assigned for instance in ready)
+        if not any(start.call.key == key for start in self._scarce):
+            starts = len(self._waiting[key].starts) if key in self._waiting else 0
+            if not starts and not any(instance.assigned for instance in ready):
+                del self._limited[key]
+            free += max(0, MAX_SCARCE - starts)
+        self.capacity(key[0], kind, free if key in self._limited else -1)
 
     async def _run(self, start: Start) -> bool:
         """Launch an instance, up to ``TRIES`` times while a call needs it or nodes are lost with it.
@@ -228,7 +265,7 @@ class Allocator:
         if failure is None and start.instance is not None:
             start.instance.ready, start.instance.obsolete = True, start.instance.obsolete or start.obsolete
             self._offer(start.instance, start)
-            self._announce(start.call.key[0])
+        self._note_change(start.call.key)
         self._drop_if_empty(start.call.key, waiting)
         if isinstance(failure, Exception) and (start.cause is None or not received):  # otherwise the calls raise it
             raise failure
@@ -242,7 +279,8 @@ class Allocator:
                 plan = await self._launcher.prepare(call.key, call.function, lambda: self._defer(start))
             finally:
                 if start in self._scarce:
-                    self._end_scarcity(start)
+                    self._scarce.remove(start)
+                    self._note_change(call.key)
                     start.waiting = self._waiting_for(call.key, call.function)
                     start.waiting.starts[call] = start
             command = plan.command[0]
@@ -296,9 +334,7 @@ class Allocator:
         def outdated(key: Key) -> bool:
             return key[0] == function_id and key[2] not in keep
 
-        for start in [start for start in self._scarce if outdated(start.call.key)]:
-            self._end_scarcity(start)
-            start.task.cancel()
+        self._end_scarce(outdated)
         for start in (start for waiting in self._waiting.values() for start in waiting.starts.values()):
             start.obsolete = start.obsolete or outdated(start.call.key)
         idle = []
@@ -308,7 +344,6 @@ class Allocator:
             if instance.idle:
                 idle.append(instance)
                 instance.dismiss()
-        self._announce(function_id)
         await _wait_all_closed(idle)
 
     async def drain(self) -> None:
@@ -343,7 +378,7 @@ class Allocator:
         self.alive.discard(instance)
         self.memory -= instance.memory
         self.reserve.note_end(instance)
-        self._announce(instance.key[0])
+        self._note_change(instance.key)
         if instance.end is End.RETIRED:
             self.retired += 1
         else:
@@ -384,6 +419,8 @@ class Start:
         self.call = Call(key, function, None)  #: with the starting instance
         self.instance: Instance | None = None  #: None while the start is prepared
         self.obsolete = False  #: the instance is dismissed as soon as no call waits
+        invocation = cause.invocation if cause is not None else None
+        self.kind = (function.version, 0) if invocation is None else invocation.kind
         self.task: asyncio.Task[bool]
         self.waiting: WaitingCalls  #: served first when the instance is ready
         self.scarce: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  #: waits for capacity, or did

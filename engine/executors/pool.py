@@ -104,7 +104,7 @@ async def open_pool(
             local, options.nodes, options, package_file=package_file, recorder=recorder, memory=memory
         )
         allocator = Allocator(launcher, memory=0, idle=options.idle, clock=clock)  # each instance has a grant
-        launcher.dismiss_oldest, allocator.idle.on_put = allocator.idle.dismiss_oldest, launcher.note_idle
+        launcher.make_room, allocator.idle.on_put = allocator.make_room, launcher.note_idle
         pool = Pool(launcher, allocator, recorder, files, clock, launcher)
     try:
         yield pool

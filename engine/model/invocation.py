@@ -239,6 +239,9 @@ class Request(Struct, frozen=True, kw_only=True):
     http_members: Callable[[], bytes] | None = None
 
 
+Kind = tuple[str, int]  #: version and, if a caller has chosen it, memory in MiB, else 0: such runs share instances
+
+
 class Invocation(Struct, frozen=True, kw_only=True):
     """Accepted request that the engine has promised to run."""
 
@@ -270,6 +273,10 @@ class Invocation(Struct, frozen=True, kw_only=True):
     trusted_at: float = math.inf  #: time of acceptance by ``Clock.expiry`` while the clock is not trusted; not stored
 
     @property
+    def kind(self) -> Kind:
+        return self.version, self.memory
+
+    @property
     def accepted_at(self) -> float:
         return accepted_at(self.key)
 
@@ -297,10 +304,6 @@ class Invocation(Struct, frozen=True, kw_only=True):
 #: Function that an executor calls right before it sends an invocation to an instance. If it returns an awaitable, the
 #: executor waits for it first.
 Begin = Callable[[], Awaitable[None] | None]
-
-
-class Deferred(Exception):
-    """No instance can start for an attempt now, so that its invocation returns to the queue."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

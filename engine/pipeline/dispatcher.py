@@ -22,10 +22,10 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 from msgspec import Struct
 
-from engine.errors import Unavailable
+from engine.errors import Deferred, Unavailable
 from engine.functions.catalog import Catalog
 from engine.metrics.histogram import Distribution, Histogram
-from engine.model import AsyncSettings, Begin, Code, Deferred, Function, Invocation, Mode, Outcome
+from engine.model import AsyncSettings, Begin, Code, Function, Invocation, Mode, Outcome
 from engine.model.clock import Clock
 from engine.model.signal import Signal
 from engine.model.urn import LATEST
@@ -275,9 +275,9 @@ class Dispatcher:
                 return Outcome(code=Code.ENGINE, message=invocation.damage, started_at=now, ended_at=now), True
             self._journal.start(invocation, now)
         self._started += 1
-        self._wait_seconds.observe(now - invocation.due_at)
         outcome = await self._execute(function, invocation, now)
         if outcome is not None:
+            self._wait_seconds.observe(now - invocation.due_at)
             self._run_seconds.observe(outcome.ended_at - outcome.started_at)
             self.attempt_ended(function, invocation, outcome)
         return outcome, True

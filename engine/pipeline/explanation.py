@@ -103,7 +103,7 @@ def _capacity(now: Obstacles) -> list[Reason]:
     if now.full:
         text = f"{now.running} invocations of the function run, and its limit is {now.limit}; raise max_instances"
         reasons.append(Reason("limit", text))
-    if 0 <= now.places <= now.running:
+    if now.scarce:
         reasons.append(Reason("capacity", "waits for capacity: no node has room for another instance of the function"))
     if now.next_token is not None:
         reasons.append(Reason("rate", "the function has used up its rate of starts; raise rate, or wait"))

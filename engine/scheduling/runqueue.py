@@ -31,6 +31,7 @@ from weakref import WeakValueDictionary
 from msgspec import Struct
 
 from engine.model import Invocation, Mode
+from engine.model.invocation import Kind
 from engine.model.retry import MAX_CRASHES
 from engine.scheduling.function_queue import BEGINNING, Entry, FunctionQueue
 from engine.scheduling.projects import Projects
@@ -43,7 +44,7 @@ class Obstacles(Struct, frozen=True, kw_only=True):
 
     limit: int  #: largest number of concurrent runs; -1: no limit
     running: int  #: runs of the function
-    places: int  #: requests that its ready instances serve while no node has room for another; -1: one may start
+    scarce: bool  #: no node has room for another instance, and the ready ones are busy
     parked: bool  #: waits until the clock is trusted
     next_token: float | None  #: when the rate allows the next start, by the time of the event loop; None: it does now
     slots: int  #: slots for asynchronous work, in total
@@ -140,11 +141,20 @@ class RunQueue:
         share.weight, share.limit, share.memory, share.concurrent_requests = weight, limit, memory, concurrent_requests
         self._requeue(function_id)
 
-    def set_places(self, function_id: int, places: int) -> None:
-        """Let at most ``places`` invocations of a function run at a time, in both modes; -1: as many as its limit."""
+    def set_places(self, function_id: int, kind: Kind, places: int) -> None:
+        """Let ``places`` further invocations of a function start, of one kind, in both modes; -1: any number."""
         if (share := self._shares.get(function_id)) is not None:
-            share.places = places
+            share.places[kind] = places
+            if places < 0:
+                del share.places[kind]
             self._requeue(function_id)
+
+    def waits(self, function_id: int) -> bool:
+        """Return whether invocations of a function wait, and are not paused."""
+        waiting = self._async.queues.get(function_id)
+        return bool(waiting or self._sync.queues.get(function_id)) or (
+            waiting is not None and waiting.horizon is not None
+        )
 
     def expect(self, function_id: int) -> None:
         """Note that invocations of the function wait on disk, so that ``needs_refill`` returns the function."""
@@ -227,6 +237,8 @@ class RunQueue:
                 self._note_level(function_id)
             if function_id in self._dropped:
                 self._clear(function_id)
+            elif self._shares[function_id].places:
+                self._requeue(function_id)  # the next one may have a place
             return entry
         return None
 
@@ -330,7 +342,7 @@ class RunQueue:
         return Obstacles(
             limit=share.limit,
             running=share.running,
-            places=share.places,
+            scarce=min(share.places.values(), default=1) <= 0,
             parked=share.parked,
             next_token=self._rates.next_token(function_id),
             slots=self._slots - self._sync_slots,
@@ -417,6 +429,7 @@ class RunQueue:
                 share is None
                 or not queue
                 or share.full
+                or not share.has_place(queue.head().invocation)
                 or ((share.parked or share.spent) and mode_queue is self._async)
             ):
                 heappop(order.heap)
@@ -466,6 +479,8 @@ class RunQueue:
         project.present = share.virtual
         kept = self._other_memory if self._all.several and self._kept_slots() else 0
         taken = share.begin(entry, self._memory - kept)
+        if share.places and invocation.kind in share.places:
+            share.places[invocation.kind] -= 1
         self._used_memory += taken
         self._active += project.running == 1
         entry.passed = taken if self._blocked else 0
@@ -506,7 +521,8 @@ class RunQueue:
         if not mode_queue.queues.get(function_id) or function_id in mode_queue.queued:
             return
         share = self._shares[function_id]
-        if not share.full and not ((share.parked or share.spent) and mode_queue is self._async):
+        held = share.full or not share.has_place(mode_queue.queues[function_id].head().invocation)
+        if not held and not ((share.parked or share.spent) and mode_queue is self._async):
             share.virtual = max(share.virtual, share.project.present)
             heappush(share.project.orders[mode_queue.index].heap, (share.virtual, function_id))
             mode_queue.queued.add(function_id)

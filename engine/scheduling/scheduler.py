@@ -21,6 +21,7 @@ from engine.errors import Unavailable
 from engine.model import Invocation, Mode, Outcome
 from engine.model.alarms import Alarm
 from engine.model.clock import Clock
+from engine.model.invocation import Kind
 from engine.model.signal import Signal
 from engine.protocols import Page, Recovery, Window
 from engine.scheduling.function_queue import Entry
@@ -95,7 +96,7 @@ class Scheduler:
         self.kept_out: Signal[[Invocation]] = Signal()
         self._queue, self._window, self._clock = queue, window, clock
         self.running, self.obstacles, self.oldest_due = queue.running, queue.obstacles, queue.oldest_due
-        self.statistics = queue.statistics
+        self.statistics, self.waits = queue.statistics, queue.waits
         self._idle: deque[asyncio.Future[Entry]] = deque()
         self._held: set[str] = set()
         self._withheld: dict[int, _Withheld] = {}
@@ -160,9 +161,9 @@ class Scheduler:
         )
         self._hand_out()
 
-    def set_places(self, function_id: int, places: int) -> None:
-        """Start no more invocations of a function at a time than ``places``, in both modes; -1: as its limit allows."""
-        self._queue.set_places(function_id, places)
+    def set_places(self, function_id: int, kind: Kind, places: int) -> None:
+        """Let ``places`` further invocations of a function start, of one kind, in both modes; -1: any number."""
+        self._queue.set_places(function_id, kind, places)
         self._hand_out()
 
     def set_pause(self, function_id: int, reason: str | None) -> bool:

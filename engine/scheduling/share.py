@@ -10,6 +10,7 @@ from itertools import count
 from msgspec import Struct, field
 
 from engine.model import Invocation
+from engine.model.invocation import Kind
 from engine.scheduling.function_queue import Entry
 
 _MEAN = 0.2  #: weight of the newest run in the mean duration
@@ -39,7 +40,8 @@ class Share(Struct, kw_only=True):
     project: ProjectShare
     weight: float = 1.0
     limit: int = -1  #: largest number of concurrent runs; -1: no limit
-    places: int = -1  #: the same while an instance waits for capacity: as many as ready instances serve
+    #: runs that may still start, by their kind, while instances for them may have to wait for capacity
+    places: dict[Kind, int] = field(default_factory=dict)
     memory: int = 0  #: MiB of an instance
     concurrent_requests: int = 1  #: runs that one instance serves at a time
     paused: bool = False  #: its asynchronous entries are only on disk
@@ -54,7 +56,11 @@ class Share(Struct, kw_only=True):
 
     @property
     def full(self) -> bool:
-        return 0 <= self.limit <= self.running or 0 <= self.places <= self.running
+        return 0 <= self.limit <= self.running
+
+    def has_place(self, invocation: Invocation) -> bool:
+        """Return False while there is no capacity for a run."""
+        return not self.places or self.places.get(invocation.kind, 1) > 0
 
     def shares(self, invocation: Invocation) -> bool:
         """Return True if the invocation can run in an instance together with others.

@@ -12,8 +12,10 @@ from msgspec import Struct
 
 from bench.proof.simulation.witness import Witness
 from bench.proof.simulation.world import World
+from engine.errors import Deferred
 from engine.executors.idle import Reserve
-from engine.model import Begin, Code, Deferred, Function, Invocation, Outcome, PendingDelivery
+from engine.model import Begin, Code, Function, Invocation, Outcome, PendingDelivery
+from engine.model.invocation import Kind
 from engine.model.signal import Signal
 from engine.protocols import DeliveryContext, Event, Plugin, TriggerContext
 
@@ -48,7 +50,7 @@ class SimulatedPool:
         self._runs: dict[int, asyncio.Future[Code]] = {}
         self._asked = 0
         self.reserve, self.files = Reserve(()), NoFiles()
-        self.capacity: Signal[[int, int]] = Signal()
+        self.capacity: Signal[[int, Kind, int]] = Signal()
         self.function_uids, self.walls, self.nodes = range(0), {"network": "host"}, None
 
     def function_of(self, instance_id: str) -> Function | None:
@@ -66,8 +68,9 @@ class SimulatedPool:
         if self._asked % DEFERRED == 0:
             self._witness.count["deferred"] += 1
             self._witness.deferred.add(invocation.key)
-            self.capacity(function.function_id, 0)
-            asyncio.get_running_loop().call_later(FULL, self.capacity, function.function_id, -1)
+            full = function.function_id, invocation.kind
+            self.capacity(*full, 0)
+            asyncio.get_running_loop().call_later(FULL, self.capacity, *full, -1)
             raise Deferred
         self._witness.begins(function, invocation)
         outcome: Outcome | None = None

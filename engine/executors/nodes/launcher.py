@@ -73,8 +73,8 @@ class NodeLauncher:
         ``package_file`` returns the path of a package as it was received, by its SHA-256.
         """
         self.walls, self.function_uids, self.interpreters = local.walls, local.function_uids, local.interpreters
-        #: dismisses the instance idle for longest among those that suit; set by the pool
-        self.dismiss_oldest: Callable[[Callable[[Instance], bool]], bool]
+        #: see ``Allocator.make_room``; set by the pool
+        self.make_room: Callable[[Callable[[Instance], bool]], bool]
         self._local, self._options, self._rules, self._recorder = local, options, rules, recorder
         self._placement: Placement = StaticPlacement(local_first=options.local == "first")
         if options.local != "never":
@@ -258,7 +258,7 @@ class NodeLauncher:
         def helps(instance: Instance) -> bool:
             return any(suits(self._grants[instance].machine, shape) for shape in shapes)
 
-        if self.dismiss_oldest(helps):
+        if self.make_room(helps):
             self.note_idle()
 
     def _on_change(self, node: Node) -> None:

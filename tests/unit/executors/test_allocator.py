@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.errors import Deferred
 from engine.executors.allocator import MAX_SCARCE, TRIES, Allocator
 from engine.executors.call import Call, End, Ended, Key, key_of
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
-from engine.model import Code, Deferred, Function
+from engine.model import Code, Function
 from engine.model.clock import SystemClock
 from engine.runtimes.interpreters import InterpreterInfo
 from engine.runtimes.protocol import READY, Answer
@@ -115,9 +116,8 @@ class Crowd:
         self.places = -1  #: announced last
         self.allocator.capacity.connect(self._note_places)
 
-    def _note_places(self, function_id: int, places: int) -> None:
+    def _note_places(self, function_id: int, kind: tuple[str, int], places: int) -> None:
         self.places = places
-        assert (places == -1) == (not self.allocator._scarce)
 
     def fill(self, pick: int) -> None:
         self.launcher.room.clear()
@@ -204,8 +204,12 @@ class Crowd:
         assert (waiting is None) == (not self.calls and not self.launcher.loads and not self.launcher.preparing)
         scarce = self.allocator._scarce
         assert len(scarce) <= MAX_SCARCE
-        ready = sum(each.concurrency for each in self.allocator.alive if each.ready and not each.obsolete)
-        assert self.places == (ready if scarce else -1)
+        if self.key in self.allocator._limited:
+            usable = [each for each in self.allocator.alive if each.ready and not each.obsolete]
+            starts = max(0, MAX_SCARCE - len(waiting.starts if waiting else ())) if not scarce else 0
+            assert self.places == sum(each.concurrency - each.assigned for each in usable) + starts
+        else:
+            assert (self.places, scarce) == (-1, set())
         assert waiting is None or waiting.uncovered <= 0
         assert self.allocator.starting == len(self.launcher.loads)
 
@@ -498,7 +502,7 @@ async def test_a_call_that_another_start_will_serve_is_not_deferred() -> None:
 
     crowd.load()
     await crowd.settle()
-    assert (len(crowd.served), crowd.places) == (1, 1)
+    assert (len(crowd.served), crowd.places) == (1, 0)
     crowd.die(0)
     crowd.go()
     await crowd.settle()
@@ -527,3 +531,41 @@ async def test_a_start_without_a_call_tells_that_it_waits_for_capacity() -> None
     assert await asyncio.gather(*crowd.warming) == [False] * (MAX_SCARCE + 1)
     crowd.check()
     await crowd.allocator.close()
+
+
+async def test_a_start_that_nothing_wants_any_more_ends_before_an_instance_is_dismissed_for_it() -> None:
+    crowd = await scarce_crowd(2)
+    crowd.allocator.wanted = lambda function_id: True
+    assert not crowd.allocator.make_room(lambda instance: True)
+
+    crowd.allocator.wanted = lambda function_id: False
+    crowd.allocator.reserve.want([(crowd.function, 1)])
+    assert not crowd.allocator.make_room(lambda instance: True)  # reserved ones are wanted
+
+    crowd.allocator.reserve.want(())
+    assert crowd.allocator.make_room(lambda instance: True)
+    await crowd.settle()
+    crowd.check()
+    assert crowd.places == -1
+
+    crowd.empty(0)
+    crowd.come()  # the next call gets a start of its own
+    await crowd.settle()
+    crowd.load()
+    await crowd.settle()
+    assert len(crowd.served) == 1
+
+
+async def test_after_starts_have_waited_few_begin_at_the_same_time() -> None:
+    crowd = await scarce_crowd(1)
+    crowd.empty(0)
+    await crowd.settle()
+
+    assert crowd.places == MAX_SCARCE - 1  # one is under way
+    crowd.load()
+    crowd.come()
+    await crowd.settle()
+    assert (len(crowd.served), crowd.places) == (1, MAX_SCARCE)
+    crowd.go()
+    await crowd.settle()
+    assert crowd.places == -1

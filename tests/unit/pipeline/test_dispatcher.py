@@ -8,10 +8,10 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from engine.errors import NotStored, OutcomeUnknown
+from engine.errors import Deferred, NotStored, OutcomeUnknown
 from engine.functions.catalog import Catalog
 from engine.maintenance.pruner import Pruner
-from engine.model import AsyncSettings, Begin, Code, Deferred, Function, Invocation, Mode, Outcome, State
+from engine.model import AsyncSettings, Begin, Code, Function, Invocation, Mode, Outcome, State
 from engine.model.clock import Clock, SystemClock
 from engine.model.retry import RetryPolicy
 from engine.pipeline.delivery import DeliveryWorker
@@ -442,7 +442,7 @@ class Scarce:
             return await self._execute(function, invocation, begin)
         await self.room.wait()
         self.deferred += 1
-        self.now.scheduler.set_places(function.function_id, 0)
+        self.now.scheduler.set_places(function.function_id, invocation.kind, 0)
         raise Deferred
 
     def defer(self) -> None:
@@ -450,7 +450,7 @@ class Scarce:
 
     def empty(self) -> None:
         self.full = False
-        self.now.scheduler.set_places(2, -1)
+        self.now.scheduler.set_places(2, ("latest", 0), -1)
 
 
 @asynccontextmanager

@@ -113,11 +113,11 @@ async def test_the_limit_of_the_function_is_a_reason(house: House) -> None:
 
 
 async def test_missing_capacity_of_nodes_is_a_reason(house: House) -> None:
-    house.scheduler.set_places(1, 0)
+    house.scheduler.set_places(1, ("latest", 0), 0)
     invocation = await house.send()
     assert await house.reasons(invocation) == ["capacity"]
 
-    house.scheduler.set_places(1, -1)
+    house.scheduler.set_places(1, ("latest", 0), -1)
     assert await house.reasons(invocation) == []
 
 

@@ -68,7 +68,7 @@ def change(random: Random, scheduler: Scheduler, slots: Slots, disk: Disk) -> No
                 scheduler.withhold(row.function_id, row.key)
                 scheduler.reinstate(row.key, ended=False)
         case 13:
-            scheduler.set_places(random.randint(1, 4), random.choice([-1, -1, 0, 1]))
+            scheduler.set_places(random.randint(1, 4), ("latest", 0), random.choice([-1, -1, 0, 1]))
 
 
 @pytest.mark.parametrize("seed", range(12))

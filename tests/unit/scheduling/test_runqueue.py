@@ -56,21 +56,39 @@ def test_asynchronous_work_leaves_the_last_slots_to_synchronous_calls() -> None:
     assert q.pop() is not None
 
 
-def test_while_an_instance_waits_for_capacity_no_more_runs_start_than_others_serve() -> None:
+KIND = ("latest", 0)
+
+
+def test_an_invocation_without_a_place_holds_up_its_function_until_it_is_removed() -> None:
+    q = queue()
+    for pushed in (entry(key=1), entry(key=2, version="v1"), entry(key=3)):
+        q.push(pushed)
+    q.set_places(1, ("v1", 0), 0)
+
+    first = q.pop()
+    assert first is not None
+    assert (first.invocation.key, q.pop(), q.waits(1)) == (1, None, True)
+    assert q.remove(1, 2) is not None
+    second = q.pop()
+    assert second is not None
+    assert (second.invocation.key, q.waits(1)) == (3, False)
+
+
+def test_while_an_instance_waits_for_capacity_no_more_runs_start_than_there_are_places() -> None:
     q = queue()
     q.configure(1, weight=1.0, limit=3, memory=1)
     for push in (entry(key=1), call(key=2), entry(key=3)):
         q.push(push)
-    q.set_places(1, 1)
+    q.set_places(1, KIND, 1)
     first = q.pop()
     assert first is not None
     assert (first.invocation.key, q.pop()) == (2, None)
 
     q.configure(1, weight=1.0, limit=2, memory=1)  # the limit stays the smaller one after it
-    q.set_places(1, -1)
+    q.set_places(1, KIND, -1)
     assert q.pop() is not None
     assert q.pop() is None
-    q.set_places(99, 0)  # a function that does not exist
+    q.set_places(99, KIND, 0)  # a function that does not exist
     assert q.statistics().functions == 1
 
 
