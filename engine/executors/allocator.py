@@ -51,12 +51,12 @@ class Allocator:
 
     ``capacity(function_id, kind, places)`` announces for how many further calls there are places, after calls of this
     kind have been deferred; -1: any number. ``kind`` is version and memory of their invocations. ``wanted`` returns
-    whether calls of a function wait in the queue.
+    whether calls of a kind wait in the queue.
     """
 
     def __init__(self, launcher: Launcher, *, memory: int, idle: float, clock: Clock) -> None:
         self.capacity: Signal[[int, Kind, int]] = Signal()
-        self.wanted: Callable[[int], bool] = lambda function_id: True  #: set when the engine is wired
+        self.wanted: Callable[[int, Kind], bool] = lambda function_id, kind: True  #: set when the engine is wired
         self._launcher, self._limit, self._clock = launcher, memory, clock
         self.alive: set[Instance] = set()
         self.present: set[Instance] = set()  #: including instances that have ended but are not closed
@@ -194,8 +194,8 @@ class Allocator:
         Of the instances that suit, the one idle for longest is dismissed.
         """
         reserved = {key_of(function) for function in self.reserve.shortage()}
-        keys = {start.call.key for start in self._scarce} - reserved
-        unwanted = {key for key in keys if not self.wanted(key[0])}
+        scarce = {start.call.key: start.kind for start in self._scarce if start.call.key not in reserved}
+        unwanted = {key for key, kind in scarce.items() if not self.wanted(key[0], kind)}
         self._end_scarce(unwanted.__contains__)
         return bool(unwanted) or self.idle.dismiss_oldest(suits)
 

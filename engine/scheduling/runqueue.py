@@ -149,12 +149,16 @@ class RunQueue:
                 del share.places[kind]
             self._requeue(function_id)
 
-    def waits(self, function_id: int) -> bool:
-        """Return whether invocations of a function wait, and are not paused."""
-        waiting = self._async.queues.get(function_id)
-        return bool(waiting or self._sync.queues.get(function_id)) or (
-            waiting is not None and waiting.horizon is not None
-        )
+    def waits(self, function_id: int, kind: Kind) -> bool:
+        """Return whether invocations of one kind of a function wait, and are not paused."""
+        share = self._shares.get(function_id)
+        for mode_queue in (self._sync, self._async):
+            queue = mode_queue.queues.get(function_id)
+            if queue is None or (mode_queue is self._async and share is not None and share.paused):
+                continue
+            if queue.horizon is not None or any(entry.invocation.kind == kind for entry in queue.entries()):
+                return True
+        return False
 
     def expect(self, function_id: int) -> None:
         """Note that invocations of the function wait on disk, so that ``needs_refill`` returns the function."""

@@ -535,10 +535,10 @@ async def test_a_start_without_a_call_tells_that_it_waits_for_capacity() -> None
 
 async def test_a_start_that_nothing_wants_any_more_ends_before_an_instance_is_dismissed_for_it() -> None:
     crowd = await scarce_crowd(2)
-    crowd.allocator.wanted = lambda function_id: True
+    crowd.allocator.wanted = lambda function_id, kind: True
     assert not crowd.allocator.make_room(lambda instance: True)
 
-    crowd.allocator.wanted = lambda function_id: False
+    crowd.allocator.wanted = lambda function_id, kind: False
     crowd.allocator.reserve.want([(crowd.function, 1)])
     assert not crowd.allocator.make_room(lambda instance: True)  # reserved ones are wanted
 

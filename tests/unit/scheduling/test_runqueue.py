@@ -67,11 +67,14 @@ def test_an_invocation_without_a_place_holds_up_its_function_until_it_is_removed
 
     first = q.pop()
     assert first is not None
-    assert (first.invocation.key, q.pop(), q.waits(1)) == (1, None, True)
+    assert (first.invocation.key, q.pop()) == (1, None)
+    assert (q.waits(1, KIND), q.waits(1, ("v1", 0))) == (True, True)
     assert q.remove(1, 2) is not None
     second = q.pop()
     assert second is not None
-    assert (second.invocation.key, q.waits(1)) == (3, False)
+    assert (second.invocation.key, q.waits(1, KIND), q.waits(1, ("v1", 0))) == (3, False, False)
+    q.pause(1)
+    assert not q.waits(1, KIND)
 
 
 def test_while_an_instance_waits_for_capacity_no_more_runs_start_than_there_are_places() -> None:
