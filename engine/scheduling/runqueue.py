@@ -433,7 +433,7 @@ class RunQueue:
                 share is None
                 or not queue
                 or share.full
-                or not share.has_place(queue.head().invocation)
+                or (share.places and not share.has_place(queue.head().invocation))
                 or ((share.parked or share.spent) and mode_queue is self._async)
             ):
                 heappop(order.heap)
@@ -525,8 +525,8 @@ class RunQueue:
         if not mode_queue.queues.get(function_id) or function_id in mode_queue.queued:
             return
         share = self._shares[function_id]
-        held = share.full or not share.has_place(mode_queue.queues[function_id].head().invocation)
-        if not held and not ((share.parked or share.spent) and mode_queue is self._async):
+        full = share.full or (share.places and not share.has_place(mode_queue.queues[function_id].head().invocation))
+        if not full and not ((share.parked or share.spent) and mode_queue is self._async):
             share.virtual = max(share.virtual, share.project.present)
             heappush(share.project.orders[mode_queue.index].heap, (share.virtual, function_id))
             mode_queue.queued.add(function_id)

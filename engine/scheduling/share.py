@@ -60,7 +60,7 @@ class Share(Struct, kw_only=True):
 
     def has_place(self, invocation: Invocation) -> bool:
         """Return False while there is no capacity for a run."""
-        return not self.places or self.places.get(invocation.kind, 1) > 0
+        return self.places.get(invocation.kind, 1) > 0
 
     def shares(self, invocation: Invocation) -> bool:
         """Return True if the invocation can run in an instance together with others.
