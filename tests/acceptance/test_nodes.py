@@ -58,7 +58,7 @@ from functiond import Client
 
 def handler(event, context):
     with Client() as client:
-        return [client.call("echo", event), os.environ["FUNCTIOND_PROJECT"]]
+        return [client.call("echo", event), os.environ["FUNCTIOND_PROJECT"], os.environ["KEY"]]
 """
 NODES = f"/v2/{PROJECT}/fgs/nodes"
 ON_NODES = {
@@ -109,12 +109,15 @@ def cluster(folder: Path, port: int, *options: str, **settings: str) -> Iterator
 def test_a_sandboxed_function_on_a_node_calls_another_by_the_api(tmp_path: Path, port: int) -> None:
     with cluster(tmp_path, port, FUNCTIOND_EXECUTOR__ISOLATION="auto") as engine:
         engine.create("echo", ECHO)
-        engine.create("access", ACCESS)
+        engine.create("access", ACCESS, encrypted_user_data='{"KEY": "secret of the function"}')
 
         reply = engine.ask("POST", f"{BASE}/{urn_of('access')}/invocations", {"a": 1})
 
-        assert (reply.status, reply.json) == (200, [{"a": 1}, PROJECT])
+        assert (reply.status, reply.json) == (200, [{"a": 1}, PROJECT, "secret of the function"])
         assert engine.metric("functiond_node_instances") == 2
+        files = [path for path in (tmp_path / "agent").rglob("*") if path.is_file()]
+        assert [path for path in files if b"secret of the" in path.read_bytes()] == []
+        assert [path.name for path in files if b"client.call" in path.read_bytes()] == ["index.py"]
 
 
 def test_reserved_instances_come_back_after_the_loss_of_their_node(tmp_path: Path, port: int) -> None:
