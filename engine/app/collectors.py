@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from engine.app.health import EngineHealth
 from engine.app.parts import EngineParts
-from engine.executors.nodes.report import families
+from engine.executors.nodes.report import NodesReport, NodesStatistics
 from engine.isolation.machine import free_space
 from engine.metrics.function_metrics import LABELS, OTHER, FunctionCounters, FunctionMetrics, Labels
 from engine.metrics.histogram import Distribution
@@ -145,6 +145,28 @@ def _spans(engine: EngineParts) -> Iterator[Family]:
         yield count("spans", "Spans of traces, by what became of them", results, "result")
 
 
+def _nodes(report: NodesReport, numbers: NodesStatistics) -> Iterator[Family]:
+    yield gauge("nodes", "Nodes, by state", Counter(node.state for node in report.nodes), "state")
+    instances = {node.name: float(node.instances) for node in report.nodes}
+    yield gauge("node_instances", "Instances of a node", instances, "node")
+    whole = [(node.name, node.cpus, node.memory) for node in report.nodes]
+    used = [(node.name, node.cpus_used, node.memory_used) for node in report.nodes]
+    yield _by_resource("node_capacity", "Processors and bytes of memory of a node for instances", whole)
+    yield _by_resource("node_used", "Processors and bytes of memory granted to instances of a node", used)
+    yield gauge("grants_pending", "Starts that wait for capacity", sum(shape.starts for shape in report.waiting))
+    yield histogram("grant_seconds", "Seconds until a start had capacity", numbers.grant_seconds)
+    yield count("node_losses", "Losses of nodes, by reason", numbers.losses, "reason")
+    yield histogram("fence_seconds", "Seconds from the last ping of a lost node to its fence", numbers.fence_seconds)
+    yield histogram("node_ping_seconds", "Delay of pings of nodes in seconds", numbers.ping_seconds)
+    yield count("node_package_bytes", "Bytes of packages sent to nodes", numbers.package_bytes)
+
+
+def _by_resource(name: str, help: str, amounts: list[tuple[str, float, int]]) -> Family:
+    samples = [((node, "cpus"), cpus) for node, cpus, _ in amounts]
+    samples += [((node, "memory"), float(memory << 20)) for node, _, memory in amounts]
+    return Family(name=name, help=help, kind="gauge", labels=("node", "resource"), samples=samples)
+
+
 # --- of each function and source ----------------------------------------------------------------------
 
 
@@ -157,7 +179,7 @@ def read_families(engine: EngineParts, health: EngineHealth, project: str | None
     labels, lags = ("trigger", "partition"), engine.sources.lags(MOST_LAGS, project)
     yield Family(name="trigger_lag", help="Events not read yet", kind="gauge", labels=labels, samples=lags)
     if (nodes := engine.pool.nodes) is not None:
-        yield from families(nodes.report(), nodes.statistics())
+        yield from _nodes(nodes.report(), nodes.statistics())
     metrics = engine.function_metrics
     if metrics is None:
         return

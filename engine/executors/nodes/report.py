@@ -9,7 +9,6 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from engine.metrics.histogram import Distribution
-from engine.metrics.prometheus import Family, count, gauge, histogram
 
 #: Names of the cells of ``NodeReport.row``.
 COLUMNS = ("NODE", "STATE", "BUSY", "CPU", "MEMORY", "NETWORK", "ISOLATION", "HEARD", "LABELS")
@@ -142,26 +141,3 @@ class Nodes(Protocol):
 
         Raises KeyError for an unknown name, and ValueError with the reason if the node has no agent.
         """
-
-
-def families(report: NodesReport, numbers: NodesStatistics) -> Iterator[Family]:
-    """Yield the metrics of nodes."""
-    yield gauge("nodes", "Nodes, by state", Counter(node.state for node in report.nodes), "state")
-    instances = {node.name: float(node.instances) for node in report.nodes}
-    yield gauge("node_instances", "Instances of a node", instances, "node")
-    whole = [(node.name, node.cpus, node.memory) for node in report.nodes]
-    used = [(node.name, node.cpus_used, node.memory_used) for node in report.nodes]
-    yield _by_resource("node_capacity", "Processors and bytes of memory of a node for instances", whole)
-    yield _by_resource("node_used", "Processors and bytes of memory granted to instances of a node", used)
-    yield gauge("grants_pending", "Starts that wait for capacity", sum(shape.starts for shape in report.waiting))
-    yield histogram("grant_seconds", "Seconds until a start had capacity", numbers.grant_seconds)
-    yield count("node_losses", "Losses of nodes, by reason", numbers.losses, "reason")
-    yield histogram("fence_seconds", "Seconds from the last ping of a lost node to its fence", numbers.fence_seconds)
-    yield histogram("node_ping_seconds", "Delay of pings of nodes in seconds", numbers.ping_seconds)
-    yield count("node_package_bytes", "Bytes of packages sent to nodes", numbers.package_bytes)
-
-
-def _by_resource(name: str, help: str, amounts: list[tuple[str, float, int]]) -> Family:
-    samples = [((node, "cpus"), cpus) for node, cpus, _ in amounts]
-    samples += [((node, "memory"), float(memory << 20)) for node, _, memory in amounts]
-    return Family(name=name, help=help, kind="gauge", labels=("node", "resource"), samples=samples)
