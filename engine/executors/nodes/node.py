@@ -33,6 +33,7 @@ from engine.model import Function
 PINGS = 5  #: in the time of a lease
 MISSED = 2.5  #: times between pings after which a node is silent
 DRIFT, MARGIN = 1.01, 0.05  #: factor and seconds by which the engine waits longer than the lease
+KILL_TIMEOUT = 30.0  #: seconds from the kill of an instance to its end
 _RECHECK = 0.05  #: seconds for a ping that waits in the socket, because the engine itself was late
 
 log = structlog.get_logger("functiond.nodes")
@@ -71,6 +72,7 @@ class Node:
         self._connection, self._packages, self._streams = connection, packages, streams
         self._remaining, self._on_change, self._loop = remaining, on_change, asyncio.get_running_loop()
         self._processes: dict[int, NodeProcess] = {}
+        self._killed: dict[int, float] = {}  #: times of the kills of these processes by the clock of the loop, in order
         self._preparing: dict[int, asyncio.Future[Prepared]] = {}
         self._number = 0
         self._drains = False
@@ -110,6 +112,8 @@ class Node:
     def forget(self, number: int) -> None:
         """Release what the agent has prepared for an instance that does not start, or kill the instance."""
         messages.send(self._connection, messages.Kill(number))
+        if number in self._processes:
+            self._killed.setdefault(number, self._loop.time())
 
     def channel(self, number: int) -> NodeChannel:
         """Return the channel of an instance that was prepared. Raises ConnectionError if the node is lost."""
@@ -266,11 +270,14 @@ class Node:
         late = self._loop.time() - self.heard - self.lease / PINGS
         self.ping_seconds.observe(late)
         messages.send(self._connection, messages.Pong(number, self._grant()))
+        if self._killed and self.heard - next(iter(self._killed.values())) >= KILL_TIMEOUT:
+            raise ProtocolError("it has not ended an instance that was killed")
         if self.state == "silent":
             self._set_state("draining" if self._drains else "ready" if self._joined else "joining")
 
     def _remove(self, gone: Gone) -> None:
         process = self._processes.pop(gone.number, None)
+        self._killed.pop(gone.number, None)
         if process is None:
             return
         unread = gone.unread or gone.received < process.channel.sent

@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine import __version__
+from engine.executors.call import End
 from engine.executors.nodes import messages
 from engine.executors.nodes.connection import CONTROL, PIECE, STREAM, Connection
 from engine.executors.nodes.messages import (
@@ -282,14 +283,33 @@ async def test_an_admitted_agent_that_breaks_the_protocol_is_lost_alone(opened: 
     assert opened.state("n2") in ("ready", "silent")
 
 
-async def test_a_false_reason_for_a_failed_start_loses_the_node_alone(opened: NodePool) -> None:
-    client, connection, _ = await join(opened)
+async def starting(opened: NodePool, client: Client, connection: Connection) -> asyncio.Future[bool]:
+    """Start an instance, whose process never answers."""
     code = await opened.package({"index.py": "def handler(event, context): pass"})
-    starting = asyncio.ensure_future(opened.pool.warm(function("handler", code=code)))
+    task = asyncio.ensure_future(opened.pool.warm(function("handler", code=code)))
     await until(lambda: isinstance(client.messages[-1], Prepare))
     messages.send(connection, messages.Prepared(2, command="python"), 2)
     await until(lambda: isinstance(client.messages[-1], Start))
+    return task
+
+
+async def test_a_false_reason_for_a_failed_start_loses_the_node_alone(opened: NodePool) -> None:
+    client, connection, _ = await join(opened)
+    task = await starting(opened, client, connection)
     messages.send(connection, Gone(number=2, problem=Problem(text="none", field="runtime")), 2)
 
-    assert not await starting
+    assert not await task
     assert opened.state("n1") == "lost"
+
+
+async def test_a_node_that_ends_no_killed_instance_is_fenced(opened: NodePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.executors.nodes.node.KILL_TIMEOUT", 0.0)
+    client, connection, _ = await join(opened)
+    task = await starting(opened, client, connection)
+    (instance,) = opened.pool.allocator.present
+    instance.kill(End.TIMEOUT)
+    messages.send(connection, Ping(1))
+    await asyncio.wait_for(instance.closed.wait(), 30)
+
+    assert not await task
+    assert opened.pool.nodes.report().nodes[0].reason == "it has not ended an instance that was killed"  # type: ignore[union-attr]
