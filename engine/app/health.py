@@ -90,12 +90,14 @@ class EngineHealth:
         return reasons
 
     def about(self, project: str | None) -> Mapping[str, Any]:
-        """Return what readiness tells besides: isolation, paused functions (of a project or all), nodes, the clock."""
+        """Return what readiness tells besides: isolation, paused functions, holds, nodes, the clock."""
         clock = self._engine.clock_guard.state()
         details: dict[str, Any] = {**self._engine.pool.walls, "function_api": self._engine.function_api}
         if paused := [function for function in self._engine.controls.paused() if project in (None, function.project)]:
             names = ", ".join(function.name for function in paused[:NAMED])
             details["paused"] = f"{len(paused)} functions start nothing until they are resumed: {names}"
+        if held := self._engine.scheduler.held:
+            details["held"] = f"no asynchronous work starts: {'; '.join(sorted(held))}"
         if (nodes := self._engine.pool.nodes) is not None:
             details["nodes"] = nodes.report().summary
         if clock.held:

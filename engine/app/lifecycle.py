@@ -23,6 +23,7 @@ from msgspec.structs import asdict, replace
 from engine import __version__
 from engine.app.function_api import function_sockets, port_of
 from engine.app.function_network import Choice, choose_network, tell_network
+from engine.app.node_sessions import STORE, Sessions
 from engine.app.parts import EngineParts, memory_budget
 from engine.app.signals import connect
 from engine.asgi.tls import ServerTls
@@ -198,12 +199,10 @@ async def services(engine: EngineParts) -> AsyncIterator[None]:
             engine.status_log.run,
         ):
             await services.start(run)
-        if engine.pool.nodes is not None:
-            from engine.app.node_sessions import STORE, Sessions  # not loaded without nodes
-
-            sessions = Sessions(engine.storage.store(STORE), engine.scheduler.hold, engine.scheduler.resume)
-            await sessions.load(engine.settings.executor.nodes.lease)
+        sessions = Sessions(engine.storage.store(STORE), engine.scheduler.hold, engine.scheduler.resume)
+        if await sessions.load(engine.settings.executor.nodes.lease):
             services.start_soon(sessions.run)
+        if engine.pool.nodes is not None:
             await services.start(engine.pool.nodes.run, sessions, engine.storage.cluster.remaining)
         if engine.settings.queue.host_idle_gate:
             await services.start(watch_pressure, engine.scheduler)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
+import structlog
 
 from engine.errors import Unavailable
 from engine.protocols import Store
@@ -15,9 +16,11 @@ STORE = "functiond.nodes"  #: no table of a plugin has this name
 _TABLE = "sessions"
 REASON = "nodes of the previous engine may still run work"
 
+log = structlog.get_logger("functiond.nodes")
+
 
 class Sessions:
-    """Sessions of one engine. Call ``load`` before the dispatcher runs, then ``run`` as a service.
+    """Sessions of one engine. Call ``load`` before the dispatcher runs, then ``run`` as a service if it returns True.
 
     ``hold`` and ``resume`` are those of the scheduler: they get a reason.
     """
@@ -29,22 +32,29 @@ class Sessions:
         self._living: set[str] = set()  #: those that have not ended
         self._over = asyncio.Event()
 
-    async def load(self, lease: float) -> None:
-        """Hold asynchronous work if nodes of the previous engine may run some. ``lease`` is that of new sessions."""
+    async def load(self, lease: float) -> bool:
+        """Hold asynchronous work if nodes of the previous engine may run some. Return whether they may.
+
+        ``lease`` is that of new sessions.
+        """
         self._lease, rows = lease, dict(await self._store.scan(_TABLE))
         self._previous, self._living = tuple(rows), set(rows)
         if rows:
             self._hold(REASON)
-            self._fenced_at = anyio.current_time() + max(map(float, rows.values())) * 1.01 + 0.05
+            seconds = max(map(float, rows.values())) * 1.01 + 0.05
+            self._fenced_at = anyio.current_time() + seconds
+            log.warning("asynchronous work held", reason=REASON, nodes=len(rows), seconds=round(seconds, 2))
+        return bool(rows)
 
     async def run(self) -> None:
         """Resume asynchronous work when all sessions of the previous engine have ended, or their leases are over."""
-        if self._previous:
-            with anyio.CancelScope(deadline=self._fenced_at):
-                await self._over.wait()
-            self._resume(REASON)
-            with suppress(Unavailable):  # the next engine waits for them again
-                await self._store.write(_TABLE, delete=self._previous)
+        began = anyio.current_time()
+        with anyio.CancelScope(deadline=self._fenced_at):
+            await self._over.wait()
+        self._resume(REASON)
+        log.info("asynchronous work resumed", seconds=round(anyio.current_time() - began, 2), ended=not self._living)
+        with suppress(Unavailable):  # the next engine waits for them again
+            await self._store.write(_TABLE, delete=self._previous)
 
     def ended(self, session: str) -> None:
         """Note that nothing of a session of the previous engine runs any more."""

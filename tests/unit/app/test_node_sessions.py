@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from engine.app.health import EngineHealth
+from engine.app.lifecycle import run_engine
 from engine.app.node_sessions import REASON, STORE, Sessions
 from engine.errors import NotStored
 from engine.protocols import Storage
 from tests.doubles import MemoryStorage
 from tests.support.storages import KINDS
+from tests.support.triggering import settings_of
 
 LONG = 1000.0  #: seconds of a lease that is not over in a test
 
@@ -75,3 +78,13 @@ async def test_a_session_that_cannot_be_stored_is_refused() -> None:
     with pytest.raises(NotStored):
         await engine.sessions.add("a")
     await engine.sessions.remove("a")
+
+
+async def test_stored_sessions_hold_work_of_an_engine_whose_nodes_were_switched_off(tmp_path: Path) -> None:
+    async with KINDS["sqlite"](tmp_path)() as storage:
+        await (await started(storage)).sessions.add("a")
+
+    async with run_engine(settings_of(tmp_path)) as engine:
+        assert engine.pool.nodes is None
+        assert engine.scheduler.held == {REASON}
+        assert REASON in EngineHealth(engine).about(None)["held"]
