@@ -21,7 +21,7 @@ from typing import Protocol
 
 from engine.executors.call import Call, Deadlines, End, Key, State
 from engine.executors.logs import LogBuffer, LogRecorder
-from engine.executors.process import Channel, InstanceProcess
+from engine.executors.process import CLOSED, Channel, InstanceProcess
 from engine.logs.lines import NOTE, STDERR
 from engine.model import Code, Function, Invocation
 from engine.model.limits import LONGEST_NOTE
@@ -169,8 +169,8 @@ class Instance:
         self.last_invoked = call.ticket
         try:
             if self._channel is None or not self._channel.write(frame):
-                self.unread = True
-                self.kill(End.EXITED, call)
+                self.unread, self.lost = True, CLOSED if self.node else ""
+                self.kill(End.NODE_LOST if self.node else End.EXITED, call)
             return await waiter
         except asyncio.CancelledError:
             self.kill(End.ABANDONED, call)

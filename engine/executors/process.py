@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+CLOSED = "its connection closed"  #: why a node was lost
+
 
 class Exit(NamedTuple):
     """Exit of the process of an instance."""

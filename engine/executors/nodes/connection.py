@@ -21,6 +21,8 @@ from collections import deque
 from struct import Struct as Layout
 from typing import Protocol, cast
 
+from engine.executors.process import CLOSED
+
 CONTROL, FRAMES, STDOUT, STDERR, STREAM, PACKAGE = range(6)  #: kinds
 _STREAMS = (FRAMES, STREAM, PACKAGE)
 
@@ -156,7 +158,7 @@ class Connection(asyncio.Protocol):
         self._schedule()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._reason = self._reason or (f"the connection ended: {error}" if error else "the other end closed it")
+        self._reason = self._reason or (f"the connection ended: {error}" if error else CLOSED)
         self._turn.clear()
         self._large.clear()
         for waiter in self._room:

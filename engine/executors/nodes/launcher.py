@@ -19,7 +19,7 @@ from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan, load_timeout
 from engine.executors.local.launcher import LocalLauncher, LocalOptions
 from engine.executors.logs import LogRecorder
-from engine.executors.nodes.node import Node
+from engine.executors.nodes.node import Node, NodeLost
 from engine.executors.nodes.nodes import NodeSet
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.nodes.placement import Grant, Machine, Placement, Shape, Used, suits
@@ -123,7 +123,7 @@ class NodeLauncher:
                 if not isinstance(error, OSError | InvalidField):
                     raise
                 may_try = len(avoid) < _TRIES and self._placement.fits(shape, avoid)
-                if not may_try and not isinstance(error, ConnectionError):  # a lost node says nothing of the function
+                if not may_try and not isinstance(error, NodeLost):  # a lost node says nothing of the function
                     raise
 
     async def _prepare(self, grant: Grant, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
@@ -239,11 +239,11 @@ class NodeLauncher:
         timers = [self._loop.call_later(_PATIENCE, call) for call in (on_wait, self.note_idle)]
         try:
             yield
+            self._grant_seconds.observe(self._loop.time() - wish.since)
         finally:
             for timer in timers:
                 timer.cancel()
             self._wishes.remove(wish)
-            self._grant_seconds.observe(self._loop.time() - wish.since)
 
     def note_idle(self) -> None:
         """Dismiss an instance soon if there are idle ones, and others wait for capacity."""

@@ -25,7 +25,7 @@ from engine.executors.nodes.placement import Used
 from engine.executors.nodes.process import NodeChannel, NodeProcess
 from engine.executors.nodes.report import NodeReport, NodeState
 from engine.executors.nodes.streams import ApiStreams
-from engine.executors.process import Exit
+from engine.executors.process import CLOSED, Exit
 from engine.logs import lines
 from engine.metrics.histogram import Histogram
 from engine.model import Function
@@ -37,6 +37,10 @@ KILL_TIMEOUT = 30.0  #: seconds from the kill of an instance to its end
 _RECHECK = 0.05  #: seconds for a ping that waits in the socket, because the engine itself was late
 
 log = structlog.get_logger("functiond.nodes")
+
+
+class NodeLost(OSError):
+    """The node was lost or drained before an instance was launched on it."""
 
 
 class Node:
@@ -86,11 +90,10 @@ class Node:
     async def prepare(self, function: Function, memory: int) -> tuple[int, str]:
         """Have the agent make ready what an instance needs. Return the instance's number, and the worker's program.
 
-        Raises the InvalidField or OSError of the agent, and ConnectionError if the node is lost meanwhile. The caller
-        calls ``start`` or ``forget``.
+        Raises the InvalidField or OSError of the agent, or NodeLost. The caller calls ``start`` or ``forget``.
         """
         if self.state != "ready":
-            raise ConnectionError(f"node {self.name} was lost")
+            raise NodeLost(f"node {self.name} was lost")
         self._number = number = self._number + 2
         self._packages.allow(function.packages)
         waiter = self._preparing[number] = self._loop.create_future()
@@ -106,7 +109,7 @@ class Node:
             raise prepared.problem.error()
         if self._drains:
             self.forget(number)
-            raise ConnectionError(f"node {self.name} was drained")
+            raise NodeLost(f"node {self.name} was drained")
         return number, prepared.command
 
     def forget(self, number: int) -> None:
@@ -116,13 +119,14 @@ class Node:
             self._killed.setdefault(number, self._loop.time())
 
     def channel(self, number: int) -> NodeChannel:
-        """Return the channel of an instance that was prepared. Raises ConnectionError if the node is lost."""
-        if not self._connection.open:
-            raise ConnectionError(f"node {self.name} was lost")
+        """Return the channel of an instance that was prepared."""
         return NodeChannel(self._connection, number)
 
     def start(self, number: int, process: NodeProcess, token: str) -> None:
-        """Start the process of an instance that was prepared."""
+        """Start the process of an instance that was prepared. It ends soon if the node is lost."""
+        if not self._connection.open:
+            self._loop.call_soon(process.end, Exit(None, lost=CLOSED))
+            return
         self._processes[number] = process
         messages.send(self._connection, messages.Start(number=number, instance=process.id, token=token))
 
@@ -288,7 +292,7 @@ class Node:
     def closed(self, reason: str) -> None:
         for waiter in self._preparing.values():
             if not waiter.done():
-                waiter.set_exception(ConnectionError(f"node {self.name} was lost"))
+                waiter.set_exception(NodeLost(f"node {self.name} was lost"))
         if self.fenced.is_set():
             return
         if self.state == "refused":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.executors.call import Call, End, State
+from engine.executors.call import Call, End, State, key_of
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.executors.process import Exit
@@ -170,3 +170,32 @@ async def test_the_exit_tells_that_the_node_was_lost(tmp_path: Path) -> None:
     instance.exited()
 
     assert (instance.end, instance.lost, instance.closed.is_set()) == (End.NODE_LOST, "silent", True)
+
+
+async def test_a_request_to_a_connection_that_closes_is_unread_and_loses_the_node(tmp_path: Path) -> None:
+    class Closing(Running):
+        open = True
+
+        def write(self, frame: bytes) -> bool:
+            return self.open
+
+    asked, process = function("any", concurrent_num=2), Closing()
+    instance = Instance(
+        process,
+        key=key_of(asked),
+        function=asked,
+        owner=process,
+        recorder=recorder_of(tmp_path),
+        on_work=lambda _: None,
+    )
+    instance.node = "n1"
+    instance.connect(process)
+    first, second = [Call(key_of(asked), asked, invocation()) for _ in range(2)]
+    serving = asyncio.ensure_future(instance.invoke(first, invocation(), 60.0))
+    await asyncio.sleep(0)
+    process.open = False
+    assert await instance.invoke(second, invocation(), 60.0) is None
+    assert await serving is None
+
+    assert (instance.end, first.state, instance.left_unread(second)) == (End.NODE_LOST, State.COLLATERAL, True)
+    assert instance.lost == "its connection closed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 import ssl
@@ -30,7 +31,8 @@ from engine.executors.nodes.messages import (
     Start,
     Welcome,
 )
-from tests.support.executing import function
+from engine.model import Deferred
+from tests.support.executing import function, invocation
 from tests.support.nodes import NodePool, node_pool
 from tests.support.waiting import until
 
@@ -313,3 +315,28 @@ async def test_a_node_that_ends_no_killed_instance_is_fenced(opened: NodePool, m
 
     assert not await task
     assert opened.pool.nodes.report().nodes[0].reason == "it has not ended an instance that was killed"  # type: ignore[union-attr]
+
+
+async def test_a_node_that_is_lost_right_before_a_launch_is_a_loss(opened: NodePool) -> None:
+    client, _, _ = await join(opened)
+    code = await opened.package({"index.py": "def handler(event, context): pass"})
+    running = asyncio.ensure_future(opened.pool.execute(function("handler", code=code), invocation()))
+    await until(lambda: isinstance(client.messages[-1], Prepare))
+    node = opened.launcher.nodes.node("n1")
+    node._handle(messages.Prepared(2, command="python"))
+    node._connection.abort("the test ends it")
+
+    with pytest.raises(Deferred):  # the start was tried again, and waits for another node
+        await running
+
+
+async def test_a_reset_connection_of_an_agent_to_others_is_told_as_what_it_is(opened: NodePool) -> None:
+    client, connection, _ = await join(opened)
+    code = await opened.package({"index.py": "def handler(event, context): pass"})
+    running = asyncio.ensure_future(opened.pool.execute(function("handler", code=code), invocation()))
+    await until(lambda: isinstance(client.messages[-1], Prepare))
+    problem = Problem.of(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+    messages.send(connection, messages.Prepared(2, problem=problem), 2)
+
+    assert "Connection reset by peer" in (await running).message
+    assert opened.state("n1") == "ready"
