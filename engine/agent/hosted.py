@@ -54,8 +54,8 @@ class Hosted:
         self._node.tokens[asked.instance] = asked.token
         try:
             started = self._node.launcher.launch(self._plan._replace(instance=asked.instance), self)
-        except OSError as error:
-            self._end(Gone(number=self.number, problem=Problem.of(error)))
+        except Exception as error:
+            self._end(Gone(number=self.number, problem=Problem.of(_os_error(error))))
             return
         finally:
             del self._node.tokens[asked.instance]
@@ -95,8 +95,8 @@ class Hosted:
             await self._node.packages.fetch(self._function)
             key = key_of(self._function, self._memory)
             plan = await self._node.launcher.prepare(key, self._function, lambda: None)
-        except (FunctiondError, OSError) as error:
-            problem = error if isinstance(error, InvalidField | OSError) else OSError(str(error))
+        except Exception as error:
+            problem = error if isinstance(error, InvalidField) else _os_error(error)
             self._end(Prepared(number=self.number, problem=Problem.of(problem)))
             return
         self._plan = plan
@@ -106,8 +106,8 @@ class Hosted:
         problem = None
         try:
             await self._node.launcher.load(relay, Call(plan.key, plan.function, None))
-        except OSError as error:
-            problem = Problem.of(error)
+        except Exception as error:
+            problem = Problem.of(_os_error(error))
             relay.kill(End.UNFIT)
         await relay.closed.wait()
         self._node.launcher.clear(relay)
@@ -125,6 +125,15 @@ class Hosted:
         send(self._node.connection, message, self.number)
         del self._node.hosted[self.number]
         self._node.packages.release(self._function)
+
+
+def _os_error(error: Exception) -> OSError:
+    """Return an error as the engine understands it. Log one that nobody expects."""
+    if isinstance(error, OSError):
+        return error
+    if not isinstance(error, FunctiondError):
+        log.error("instance failed", exc_info=error)
+    return OSError(str(error) or type(error).__name__)
 
 
 def _check(task: asyncio.Task[None]) -> None:
