@@ -1,6 +1,6 @@
 """Reserved instances: instances of a version that are kept running without work, with the user's code loaded.
 
-    PUT count ──▶ stored ──▶ passed to the pool ──▶ started one by one ──▶ one exits ──▶ another is started
+    PUT count ──▶ stored ──▶ passed to the pool ──▶ started ──▶ one exits ──▶ another is started
 
 An alias reserves instances of its main version. Schedules (``tactics_config``) may change the number over time; a
 single timer waits for the next change.
@@ -44,6 +44,7 @@ log = structlog.get_logger("functiond.reservations")
 MAX_PER_PROJECT = 90
 PAUSE = 1.0  #: seconds before a lost instance is replaced, so that instances that crash at once do not load the machine
 RETRY = 30.0  #: seconds before a failed start is tried again
+TOGETHER = 8  #: functions whose instances are started at the same time
 
 
 class CronConfig(Struct, frozen=True, kw_only=True):
@@ -252,14 +253,37 @@ class Reservations:
                 await anyio.sleep(PAUSE)
 
     async def _start_missing(self) -> bool:
-        """Start the reserved instances that are not running. Return False if any failed to start."""
-        failed: set[tuple[int, int]] = set()
-        for function in list(self._instances.reserve.shortage()):
-            kind = (function.function_id, function.revision)
-            if kind not in failed and not await self._instances.warm(function):
-                log.warning("reserved instance did not start", function=function.name, version=function.version)
-                failed.add(kind)
-        return not failed
+        """Start the reserved instances that are not running, of each function one by one. Return False if any failed.
+
+        A start may wait for the transfer of a package to a node.
+        """
+        missing: dict[tuple[int, int], list[Function]] = {}
+        for function in self._instances.reserve.shortage():
+            missing.setdefault((function.function_id, function.revision), []).append(function)
+        turns, complete = anyio.Semaphore(TOGETHER), True
+
+        async def start(functions: list[Function]) -> None:
+            nonlocal complete
+            async with turns:
+                for function in functions:
+                    if not await self._start(function):
+                        complete = False
+                        break
+
+        async with anyio.create_task_group() as tasks:
+            for functions in missing.values():
+                tasks.start_soon(start, functions)
+        return complete
+
+    async def _start(self, function: Function) -> bool:
+        name, problem = f"{function.project}/{function.name}", None
+        try:
+            if await self._instances.warm(function):
+                return True
+        except Exception as error:  # a bug, which must not end the starts of other functions
+            problem = error
+        log.warning("reserved instance did not start", function=name, version=function.version, exc_info=problem)
+        return False
 
     def _wanted(self) -> list[tuple[Function, int]]:
         """Return each version with its number of reserved instances: the sum for the version itself and its aliases."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from engine.errors import InvalidField, NotStored, TooManyReserved
 from engine.executors.idle import Reserve
@@ -18,6 +19,7 @@ from engine.model import Function
 from engine.model.urn import parse_urn
 from engine.resources.reservations import CronConfig, MetricConfig, Reservation, Tactics, check_tactics
 from tests.support.http_app import PROJECT, REGION, Api, serve, urn_of
+from tests.support.waiting import until
 
 
 class Pool:
@@ -72,6 +74,32 @@ async def test_instances_that_do_not_start_are_requested_once_until_a_change(tmp
 
     assert before == ["hello"]
     assert pool.asked == ["hello", "hello"]
+
+
+async def test_a_slow_start_delays_no_other_function_and_a_bug_ends_no_service(tmp_path: Path) -> None:
+    class Slow(Pool):
+        async def warm(self, function: Function) -> bool:
+            await super().warm(function)
+            if function.name == "hello":
+                await anyio.sleep_forever()
+            if len(self.asked) == 2:
+                raise RuntimeError("a bug")
+            return True
+
+    pool = Slow(works=True)
+    async with reserving(tmp_path, pool) as api:
+        await api.create("other")
+        urns = [parse_urn(name, region=REGION, project=PROJECT) for name in ("hello", "other")]
+        functions = [api.catalog.find(urn) for urn in urns]
+        pool.reserve.want([(function, 2) for function in functions])
+        with capture_logs() as logs:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(api.resources.reservations._start_missing)
+                await until(lambda: logs)
+                tasks.cancel_scope.cancel()
+
+    assert pool.asked == ["hello", "other"]
+    assert logs[0]["event"] == "reserved instance did not start"
 
 
 async def test_as_many_as_are_missing_are_started(tmp_path: Path) -> None:
