@@ -113,12 +113,12 @@ class Packages:
             await self._store.add(source, handler=handler, runtime=function.runtime, admit=check)
             await asyncio.to_thread(self._store.received(package).unlink)
             self._sizes[name] = await asyncio.to_thread(_size, self.folder(package))
-            await self._shrink()
         except (FunctiondError, OSError) as error:
             log.warning("package not fetched", sha256=name, problem=str(error))
             raise OSError(errno.EIO, f"the code package {name[:12]} was not fetched: {error}") from error
         finally:
             del self._tasks[name]
+        await self._shrink()  # now: a package that is removed here may be fetched again at once
 
     async def _shrink(self) -> None:
         """Remove packages until the others have at most ``limit`` bytes, or are all used."""

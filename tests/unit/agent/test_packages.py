@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from itertools import count
 from pathlib import Path
+
+import pytest
 
 from engine.agent.packages import Packages
 from engine.executors.nodes import connection as wire
@@ -13,6 +16,7 @@ from engine.executors.nodes.messages import Fetch, FromAgent, NoPackage, Prepare
 from engine.model import CodePackage, Dependency
 from tests.support.agents import AgentEnd, EngineEnd, engine_end, node
 from tests.support.executing import function
+from tests.support.waiting import until
 
 TOGETHER = 4  #: packages that an agent fetches at the same time
 SOURCE = "def handler(event, context):\n    return 'a result'\n"
@@ -148,6 +152,36 @@ async def test_packages_are_removed_once(tmp_path: Path) -> None:
     await asyncio.gather(packages._shrink(), packages._shrink())
 
     assert not list((tmp_path / "packages").iterdir())
+
+
+async def test_a_package_that_was_just_removed_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removing, gate = threading.Event(), threading.Event()
+
+    def remove(folder: Path) -> None:
+        removing.set()
+        gate.wait(30)
+
+    monkeypatch.setattr("engine.agent.packages.remove_tree", remove)
+    engine = EngineEnd(tmp_path, {})
+    packages = Packages(tmp_path / "packages", 0, AgentEnd(engine).connection, count(1, 2))
+    asked = function("handler", code=engine.add(SOURCE))
+    waiting = asyncio.ensure_future(packages.fetch(asked))
+    await until(lambda: packages._receiving)
+    waiting.cancel()  # so that nobody uses the package
+    packages.received(1, engine.packages[asked.code.sha256])
+    packages.received(1, b"")
+    await until(removing.is_set)
+    again = asyncio.ensure_future(packages.fetch(asked))
+    await until(lambda: packages._receiving)
+
+    packages.received(3, engine.packages[asked.code.sha256])
+    packages.received(3, b"")
+    packages.use(asked)
+    gate.set()
+    await again
+    assert (packages.folder(asked.code) / "index.py").exists()
 
 
 async def test_packages_used_least_recently_are_removed(tmp_path: Path) -> None:
