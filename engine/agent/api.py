@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from engine.executors.nodes.connection import PIECE
-from engine.executors.nodes.streams import Streams
+from engine.executors.nodes.streams import MOST, Streams
 
 
 class ApiListener:
@@ -22,7 +22,7 @@ class ApiListener:
         return port
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._streams.full:
+        if len(self._streams) >= MOST:
             writer.transport.abort()
             return
         number = next(self._numbers)

@@ -14,6 +14,7 @@ from anyio.abc import TaskStatus
 from msgspec import to_builtins
 
 from engine.errors import Unavailable
+from engine.executors.launcher import NodeSessions
 from engine.executors.local.launcher import LocalOptions
 from engine.executors.nodes import messages
 from engine.executors.nodes.certificate import load_credentials
@@ -23,7 +24,7 @@ from engine.executors.nodes.node import Node
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.nodes.packages import PackageSender
 from engine.executors.nodes.placement import Used
-from engine.executors.nodes.report import NodeReport, NodeSessions
+from engine.executors.nodes.report import NodeReport
 from engine.executors.nodes.streams import ApiStreams
 from engine.metrics.histogram import Histogram
 

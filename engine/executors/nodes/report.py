@@ -113,22 +113,6 @@ class NodesStatistics(Struct, frozen=True, kw_only=True):
     ping_seconds: Distribution  #: delay of pings
 
 
-class NodeSessions(Protocol):
-    """Sessions of nodes that may run work, kept in the storage for the next engine."""
-
-    async def add(self, session: str) -> None:
-        """Store a session before its first instance starts. Raises Unavailable: the node must not run any work."""
-        ...
-
-    async def remove(self, session: str) -> None:
-        """Forget a session of which nothing runs any more."""
-        ...
-
-    def ended(self, session: str) -> None:
-        """Note that nothing of a session of the previous engine runs any more."""
-        ...
-
-
 class Nodes(Protocol):
     """Nodes of a pool, for those who look at them."""
 

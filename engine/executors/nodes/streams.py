@@ -14,7 +14,7 @@ from engine.executors.nodes import messages
 from engine.executors.nodes.connection import PIECE, STREAM, Connection, ProtocolError
 
 WINDOW = 256 << 10  #: bytes on their way, in each direction of a stream
-MOST = 256  #: streams of a node
+MOST = 256  #: streams of a node at the agent
 
 
 class Streams:
@@ -24,9 +24,8 @@ class Streams:
         self._connection, self._most = connection, most
         self._streams: dict[int, _Stream] = {}
 
-    @property
-    def full(self) -> bool:
-        return len(self._streams) >= MOST
+    def __len__(self) -> int:
+        return len(self._streams)
 
     def open(self, number: int) -> None:
         """Keep what arrives for a stream until ``carry``."""
@@ -46,14 +45,18 @@ class Streams:
         if number in self._streams:
             self._streams[number].acknowledge(size)
 
-    async def carry(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry the data of a connection as those of an open stream, until both directions have ended."""
+    async def carry(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None) -> None:
+        """Carry the data of a connection as those of an open stream, until both directions have ended.
+
+        Without ``writer``, what arrives is dropped.
+        """
         stream = self._streams[number]
         try:
             await asyncio.gather(stream.send_all(reader), stream.write_all(writer))
         finally:
             self.close(number)
-            writer.close()
+            if writer is not None:
+                writer.close()
 
     def close(self, number: int) -> None:
         """End a stream, if it is open."""
@@ -73,9 +76,8 @@ class ApiStreams:
         """Pass on data of a function. The first of them opens the stream."""
         if self._streams.received(number, data) or not data:
             return
-        if not self._port or self._streams.full:
-            self._connection.send(STREAM, number, b"")
-            return
+        if not self._port or len(self._streams) >= 2 * MOST:  # some may have ended at the agent already
+            raise ProtocolError("it opened too many streams")
         self._streams.open(number)
         self._streams.received(number, data)
         task = asyncio.ensure_future(self._carry(number))
@@ -87,12 +89,11 @@ class ApiStreams:
             task.cancel()
 
     async def _carry(self, number: int) -> None:
-        try:
+        reader, writer = asyncio.StreamReader(), None
+        reader.feed_eof()
+        with suppress(OSError):
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=PIECE)
-        except OSError:
-            self._streams.close(number)
-        else:
-            await self._streams.carry(number, reader, writer)
+        await self._streams.carry(number, reader, writer)
 
 
 class _Stream:
@@ -119,13 +120,15 @@ class _Stream:
                     await self._read.wait()
         self._connection.send(STREAM, self._number, b"")
 
-    async def write_all(self, writer: asyncio.StreamWriter) -> None:
+    async def write_all(self, writer: asyncio.StreamWriter | None) -> None:
         while data := await self.arrived.get():
-            if not writer.is_closing():  # otherwise the other end of the connection has dropped it
+            if (
+                writer is not None and not writer.is_closing()
+            ):  # otherwise the other end of the connection has dropped it
                 with suppress(OSError):
                     writer.write(data)
                     await writer.drain()
             self.kept -= len(data)
             messages.send(self._connection, messages.StreamRead(self._number, len(data)))
-        if not writer.is_closing():
+        if writer is not None and not writer.is_closing():
             writer.write_eof()

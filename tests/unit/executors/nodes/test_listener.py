@@ -31,9 +31,11 @@ from engine.executors.nodes.messages import (
     Start,
     Welcome,
 )
+from engine.executors.nodes.streams import MOST
 from engine.model import Deferred
 from tests.support.executing import function, invocation
 from tests.support.nodes import NodePool, node_pool
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 OWN = rf"the engine {__version__} \({messages.WIRE}\)"
@@ -44,9 +46,13 @@ class Client:
 
     def __init__(self) -> None:
         self.messages: list[messages.FromEngine] = []
+        self.ended: list[int] = []  #: streams
         self.reason: str | None = None
 
     def received(self, kind: int, channel: int, body: bytes) -> None:
+        if kind == STREAM and not body:
+            self.ended.append(channel)
+            return
         assert kind == CONTROL
         self.messages.append(messages.from_engine(body))
 
@@ -254,6 +260,38 @@ async def test_an_agent_that_sends_more_of_a_stream_than_the_engine_has_read_is_
         for writer in held:
             writer.transport.abort()
     api.close()
+
+
+async def test_a_stream_that_the_api_refused_is_not_opened_again(tmp_path: Path) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+
+    port, accepted = free_port(), list[asyncio.StreamWriter]()
+    async with node_pool(tmp_path, "n1", lease=30.0, api=port, api_ports=(1,)) as opened:
+        client, connection, _ = await join(opened)
+        connection.send(STREAM, 1, b"first")
+        await until(lambda: client.ended == [1])
+        api = await asyncio.start_server(accept, "127.0.0.1", port)
+        connection.send(STREAM, 1, b"second")
+        await until(lambda: messages.StreamRead(1, 6) in client.messages or accepted)
+        connection.send(STREAM, 1, b"")
+        await until(lambda: not opened.launcher.nodes.node("n1")._streams._tasks)
+
+        assert not accepted
+        connection.abort("the test ends")
+        api.close()
+
+
+async def test_an_agent_that_opens_too_many_streams_is_closed(tmp_path: Path) -> None:
+    async with node_pool(tmp_path, "n1", lease=30.0, api=free_port(), api_ports=(1,)) as opened:
+        client, connection, _ = await join(opened)
+        for number in range(1, 4 * MOST, 2):
+            connection.send(STREAM, number, b"x")
+        await until(lambda: len(client.ended) == 2 * MOST)
+        connection.send(STREAM, 4 * MOST + 1, b"x")
+        await until(lambda: opened.state("n1") == "lost")
+
+        assert opened.pool.nodes.report().nodes[0].reason == "it opened too many streams"  # type: ignore[union-attr]
 
 
 async def test_an_agent_that_reads_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
