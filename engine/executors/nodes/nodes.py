@@ -148,6 +148,8 @@ class NodeSet:
             return f"it runs functiond {hello.version} ({hello.wire}), the engine {version} ({messages.WIRE})"
         if abs(ahead) > _CLOCKS:
             return f"its clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of the engine"
+        if not (0 < hello.cpus < math.inf and hello.memory > 0):
+            return f"it claims {hello.cpus} processors and {hello.memory} MB of memory; give it --cpus and --memory"
         if hello.previous:
             self._sessions.ended(hello.previous)
         node = self._nodes.get(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import re
 import socket
 import ssl
@@ -123,8 +124,11 @@ def reason_of(client: Client) -> str:
         ),
         ({"wire": 0}, rf"it runs functiond {__version__} \(0\), {OWN}"),
         ({"ahead": -3600}, r"its clock is 3[56]\d\d s behind that of the engine"),
+        ({"cpus": math.nan}, "it claims nan processors and 512 MB .*"),
+        ({"cpus": math.inf}, "it claims inf processors and 512 MB .*"),
+        ({"memory": -1}, "it claims 2.0 processors and -1 MB .*"),
     ],
-    ids=["another token", "no token", "an older version", "older messages", "another clock"],
+    ids=["another token", "no token", "an older version", "older messages", "another clock", "nan", "inf", "memory"],
 )
 async def test_an_agent_that_does_not_fit_is_refused_with_the_reason(
     opened: NodePool, fields: dict[str, Any], reason: str
