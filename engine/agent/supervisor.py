@@ -110,12 +110,16 @@ class Supervisor:
         with link:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             with theirs:
-                process = subprocess.Popen(
-                    [*self._namespace, sys.executable, "-I", "-S", first.__file__],
-                    stdin=theirs.fileno(),
-                    preexec_fn=die_with_parent(),
-                    start_new_session=True,  # a terminal's SIGINT is for the supervisor
-                )
+                try:
+                    process = subprocess.Popen(
+                        [*self._namespace, sys.executable, "-I", "-S", first.__file__],
+                        stdin=theirs.fileno(),
+                        preexec_fn=die_with_parent(),
+                        start_new_session=True,  # a terminal's SIGINT is for the supervisor
+                    )
+                except OSError as error:  # such as for lack of memory or processes
+                    log.error("no agent started", problem=str(error))
+                    return
             try:
                 with suppress(OSError):  # it has exited
                     link.send(encode(replace(self._configuration, **told)))

@@ -12,7 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from engine.agent.link import Configuration
+from engine.agent.supervisor import Supervisor
 from engine.executors.nodes.connection import Connection
 from engine.executors.nodes.messages import Leave, send
 from tests.support.agents import AgentEnd, Remote, engine_end, node, write_token
@@ -222,3 +225,13 @@ async def test_an_ordinary_user_has_a_namespace(tmp_path: Path, cause: str) -> N
         await until(lambda: not remote.pids())
 
         assert end.joined.kills == "pid namespace"
+
+
+def test_an_agent_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    configuration = Configuration(host="localhost", port=1, data_dir=str(tmp_path), cpus=1.0, memory=1, cache=1)
+    supervisor = Supervisor(configuration, lambda: ("", ""), ["/nowhere/unshare"])
+    with capture_logs() as logs:
+        supervisor._run_agent()
+        supervisor._run_agent()
+
+    assert [entry["event"] for entry in logs] == ["no agent started"] * 2
