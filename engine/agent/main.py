@@ -82,7 +82,10 @@ class Agent:
         except TimeoutError:
             self._exit("the engine does not answer", Report())
         except OSError as error:
-            self._exit(f"cannot connect: {str(error) or type(error).__name__}", Report())
+            problem = str(error) or type(error).__name__
+            if getattr(error, "reason", "") == "WRONG_VERSION_NUMBER":
+                problem = "no TLS is spoken there: this is not the address of executor.nodes.listen"
+            self._exit(f"cannot connect: {problem}", Report())
         self._report(Report(session=welcome.session))
         self._set_deadline(self._greeted_at + welcome.lease)  # the engine has promised no less
         pinging = asyncio.create_task(self._ping(welcome.lease / _PINGS))
@@ -108,7 +111,8 @@ class Agent:
         )
         certificate = transport.get_extra_info("ssl_object").getpeercert(True)
         if not hmac.compare_digest(hashlib.sha256(certificate).hexdigest(), configuration.fingerprint):
-            self._exit("its certificate is not the one that the token file names", Report(refused=True))
+            problem = "its certificate is not the one that the token file names; copy the token file again"
+            self._exit(problem, Report(refused=True))
         self._verified, self._greeted_at = True, now()
         hello = messages.Hello(
             version=__version__,

@@ -35,10 +35,9 @@ class Listener:
         try:
             self.socket = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=1024)
         except (OSError, ValueError) as error:
-            problem = getattr(error, "strerror", None) or error
-            raise SettingsError(
-                f"cannot listen on {listen} ({problem}); choose another executor.nodes.listen"
-            ) from None
+            problem = str(getattr(error, "strerror", "") or error).partition(" (while")[0]  # the rest is the address
+            advice = "choose another executor.nodes.listen"
+            raise SettingsError(f"cannot listen on {listen} ({problem}); {advice}") from None
         self.socket.setblocking(False)
         self._strangers = asyncio.Semaphore(_STRANGERS)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,7 +91,7 @@ class Listener:
     async def _greet(self, hello: Hello, connection: Connection) -> str:
         """Admit an agent. Return why it is refused."""
         name = self._credentials.name_of(hello.token)
-        problem: ConnectionOwner | str = "its token is not that of a node of this engine"
+        problem: ConnectionOwner | str = "its token is not that of a node of this engine; copy the token file again"
         if name is not None:
             problem = await self._admit(name, hello, connection)
         if not isinstance(problem, str):

@@ -99,7 +99,8 @@ class NodesReport(Struct, frozen=True, kw_only=True):
             yield from node.notes
         for shape in self.waiting:
             fits = "" if shape.fits else "; no node that has joined could hold one"
-            waiting = f"{shape.starts} starts of {shape.text} wait, the first for {shape.seconds:.0f} s"
+            words = ("starts", "wait, the first") if shape.starts > 1 else ("start", "waits")
+            waiting = f"{shape.starts} {words[0]} of {shape.text} {words[1]} for {shape.seconds:.0f} s"
             yield f"{waiting}: {', '.join(shape.functions)}{fits}"
 
 

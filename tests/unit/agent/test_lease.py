@@ -235,3 +235,16 @@ def test_an_agent_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
         supervisor._run_agent()
 
     assert [entry["event"] for entry in logs] == ["no agent started"] * 2
+
+
+async def test_an_address_without_tls_is_told(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with engine_end(tmp_path) as engine:
+        engine.port = server.sockets[0].getsockname()[1]
+        async with node(engine) as run:
+            await until(lambda: "this is not the address of executor.nodes.listen" in run.log)
+    server.close()

@@ -17,9 +17,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine import __version__
+from engine.errors import SettingsError
 from engine.executors.call import End
 from engine.executors.nodes import messages
 from engine.executors.nodes.connection import CONTROL, PIECE, STREAM, Connection
+from engine.executors.nodes.listener import Listener
 from engine.executors.nodes.messages import (
     Gone,
     Hello,
@@ -32,6 +34,7 @@ from engine.executors.nodes.messages import (
     Start,
     Welcome,
 )
+from engine.executors.nodes.report import NodesReport
 from engine.executors.nodes.streams import MOST
 from engine.model import Deferred
 from tests.support.executing import function, invocation
@@ -116,8 +119,11 @@ def reason_of(client: Client) -> str:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"token": "n1." + "0" * 64 + ".00"}, "its token is not that of a node of this engine"),
-        ({"token": ""}, "its token is not that of a node of this engine"),
+        (
+            {"token": "n1." + "0" * 64 + ".00"},
+            "its token is not that of a node of this engine; copy the token file again",
+        ),
+        ({"token": ""}, "its token is not that of a node of this engine; copy the token file again"),
         (
             {"version": "0.0.1"},
             rf"it runs functiond 0.0.1 \({messages.WIRE}\), {OWN}",
@@ -382,3 +388,23 @@ async def test_a_reset_connection_of_an_agent_to_others_is_told_as_what_it_is(op
 
     assert "Connection reset by peer" in (await running).message
     assert opened.state("n1") == "ready"
+
+
+async def test_a_wait_that_ends_without_capacity_is_not_counted_as_a_grant(opened: NodePool) -> None:
+    code = await opened.package({"index.py": "def handler(event, context): pass"})
+    asked = function("handler", code=code)
+    assert not await opened.pool.warm(asked)
+    (waiting,) = opened.launcher.report().waiting
+    await opened.pool.retire(asked.function_id)
+    await until(lambda: not opened.launcher.report().waiting)
+
+    assert opened.launcher.statistics().grant_seconds.count == 0
+    report = NodesReport(nodes=(), waiting=(waiting,))
+    assert next(report.notes).startswith("1 start of 128 MB, 0.3 CPU (python) waits for ")
+
+
+async def test_an_address_that_is_taken_is_told_once(opened: NodePool) -> None:
+    address = opened.launcher.nodes.address
+    expected = f"cannot listen on {address} (Address already in use); choose another executor.nodes.listen"
+    with pytest.raises(SettingsError, match=re.escape(expected)):
+        Listener(address, opened.launcher.nodes, print)  # type: ignore[arg-type]
