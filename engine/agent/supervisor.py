@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import shutil
 import signal
@@ -52,6 +53,7 @@ def supervise(configuration: Configuration, read_token: ReadToken) -> None:
     DataDirectoryUnusable if the data directory cannot be used.
     """
     folder = configuration.folder
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # also of the agent: its memory has the token and secrets
     with locked(folder):
         close_to_others(folder)
         namespace, kills = _find_namespace(), "pid namespace"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,7 @@ async def start(end: AgentEnd) -> Remote:
 async def test_nothing_outlives_the_lease(tmp_path: Path) -> None:
     async with engine_end(tmp_path) as engine, node(engine) as run:
         end = await engine.joined()
+        assert {resource.prlimit(pid, resource.RLIMIT_CORE) for pid in run.processes()} == {(0, 0)}
         remote = await start(end)
         await end.shorten(0.5)
         end.silent = True
