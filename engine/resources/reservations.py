@@ -282,7 +282,10 @@ class Reservations:
                 return True
         except Exception as error:  # a bug, which must not end the starts of other functions
             problem = error
-        log.warning("reserved instance did not start", function=name, version=function.version, exc_info=problem)
+        nodes = self._instances.nodes
+        waits = nodes is not None and any(name in shape.functions for shape in nodes.report().waiting)
+        why = {"reason": "it waits for capacity of nodes"} if waits else {"exc_info": problem}
+        log.warning("reserved instance did not start", function=name, version=function.version, **why)
         return False
 
     def _wanted(self) -> list[tuple[Function, int]]:

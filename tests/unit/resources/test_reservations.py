@@ -18,6 +18,8 @@ from engine.executors.idle import Reserve
 from engine.model import Function
 from engine.model.urn import parse_urn
 from engine.resources.reservations import CronConfig, MetricConfig, Reservation, Tactics, check_tactics
+from tests.doubles.nodes import FixedNodes
+from tests.support.executing import function
 from tests.support.http_app import PROJECT, REGION, Api, serve, urn_of
 from tests.support.waiting import until
 
@@ -27,6 +29,7 @@ class Pool:
 
     def __init__(self, *, works: bool) -> None:
         self.reserve = Reserve(())
+        self.nodes: FixedNodes | None = None
         self.asked: list[str] = []
         self.works, self.told = works, anyio.Event()
 
@@ -100,6 +103,19 @@ async def test_a_slow_start_delays_no_other_function_and_a_bug_ends_no_service(t
 
     assert pool.asked == ["hello", "other"]
     assert logs[0]["event"] == "reserved instance did not start"
+
+
+async def test_the_log_tells_that_a_reserved_instance_waits_for_capacity(tmp_path: Path) -> None:
+    pool = Pool(works=False)
+    pool.nodes = FixedNodes()
+    async with serve(tmp_path) as api:
+        api.resources.reservations._instances = pool  # type: ignore[assignment]
+        train = function("handler", project="shop", name="train")
+        pool.reserve.want([(train, 1), (function("handler", function_id=2), 1)])
+        with capture_logs() as logs:
+            await api.resources.reservations._start_missing()
+
+    assert [entry.get("reason") for entry in logs] == ["it waits for capacity of nodes", None]
 
 
 async def test_as_many_as_are_missing_are_started(tmp_path: Path) -> None:
