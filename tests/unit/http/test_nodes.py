@@ -125,7 +125,13 @@ async def test_the_page_shows_nodes_and_drains_one(place: House, client: httpx.A
     refused = await client.post(f"{PAGE}/small/drain", data=fields)
 
     assert f'<a href="{PAGE}">Nodes</a>' in start.text
-    for text in ("its clock is 45 s behind", "network project, users one for each project", "shop/train", "10.0.0.2:"):
+    for text in (
+        "its clock is 45 s behind",
+        "network project, users one for each project",
+        "shop/train",
+        "10.0.0.2:",
+        "all processes end with the agent",
+    ):
         assert text in page.text
     assert page.text.count(">Drain</button>") == 1
     assert (drained.status_code, drained.headers["location"]) == (303, PAGE)
