@@ -34,7 +34,6 @@ from engine.executors.nodes.messages import (
     Start,
     Welcome,
 )
-from engine.executors.nodes.report import NodesReport
 from engine.executors.nodes.streams import MOST
 from engine.model import Deferred
 from tests.support.executing import function, invocation
@@ -388,19 +387,6 @@ async def test_a_reset_connection_of_an_agent_to_others_is_told_as_what_it_is(op
 
     assert "Connection reset by peer" in (await running).message
     assert opened.state("n1") == "ready"
-
-
-async def test_a_wait_that_ends_without_capacity_is_not_counted_as_a_grant(opened: NodePool) -> None:
-    code = await opened.package({"index.py": "def handler(event, context): pass"})
-    asked = function("handler", code=code)
-    assert not await opened.pool.warm(asked)
-    (waiting,) = opened.launcher.report().waiting
-    await opened.pool.retire(asked.function_id)
-    await until(lambda: not opened.launcher.report().waiting)
-
-    assert opened.launcher.statistics().grant_seconds.count == 0
-    report = NodesReport(nodes=(), waiting=(waiting,))
-    assert next(report.notes).startswith("1 start of 128 MB, 0.3 CPU (python) waits for ")
 
 
 async def test_an_address_that_is_taken_is_told_once(opened: NodePool) -> None:
