@@ -17,7 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from engine import __version__
-from engine.errors import SettingsError
+from engine.errors import Deferred, SettingsError
 from engine.executors.call import End
 from engine.executors.nodes import messages
 from engine.executors.nodes.connection import CONTROL, PIECE, STREAM, Connection
@@ -35,7 +35,6 @@ from engine.executors.nodes.messages import (
     Welcome,
 )
 from engine.executors.nodes.streams import MOST
-from engine.model import Deferred
 from tests.support.executing import function, invocation
 from tests.support.nodes import NodePool, node_pool
 from tests.support.ports import free_port
