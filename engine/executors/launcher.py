@@ -1,4 +1,4 @@
-"""Launchers, which start instances and release what an ended instance leaves behind; the sessions of their nodes."""
+"""Launchers, which start instances and release what an ended instance leaves behind."""
 
 from __future__ import annotations
 
@@ -89,22 +89,6 @@ class Launcher(Protocol):
 
     async def close(self) -> None:
         """Wait until everything is released. Call when all instances are closed."""
-        ...
-
-
-class NodeSessions(Protocol):
-    """Sessions of nodes that may run work, kept in the storage for the next engine."""
-
-    async def add(self, session: str) -> None:
-        """Store a session before its first instance starts. Raises Unavailable: the node must not run any work."""
-        ...
-
-    async def remove(self, session: str) -> None:
-        """Forget a session of which nothing runs any more."""
-        ...
-
-    def ended(self, session: str) -> None:
-        """Note that nothing of a session of the previous engine runs any more."""
         ...
 
 

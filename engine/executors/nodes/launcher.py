@@ -23,7 +23,7 @@ from engine.executors.nodes.node import Node, NodeLost
 from engine.executors.nodes.nodes import NodeSet
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.nodes.placement import Grant, Machine, Placement, Shape, Used, suits
-from engine.executors.nodes.process import NodeProcess
+from engine.executors.nodes.process import NodeChannel, NodeProcess
 from engine.executors.nodes.report import NodesReport, NodesStatistics, WaitingShape
 from engine.executors.nodes.static import StaticPlacement
 from engine.metrics.histogram import Histogram
@@ -147,7 +147,7 @@ class NodeLauncher:
         return instance
 
     def _launch(self, plan: LaunchPlan, owner: InstanceOwner, node: Node, number: int) -> Instance:
-        channel = node.channel(number)
+        channel = NodeChannel(node.connection, number)
         process = NodeProcess(plan, owner, channel, partial(node.forget, number))
         process.instance = instance = Instance(
             process,
@@ -191,10 +191,6 @@ class NodeLauncher:
     # --- Nodes ----------------------------------------------------------------------------------------------
 
     def drain(self, name: str) -> None:
-        """Start no further instances on a node, and let its agent exit when the present ones have ended.
-
-        Raises KeyError for a node that is not in the settings, and ValueError for one that has not joined.
-        """
         self.nodes.node(name).drain()
 
     def report(self) -> NodesReport:

@@ -22,7 +22,7 @@ from engine.executors.nodes.connection import FRAMES, STDERR, STDOUT, STREAM, Co
 from engine.executors.nodes.messages import Gone, Joined, Ping, Prepared, Unfit
 from engine.executors.nodes.packages import PackageSender
 from engine.executors.nodes.placement import Used
-from engine.executors.nodes.process import NodeChannel, NodeProcess
+from engine.executors.nodes.process import NodeProcess
 from engine.executors.nodes.report import NodeReport, NodeState
 from engine.executors.nodes.streams import ApiStreams
 from engine.executors.process import CLOSED, Exit
@@ -73,7 +73,7 @@ class Node:
         self.cause = ""  #: kind of the loss, for metrics
         self.ping_seconds, self.heard, self.joined_at = Histogram(), 0.0, time.time()
         self._joined: Joined | None = None
-        self._connection, self._packages, self._streams = connection, packages, streams
+        self.connection, self._packages, self._streams = connection, packages, streams
         self._remaining, self._on_change, self._loop = remaining, on_change, asyncio.get_running_loop()
         self._processes: dict[int, NodeProcess] = {}
         self._killed: dict[int, float] = {}  #: times of the kills of these processes by the clock of the loop, in order
@@ -97,7 +97,7 @@ class Node:
         self._number = number = self._number + 2
         self._packages.allow(function.packages)
         waiter = self._preparing[number] = self._loop.create_future()
-        messages.send(self._connection, messages.Prepare(number=number, function=function, memory=memory))
+        messages.send(self.connection, messages.Prepare(number=number, function=function, memory=memory))
         try:
             prepared = await waiter
         except asyncio.CancelledError:
@@ -114,21 +114,17 @@ class Node:
 
     def forget(self, number: int) -> None:
         """Release what the agent has prepared for an instance that does not start, or kill the instance."""
-        messages.send(self._connection, messages.Kill(number))
+        messages.send(self.connection, messages.Kill(number))
         if number in self._processes:
             self._killed.setdefault(number, self._loop.time())
 
-    def channel(self, number: int) -> NodeChannel:
-        """Return the channel of an instance that was prepared."""
-        return NodeChannel(self._connection, number)
-
     def start(self, number: int, process: NodeProcess, token: str) -> None:
         """Start the process of an instance that was prepared. It ends soon if the node is lost."""
-        if not self._connection.open:
+        if not self.connection.open:
             self._loop.call_soon(process.end, Exit(None, lost=CLOSED))
             return
         self._processes[number] = process
-        messages.send(self._connection, messages.Start(number=number, instance=process.id, token=token))
+        messages.send(self.connection, messages.Start(number=number, instance=process.id, token=token))
 
     def drain(self) -> None:
         """Start no further instances. Dismiss all when they are idle, then let the agent exit for good.
@@ -149,7 +145,7 @@ class Node:
             labels=self.labels,
             state=self.state,
             reason=self.reason,
-            address=self._connection.peer(),
+            address=self.connection.peer(),
             instances=len(self._processes),
             busy=sum(1 for process in self._processes.values() if process.instance.assigned),
             cpus=self.cpus,
@@ -174,7 +170,7 @@ class Node:
     def end(self, state: NodeState, reason: str = "") -> None:
         """End a node of which nothing runs. ``state`` is its last."""
         self._timer.cancel()
-        self._connection.abort("the node was lost")
+        self.connection.abort("the node was lost")
         self._packages.close()
         self._streams.close()
         self._set_state(state, reason)  # first, so that freed capacity of the node is given to no one
@@ -201,12 +197,12 @@ class Node:
 
     def _fall_silent(self, reason: str = "its pings ended") -> None:
         """Take all work from a node, and wait until it is fenced."""
-        self._set_state("lost" if not self._connection.open else "silent", reason)
+        self._set_state("lost" if not self.connection.open else "silent", reason)
         self._vacate(End.NODE_LOST)
-        if not self._connection.open and not self._processes:
+        if not self.connection.open and not self._processes:
             self.fence("connection")  # nothing was running
             return
-        cause = "silent" if self._connection.open else "connection"
+        cause = "silent" if self.connection.open else "connection"
         self._set_timer(self.fence_at, lambda: self.fence(cause))
 
     def _vacate(self, end: End) -> None:
@@ -222,8 +218,8 @@ class Node:
 
     def _leave_if_drained(self) -> None:
         if self._drains and not self._processes:
-            messages.send(self._connection, messages.Leave("the node was drained"))
-            self._connection.close("the node was drained")
+            messages.send(self.connection, messages.Leave("the node was drained"))
+            self.connection.close("the node was drained")
 
     def _set_state(self, state: NodeState, reason: str = "") -> None:
         if state != self.state:
@@ -266,14 +262,14 @@ class Node:
                 self._set_state("ready")
             case Unfit() if self._joined is None:
                 self._set_state("refused", message.reason)
-                self._connection.close(message.reason)
+                self.connection.close(message.reason)
             case _:
                 raise ProtocolError(f"it sent {type(message).__name__} out of order")
 
     def _answer(self, number: int) -> None:
         late = self._loop.time() - self.heard - self.lease / PINGS
         self.ping_seconds.observe(late)
-        messages.send(self._connection, messages.Pong(number, self._grant()))
+        messages.send(self.connection, messages.Pong(number, self._grant()))
         if self._killed and self.heard - next(iter(self._killed.values())) >= KILL_TIMEOUT:
             raise ProtocolError("it has not ended an instance that was killed")
         if self.state == "silent":
@@ -305,5 +301,5 @@ class Node:
     async def close(self) -> None:
         """End the connection, and wait until nothing of the node runs any more. Call when all instances are killed."""
         self._drains = True
-        self._connection.close("the engine stops")
+        self.connection.close("the engine stops")
         await self.fenced.wait()

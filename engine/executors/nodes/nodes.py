@@ -8,13 +8,13 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from anyio import TASK_STATUS_IGNORED, to_thread
 from anyio.abc import TaskStatus
 from msgspec import to_builtins
 
 from engine.errors import Unavailable
-from engine.executors.launcher import NodeSessions
 from engine.executors.local.launcher import LocalOptions
 from engine.executors.nodes import messages
 from engine.executors.nodes.certificate import load_credentials
@@ -29,6 +29,19 @@ from engine.executors.nodes.streams import ApiStreams
 from engine.metrics.histogram import Histogram
 
 _CLOCKS = 30.0  #: seconds that the clock of a node may be off
+
+
+class NodeSessions(Protocol):
+    """Sessions of nodes that may run work, stored for the next engine until nothing of them runs any more.
+
+    ``add`` raises Unavailable. ``ended`` notes that a session of the previous engine is over.
+    """
+
+    async def add(self, session: str) -> None: ...
+
+    async def remove(self, session: str) -> None: ...
+
+    def ended(self, session: str) -> None: ...
 
 
 class NodeSet:

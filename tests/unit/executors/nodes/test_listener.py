@@ -370,7 +370,7 @@ async def test_a_node_that_is_lost_right_before_a_launch_is_a_loss(opened: NodeP
     await until(lambda: isinstance(client.messages[-1], Prepare))
     node = opened.launcher.nodes.node("n1")
     node._handle(messages.Prepared(2, command="python"))
-    node._connection.abort("the test ends it")
+    node.connection.abort("the test ends it")
 
     with pytest.raises(Deferred):  # the start was tried again, and waits for another node
         await running
