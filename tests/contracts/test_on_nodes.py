@@ -23,6 +23,7 @@ from tests.contracts.test_executor import HANDLERS
 from tests.contracts.test_runtimes import *  # noqa: F403
 from tests.contracts.test_runtimes import DIALECTS, SANDBOXED, Runner
 from tests.support.nodes import NodePool, agent, node_pool
+from tests.support.programs import program
 from tests.support.waiting import in_own_task
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -72,6 +73,8 @@ async def executor(opener: Opener) -> AsyncIterator[OnNode]:
 @pytest_asyncio.fixture(loop_scope="module")  # type: ignore[no-redef]
 async def run(request: pytest.FixtureRequest, opener: Opener, tmp_path: Path) -> AsyncIterator[Runner]:
     dialect, sandbox = getattr(request, "param", (DIALECTS[0], SANDBOXED))
+    if sandbox is SANDBOXED:
+        program("bwrap")
     nodes = await opener(sandbox)
     number = 1 + DIALECTS.index(dialect)
     made: Any = OnNode(nodes.pool, await nodes.package(_files(dialect, tmp_path)), number)
