@@ -217,7 +217,7 @@ def _users_have_namespaces() -> bool:
     return shutil.which("unshare") is not None and subprocess.run(nested, capture_output=True).returncode == 0
 
 
-@pytest.mark.skipif(not _users_have_namespaces(), reason="users have no namespaces here")
+@pytest.mark.skipif(not _users_have_namespaces(), reason="this machine gives no network namespaces to users")
 @pytest.mark.parametrize("cause", ["agent", "supervisor"])
 async def test_an_ordinary_user_has_a_namespace(tmp_path: Path, cause: str) -> None:
     async with engine_end(tmp_path) as engine, node(engine, prefix=ORDINARY) as run:
