@@ -122,9 +122,7 @@ class _Stream:
 
     async def write_all(self, writer: asyncio.StreamWriter | None) -> None:
         while data := await self.arrived.get():
-            if (
-                writer is not None and not writer.is_closing()
-            ):  # otherwise the other end of the connection has dropped it
+            if writer is not None and not writer.is_closing():  # otherwise the API has dropped the connection
                 with suppress(OSError):
                     writer.write(data)
                     await writer.drain()
