@@ -47,6 +47,13 @@ class Quiet(Struct, frozen=True, kw_only=True):
     descriptors: list[str]  #: their targets
 
 
+class Killed(Struct):
+    """Children of an engine that were killed."""
+
+    marker: str = ""  #: that they carried
+    count: int = 0
+
+
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
     seconds = max(2.0, options.seconds)
     random = Random(options.rounds)
@@ -123,19 +130,18 @@ def _span(server: Engine, functions: Functions, seen: Seen, seconds: float, rand
     """Run one span of load. Return the marker of the engine's children, and the number of those that were killed."""
     with _killing(server, Random(random.random())) as killed:
         asyncio.run(load(functions, seen, CONNECTIONS, seconds, random))
-        marker = marker_of(server.pid)
-    return marker, len(killed)
+    return killed.marker, killed.count
 
 
 @contextmanager
-def _killing(server: Engine, random: Random) -> Iterator[list[float]]:
-    """Kill children of the engine at random while the block runs. Yield the times of the kills."""
-    stop, killed = threading.Event(), list[float]()
+def _killing(server: Engine, random: Random) -> Iterator[Killed]:
+    """Kill children of the engine at random while the block runs. Yield the count of the kills so far."""
+    stop, killed = threading.Event(), Killed()
 
     def kill() -> None:
         while not stop.wait(random.expovariate(1 / KILL_EVERY)):
-            if kill_one(server.pid, random):
-                killed.append(time.time())
+            killed.marker = killed.marker or marker_of(server.pid)
+            killed.count += kill_one(server.pid, random)
 
     thread = threading.Thread(target=kill)
     thread.start()

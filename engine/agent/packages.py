@@ -25,7 +25,7 @@ from engine.isolation.orphans import remove_tree
 from engine.model import CodePackage, Function
 
 _NAME = re.compile("[0-9a-f]{64}")
-_TOGETHER = 4  #: packages fetched at the same time; the engine allows twice as many
+_CONCURRENCY = 4  #: packages fetched at the same time; the engine allows twice as many
 
 log = structlog.get_logger("functiond.agent")
 
@@ -41,7 +41,7 @@ class Packages:
         self._uses = Counter[str]()  #: instances that have it or wait for it
         self._tasks: dict[str, asyncio.Task[None]] = {}  #: for those that are fetched
         self._receiving: dict[int, asyncio.Queue[bytes | Unavailable]] = {}  #: by the numbers of ``Fetch``
-        self._turns = asyncio.Semaphore(_TOGETHER)
+        self._turns = asyncio.Semaphore(_CONCURRENCY)
 
     async def load(self) -> None:
         """Find the packages of earlier agents, and remove incomplete ones."""

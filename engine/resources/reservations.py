@@ -44,7 +44,7 @@ log = structlog.get_logger("functiond.reservations")
 MAX_PER_PROJECT = 90
 PAUSE = 1.0  #: seconds before a lost instance is replaced, so that instances that crash at once do not load the machine
 RETRY = 30.0  #: seconds before a failed start is tried again
-TOGETHER = 8  #: functions whose instances are started at the same time
+_CONCURRENCY = 8  #: functions whose instances are started at the same time
 
 
 class CronConfig(Struct, frozen=True, kw_only=True):
@@ -260,7 +260,7 @@ class Reservations:
         missing: dict[tuple[int, int], list[Function]] = {}
         for function in self._instances.reserve.shortage():
             missing.setdefault((function.function_id, function.revision), []).append(function)
-        turns, complete = anyio.Semaphore(TOGETHER), True
+        turns, complete = anyio.Semaphore(_CONCURRENCY), True
 
         async def start(functions: list[Function]) -> None:
             nonlocal complete

@@ -11,7 +11,7 @@ import anyio
 from engine.executors.nodes import messages
 from engine.executors.nodes.connection import PACKAGE, PIECE, Connection, ProtocolError
 
-_TOGETHER = 8  #: packages sent at the same time
+_CONCURRENCY = 8  #: packages sent at the same time
 
 
 class PackageSender:
@@ -33,7 +33,7 @@ class PackageSender:
 
     def send(self, number: int, sha256: str) -> None:
         """Begin to send a package. Raises ProtocolError if no function of the node needs it."""
-        if sha256 not in self._allowed or len(self._tasks) >= _TOGETHER:
+        if sha256 not in self._allowed or len(self._tasks) >= _CONCURRENCY:
             raise ProtocolError(f"it asked for a package that it does not need: {sha256[:64]!r}")
         task = asyncio.ensure_future(self._send(number, self._file_of(sha256)))
         self._tasks.add(task)

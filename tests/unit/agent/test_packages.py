@@ -18,7 +18,7 @@ from tests.support.agents import AgentEnd, EngineEnd, engine_end, node
 from tests.support.executing import function
 from tests.support.waiting import until
 
-TOGETHER = 4  #: packages that an agent fetches at the same time
+CONCURRENCY = 4  #: packages that an agent fetches at the same time
 SOURCE = "def handler(event, context):\n    return 'a result'\n"
 
 
@@ -100,12 +100,12 @@ async def test_many_packages_are_fetched_in_turns(tmp_path: Path) -> None:
             end.send(Prepare(number=number, function=function("handler", code=code), memory=128))
         most = 0
         for left in range(20, 0, -1):
-            await end.until(lambda left=left: len(held) >= min(left, TOGETHER))  # type: ignore[misc]
+            await end.until(lambda left=left: len(held) >= min(left, CONCURRENCY))  # type: ignore[misc]
             most = max(most, len(held))
             EngineEnd.handle(engine, end, held.pop())
 
         assert [(await end.message(Prepared, number)).problem for number in range(100, 140, 2)] == [None] * 20
-        assert most == TOGETHER
+        assert most == CONCURRENCY
 
 
 async def test_an_interrupted_package_leaves_nothing(tmp_path: Path) -> None:
