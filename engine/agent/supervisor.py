@@ -76,6 +76,7 @@ class Supervisor:
     def __init__(self, configuration: Configuration, read_token: ReadToken, namespace: Sequence[str]) -> None:
         self._configuration, self._read_token, self._namespace = configuration, read_token, namespace
         self._stopping = False
+        self._left = False  #: the engine has sent the agent away
         self._session = ""  #: the last in which instances may have been started
         self._deadline = _NEVER  #: of the agent that runs, or ran last, since it was welcomed
         self._refused = False  #: the same agent
@@ -91,6 +92,8 @@ class Supervisor:
         detect_isolation(self._configuration.marker).close()
         while not self._stopping:
             self._run_agent()
+            if self._left:
+                return
             if self._deadline < _NEVER and not self._refused:
                 delay = _DELAY
             end = time.monotonic() + delay
@@ -166,7 +169,7 @@ class Supervisor:
         self._session = report.session or self._session
         self._deadline = report.deadline or self._deadline
         self._refused = self._refused or report.refused
-        self._stopping = self._stopping or report.left
+        self._left = self._left or report.left
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill all processes of the agent, and wait for their exit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -60,6 +61,7 @@ def handler(event, context):
     with Client() as client:
         return [client.call("echo", event), os.environ["FUNCTIOND_PROJECT"], os.environ["KEY"]]
 """
+_NEW_NETWORK = 0x40000000  #: CLONE_NEWNET of unshare(2)
 NODES = f"/v2/{PROJECT}/fgs/nodes"
 ON_NODES = {
     "FUNCTIOND_EXECUTOR__NODES__LOCAL": "never",
@@ -209,48 +211,54 @@ def test_work_waits_in_the_queue_for_room_and_readiness_names_what_fits_nowhere(
 
 
 @contextmanager
-def network() -> Iterator[tuple[str, str]]:
-    """Make a network namespace with a cable to this one. Yield the name of both, and the address of our end.
+def networks() -> Iterator[str]:
+    """Make two network namespaces with a cable between them. Yield the name of the second.
 
-    The kernel removes the cable with the namespace.
+    The calling thread is in the first until the block ends, with the processes that it starts. The network of the
+    machine does not change: Chromium of other tests would end the requests that it waits for. The ends of the cable
+    are cable at 10.0.0.1 and eth0 at 10.0.0.2. The kernel removes it with the second namespace.
     """
-    name, subnet = f"fd{os.getpid()}", f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+    libc, name = ctypes.CDLL(None, use_errno=True), f"fd{os.getpid()}"
     inside = ("ip", "-n", name)
     commands: list[tuple[str, ...]] = [
-        ("ip", "netns", "add", name),
-        ("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name),
-        ("ip", "addr", "add", f"{subnet}.1/30", "dev", name),
-        ("ip", "link", "set", name, "up"),
-        (*inside, "addr", "add", f"{subnet}.2/30", "dev", "eth0"),
+        ("ip", "link", "set", "lo", "up"),
+        ("ip", "link", "add", "cable", "type", "veth", "peer", "name", "eth0", "netns", name),
+        ("ip", "addr", "add", "10.0.0.1/30", "dev", "cable"),
+        ("ip", "link", "set", "cable", "up"),
+        (*inside, "addr", "add", "10.0.0.2/30", "dev", "eth0"),
         (*inside, "link", "set", "eth0", "up"),
         (*inside, "link", "set", "lo", "up"),
     ]
-    try:
-        for command in commands:
-            subprocess.run(command, check=True)
-        yield name, f"{subnet}.1"
-    finally:
-        subprocess.run(("ip", "netns", "delete", name), check=False)
+    subprocess.run(("ip", "netns", "add", name), check=True)
+    with open("/proc/thread-self/ns/net") as earlier:
+        try:
+            assert libc.unshare(_NEW_NETWORK) == 0, os.strerror(ctypes.get_errno())
+            for command in commands:
+                subprocess.run(command, check=True)
+            yield name
+        finally:
+            assert libc.setns(earlier.fileno(), _NEW_NETWORK) == 0, os.strerror(ctypes.get_errno())
+            subprocess.run(("ip", "netns", "delete", name), check=False)
 
 
 @needs("ip")
 @pytest.mark.skipif(os.geteuid() != 0, reason="this machine gives no network namespaces to ordinary users")
 @needs_network
 def test_a_cut_network_ends_the_run_before_the_next_begins(tmp_path: Path, port: int) -> None:
-    with network() as (name, address):
-        listen = {"FUNCTIOND_EXECUTOR__NODES__LISTEN": f"{address}:{port}"}
+    with networks() as name:
+        listen = {"FUNCTIOND_EXECUTOR__NODES__LISTEN": f"10.0.0.1:{port}"}
         prefix = ("ip", "netns", "exec", name)
         with (
             engine_on(tmp_path / "data", **ON_NODES, **listen) as engine,
-            agent(engine, port, host=address, prefix=prefix),
+            agent(engine, port, host="10.0.0.1", prefix=prefix),
         ):
             engine.create("living", LIVING)
             request_id = engine.accepted("living", held_event(tmp_path))
             begun(tmp_path, 5)
-            subprocess.run(("ip", "link", "set", name, "down"), check=True)
+            subprocess.run(("ip", "link", "set", "cable", "down"), check=True)
             until(lambda: states(engine) == ["lost"])
             until(lambda: engine.metric("functiond_fence_seconds_count") == 1)
-            subprocess.run(("ip", "link", "set", name, "up"), check=True)
+            subprocess.run(("ip", "link", "set", "cable", "up"), check=True)
             until(lambda: len(set(signs(tmp_path))) == 2)
             (tmp_path / "gate").touch()
             record = engine.record("living", request_id, wait=60)
