@@ -252,7 +252,7 @@ FAULTS: dict[str, tuple[Callable[[Patch], None], str]] = {
         "got another id",
     ),
     "cursors stay": (_replaced(BoundTrigger, "move", lambda _: lambda *_: None), "was accepted after event"),
-    "outcomes are swapped": (_swap_outcomes, "but ran to"),
+    "outcomes are swapped": (_swap_outcomes, "but ran to|was discarded with 0"),
 }
 #: Faults that are found at the end of a simulation only, which is short for them.
 AT_THE_END, SHORT = ("due times are skipped", "delayed work wakes nobody"), 30.0
