@@ -55,9 +55,9 @@ def secrets(event, context):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def joined(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[AgentEnd, Node]]:
-    """Yield the engine's end of an agent that all tests of this module use."""
+    """Yield the engine's end of an agent that all tests of this module use. A test may answer no pings for a while."""
     async with (
-        in_own_task(engine_end(tmp_path_factory.mktemp("node"), api_ports=[8080])) as engine,
+        in_own_task(engine_end(tmp_path_factory.mktemp("node"), lease=60.0, api_ports=[8080])) as engine,
         in_own_task(node(engine, "--cpus", "1.5", "--memory", "512")) as run,
     ):
         yield await engine.joined(), run

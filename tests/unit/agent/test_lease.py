@@ -112,7 +112,7 @@ async def test_nothing_outlives_an_agent(tmp_path: Path) -> None:
         for cause in ("stopped", "killed", "connection"):
             remote, agent = await start(end), run.agent()
             if cause == "stopped":
-                await end.shorten(0.5)
+                await end.shorten(2)  # not over before the signal
             if cause == "connection":
                 end.connection.abort("the network fails")
             else:
@@ -202,10 +202,10 @@ async def test_a_token_file_must_be_usable(tmp_path: Path, mode: int, text: str 
 async def test_the_marker_is_enough_without_namespaces(tmp_path: Path) -> None:
     async with engine_end(tmp_path) as engine, node(engine, path="/nowhere") as run:
         end = await engine.joined()
-        remote = await end.start(SOURCE.replace('"sleep"', '"/bin/sleep"'))
+        remote, agent = await end.start(SOURCE.replace('"sleep"', '"/bin/sleep"')), run.agent()
         await remote.invoke()
-        await end.shorten(0.5)
-        os.kill(run.agent(), signal.SIGSTOP)
+        await end.shorten(2)  # not over before the signal
+        os.kill(agent, signal.SIGSTOP)
         await until(lambda: not remote.pids())
 
         assert end.joined.kills == "marker in the environment"
