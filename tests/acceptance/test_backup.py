@@ -57,6 +57,27 @@ def lines(engine: EngineProcess, path: Path) -> list[Any]:
 
 
 @contextmanager
+def occupied(disk: Path) -> Iterator[None]:
+    """Take the free space of a disk after a backup has checked it."""
+    stop = Event()
+
+    def occupy() -> None:
+        with (disk / "more").open("wb", buffering=0) as file:
+            while not stop.is_set():
+                if (disk / "backup.partial" / "journal.db").exists():
+                    try:
+                        file.write(bytes(1 << 20))
+                    except OSError:
+                        return
+
+    other = Thread(target=occupy)
+    other.start()
+    yield
+    stop.set()
+    other.join()
+
+
+@contextmanager
 def begun_backup(engine: EngineProcess, path: Path) -> Iterator[http.client.HTTPResponse]:
     """Begin a backup, and leave its connection at the end of the block."""
     with closing(http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)) as connection:
@@ -132,23 +153,13 @@ def test_an_engine_that_stops_ends_its_backup_and_removes_what_was_written(
 def test_a_disk_that_fills_up_fails_the_backup_only(engine: EngineProcess, tmp_path: Path, small_disk: Path) -> None:
     fill(engine, 12)
     (small_disk / "other").write_bytes(bytes(TMPFS - (18 << 20)))
-    stop = Event()
-
-    def occupy() -> None:
-        """Take the free space after the check of the destination."""
-        with (small_disk / "more").open("wb", buffering=0) as file:
-            while not stop.is_set():
-                if (small_disk / "backup.partial" / "journal.db").exists():
-                    try:
-                        file.write(bytes(1 << 20))
-                    except OSError:
-                        return
-
-    other = Thread(target=occupy)
-    other.start()
-    made = lines(engine, small_disk / "backup")
-    stop.set()
-    other.join()
+    made: list[Any] = [{"done": True}]
+    for _ in range(20):
+        if "error_code" in made[-1]:
+            break
+        shutil.rmtree(small_disk / "backup", ignore_errors=True)  # it was done before its space was taken
+        with occupied(small_disk):
+            made = lines(engine, small_disk / "backup")
 
     assert made[-1]["error_code"] == "FSS.0503"
     assert "free space there, or choose another destination" in made[-1]["error_msg"]
