@@ -175,8 +175,7 @@ class BoundQueue:
     async def _bind(self) -> bool:
         """Make the trigger's queue, guard and binding if they are missing. Return whether the guard was."""
         queue, exchange, former = self._queue, self._exchange, self._former
-        if "current is 'direct'" in await self._refusal(lambda c: c.exchange_declare(exchange, **PROBE)):
-            raise BrokerRefused(f"{exchange} is a direct exchange: use a fanout or topic exchange for all messages")
+        await self._check_type()
         same = former == exchange
         unused = "in use" not in await self._refusal(lambda c: c.exchange_delete(self._own, if_unused=same))
         denied = unused and await self._refusal(
@@ -197,7 +196,14 @@ class BoundQueue:
         if refused:
             raise BrokerRefused(refused)
         self._former = exchange
+        if unused:  # the exchange may have been made anew since its type was checked
+            await self._check_type()
         return unused and not denied
+
+    async def _check_type(self) -> None:
+        exchange = self._exchange
+        if "current is 'direct'" in await self._refusal(lambda c: c.exchange_declare(exchange, **PROBE)):
+            raise BrokerRefused(f"{exchange} is a direct exchange: use a fanout or topic exchange for all messages")
 
     async def _look(self, channel: Any) -> None:
         """Look every second until something is missing, for which the broker closes the channel."""

@@ -26,7 +26,7 @@ from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers.sources import SourceState
 from plugins._shared.connections import deadline
 from plugins.rabbitmq import plugin
-from plugins.rabbitmq.binding import FIRST, PrefetchWindow
+from plugins.rabbitmq.binding import FIRST, BoundQueue, PrefetchWindow
 from plugins.rabbitmq.connection import opened
 from plugins.rabbitmq.options import Instance, RabbitOptions, RabbitSettings
 from plugins.rabbitmq.source import FULL, MARK, ROWS, Accepted, _Reader, mark_of
@@ -445,6 +445,22 @@ async def test_an_exchange_made_anew_as_a_direct_one_is_told_until_it_is_usable(
         await one.send(b"1")
 
         assert await one.messages(1) == ["1"]
+
+
+async def test_a_type_that_changes_while_the_queue_is_bound_is_told(
+    rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rabbit.reading() as one:
+        check, kinds = BoundQueue._check_type, ["direct"]
+
+        async def check_and_replace(queue: BoundQueue) -> None:
+            await check(queue)
+            if kinds:
+                await one.make_anew(kinds.pop())
+
+        monkeypatch.setattr(BoundQueue, "_check_type", check_and_replace)
+        await one.make_anew()
+        await one.tells("is a direct exchange", "no messages arrive since")
 
 
 async def test_an_existing_queue_is_read_and_left_as_it_is(rabbit: Rabbit) -> None:
