@@ -59,24 +59,23 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
     random = Random(options.rounds)
     while True:
         with scratch(options) as directory:
-            data, seen = directory / "data", Seen()
+            data, seen, killed = directory / "data", Seen(), Killed()
             with engine(data, profile=options.profile, **SETTINGS) as server:
                 functions = _prepare(server)
-                marker, kills = _span(server, functions, seen, seconds * WARM_UP, random)
+                _span(server, functions, seen, killed, seconds * WARM_UP, random)
                 before = _quiet(server, random)
                 progress(f"soak: {seconds:g} s of load on {CONNECTIONS} connections")
-                again, more = _span(server, functions, seen, seconds * (1 - WARM_UP), random)
+                _span(server, functions, seen, killed, seconds * (1 - WARM_UP), random)
                 after = _quiet(server, random)
                 states = asyncio.run(find_states(server.port, seen.accepted, READERS))
-            marker = marker or again
             if new := Counter(after.descriptors) - Counter(before.descriptors):
                 progress(f"soak: descriptors that were not open before: {dict(new)}")
-            if not marker:
+            if not killed.marker:
                 raise ServerFailed("no child of the engine was seen")
             files = files_left(data)
             left = {
-                "processes left": processes_left(marker),
-                "control groups left": groups_left(marker),
+                "processes left": processes_left(killed.marker),
+                "control groups left": groups_left(killed.marker),
                 "temporary files left": len(files),
             }
             if files:
@@ -86,7 +85,7 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
             "accepted": len(seen.accepted),
             "not ended": len(seen.accepted) - sum(states[state] for state in FINAL),
             "lost answers": seen.lost,
-            "kills": kills + more,
+            "kills": killed.count,
             "memory before": before.memory,
             "memory after": after.memory,
             "memory growth": 100 * (after.memory / before.memory - 1),
@@ -126,17 +125,16 @@ def _deploy(server: Engine, name: str, source: str) -> str:
     return f"/v2/{PROJECT}/fgs/functions/urn:fss:local-1:{PROJECT}:function:default:{name}"
 
 
-def _span(server: Engine, functions: Functions, seen: Seen, seconds: float, random: Random) -> tuple[str, int]:
-    """Run one span of load. Return the marker of the engine's children, and the number of those that were killed."""
-    with _killing(server, Random(random.random())) as killed:
+def _span(server: Engine, functions: Functions, seen: Seen, killed: Killed, seconds: float, random: Random) -> None:
+    """Run one span of load, during which children of the engine are killed."""
+    with _killing(server, killed, Random(random.random())):
         asyncio.run(load(functions, seen, CONNECTIONS, seconds, random))
-    return killed.marker, killed.count
 
 
 @contextmanager
-def _killing(server: Engine, random: Random) -> Iterator[Killed]:
-    """Kill children of the engine at random while the block runs. Yield the count of the kills so far."""
-    stop, killed = threading.Event(), Killed()
+def _killing(server: Engine, killed: Killed, random: Random) -> Iterator[None]:
+    """Kill children of the engine at random while the block runs, and count them in ``killed``."""
+    stop = threading.Event()
 
     def kill() -> None:
         while not stop.wait(random.expovariate(1 / KILL_EVERY)):
@@ -146,7 +144,7 @@ def _killing(server: Engine, random: Random) -> Iterator[Killed]:
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        yield killed
+        yield
     finally:
         stop.set()
         thread.join()

@@ -15,6 +15,7 @@ load (``metric_configs``) are stored without effect, as on a FunctionGraph accou
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -255,25 +256,21 @@ class Reservations:
     async def _start_missing(self) -> bool:
         """Start the reserved instances that are not running, of each function one by one. Return False if any failed.
 
-        A start may wait for the transfer of a package to a node.
+        Functions do not wait for each other, because a start may wait for the transfer of a package to a node.
         """
         missing: dict[tuple[int, int], list[Function]] = {}
         for function in self._instances.reserve.shortage():
             missing.setdefault((function.function_id, function.revision), []).append(function)
-        turns, complete = anyio.Semaphore(_CONCURRENCY), True
+        turns = anyio.Semaphore(_CONCURRENCY)
 
-        async def start(functions: list[Function]) -> None:
-            nonlocal complete
+        async def start(functions: list[Function]) -> bool:
             async with turns:
                 for function in functions:
                     if not await self._start(function):
-                        complete = False
-                        break
+                        return False
+            return True
 
-        async with anyio.create_task_group() as tasks:
-            for functions in missing.values():
-                tasks.start_soon(start, functions)
-        return complete
+        return all(await asyncio.gather(*map(start, missing.values())))
 
     async def _start(self, function: Function) -> bool:
         name, problem = f"{function.project}/{function.name}", None

@@ -214,11 +214,12 @@ def test_work_waits_in_the_queue_for_room_and_readiness_names_what_fits_nowhere(
 def networks() -> Iterator[str]:
     """Make two network namespaces with a cable between them. Yield the name of the second.
 
-    The calling thread is in the first until the block ends, with the processes that it starts. The network of the
-    machine does not change: Chromium of other tests would end the requests that it waits for. The ends of the cable
-    are cable at 10.0.0.1 and eth0 at 10.0.0.2. The kernel removes it with the second namespace.
+    The calling thread is in the first until the block ends, with the processes that it starts. The ends of the cable
+    are ``cable`` at 10.0.0.1 and ``eth0`` at 10.0.0.2. The kernel removes the cable with the second namespace.
+
+    The network of the machine does not change. Otherwise Chromium of other tests would end its requests.
     """
-    libc, name = ctypes.CDLL(None, use_errno=True), f"fd{os.getpid()}"
+    name = f"fd{os.getpid()}"
     inside = ("ip", "-n", name)
     commands: list[tuple[str, ...]] = [
         ("ip", "link", "set", "lo", "up"),
@@ -232,13 +233,19 @@ def networks() -> Iterator[str]:
     subprocess.run(("ip", "netns", "add", name), check=True)
     with open("/proc/thread-self/ns/net") as earlier:
         try:
-            assert libc.unshare(_NEW_NETWORK) == 0, os.strerror(ctypes.get_errno())
+            _call("unshare", _NEW_NETWORK)
             for command in commands:
                 subprocess.run(command, check=True)
             yield name
         finally:
-            assert libc.setns(earlier.fileno(), _NEW_NETWORK) == 0, os.strerror(ctypes.get_errno())
+            _call("setns", earlier.fileno(), _NEW_NETWORK)
             subprocess.run(("ip", "netns", "delete", name), check=False)
+
+
+def _call(name: str, *arguments: int) -> None:
+    """Call a function of the C library that os has from Python 3.12 on."""
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
+        raise OSError(ctypes.get_errno(), name)
 
 
 @needs("ip")

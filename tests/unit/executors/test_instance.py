@@ -17,7 +17,7 @@ from engine.executors.pool import Pool
 from engine.executors.process import Exit
 from engine.logs.feed import LogBoard
 from engine.logs.lines import STDOUT, encode, plain
-from engine.model import Code, Invocation
+from engine.model import Code, Function, Invocation
 from engine.model.clock import SystemClock
 from engine.runtimes.protocol import DONE, READY, Answer
 from tests.support.executing import function, invocation
@@ -59,17 +59,22 @@ def recorder_of(folder: Path) -> LogRecorder:
     return LogRecorder(LogFiles(folder, 1 << 20), limit=1 << 10, clock=SystemClock(), board=LogBoard())
 
 
-async def test_an_answer_at_the_end_of_the_grace_period_spares_the_other_requests(tmp_path: Path) -> None:
-    asked, running = function("any", concurrent_num=2), Running()
-    instance = Instance(
-        running,
+def instance_of(folder: Path, process: Running, asked: Function, **options: Any) -> Instance:
+    """Return an instance of a function with this process. ``folder`` has its logs."""
+    return Instance(
+        process,
         key=key_of(asked),
         function=asked,
-        owner=running,
-        recorder=recorder_of(tmp_path),
-        on_work=lambda instance: None,
-        grace=GRACE,
+        owner=process,
+        recorder=recorder_of(folder),
+        on_work=lambda _: None,
+        **options,
     )
+
+
+async def test_an_answer_at_the_end_of_the_grace_period_spares_the_other_requests(tmp_path: Path) -> None:
+    asked, running = function("any", concurrent_num=2), Running()
+    instance = instance_of(tmp_path, running, asked, grace=GRACE)
     instance.connect(running)
     calls = [Call(key_of(asked), asked, invocation()) for _ in range(2)]
     tasks = [asyncio.ensure_future(instance.invoke(call, invocation(), 60.0)) for call in calls]

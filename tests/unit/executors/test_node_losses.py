@@ -17,7 +17,7 @@ from engine.runtimes.protocol import DONE, Answer
 from tests.support.executing import function, invocation
 from tests.support.waiting import until
 from tests.unit.executors.test_allocator import Bare, Crowd
-from tests.unit.executors.test_instance import Ready, Running, pool_of, recorder_of
+from tests.unit.executors.test_instance import Ready, Running, instance_of, pool_of
 
 LOST = "node n1 was lost (silent) before the invocation ended"
 
@@ -158,15 +158,7 @@ async def test_the_exit_tells_that_the_node_was_lost(tmp_path: Path) -> None:
         def reap(self) -> Exit:
             return Exit(None, lost="silent")
 
-    process = Lost()
-    instance = Instance(
-        process,
-        key=(1, "latest", 1, 128),
-        function=function("any"),
-        owner=process,
-        recorder=recorder_of(tmp_path),
-        on_work=lambda _: None,
-    )
+    instance = instance_of(tmp_path, Lost(), function("any"))
     instance.exited()
 
     assert (instance.end, instance.lost, instance.closed.is_set()) == (End.NODE_LOST, "silent", True)
@@ -180,14 +172,7 @@ async def test_a_request_to_a_connection_that_closes_is_unread_and_loses_the_nod
             return self.open
 
     asked, process = function("any", concurrent_num=2), Closing()
-    instance = Instance(
-        process,
-        key=key_of(asked),
-        function=asked,
-        owner=process,
-        recorder=recorder_of(tmp_path),
-        on_work=lambda _: None,
-    )
+    instance = instance_of(tmp_path, process, asked)
     instance.node = "n1"
     instance.connect(process)
     first, second = [Call(key_of(asked), asked, invocation()) for _ in range(2)]
