@@ -24,6 +24,7 @@ from plugins.webhook.destination import WebhookDestination, WebhookParam
 from tests.plugins import delivering
 from tests.support.http_app import PROJECT
 from tests.support.kafka_script import METADATA, scripted_broker
+from tests.support.ports import free_port
 from tests.support.triggering import House, house, until
 from tests.support.webhooks import webhook_receiver
 
@@ -261,7 +262,8 @@ def resolve(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[str]]) -> N
 async def test_a_name_that_changes_its_address_reaches_what_was_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with listening("127.0.0.2") as (port, allowed), listening("127.0.0.1", port) as (_, private):
+    port = free_port()
+    async with listening("127.0.0.2", port) as (_, allowed), listening("127.0.0.1", port) as (_, private):
         async with tenants(tmp_path, egress__allow=["127.0.0.2"]) as place:
             with place.engine.plugins.context_for("KAFKA").limited_egress():
                 resolve(monkeypatch, {"rebinding.example": ["127.0.0.2", "127.0.0.1"]})
