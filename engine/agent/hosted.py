@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 import structlog
+from anyio import to_thread
 
 from engine.agent.packages import Packages
 from engine.agent.relay import Outlet, Relay
@@ -19,6 +20,7 @@ from engine.executors.local.launcher import LocalLauncher
 from engine.executors.nodes.connection import Connection, ProtocolError
 from engine.executors.nodes.messages import Gone, Prepare, Prepared, Problem, Start, send
 from engine.executors.nodes.streams import Streams
+from engine.isolation.gpus import find_gpus
 
 log = structlog.get_logger("functiond.agent")
 
@@ -40,7 +42,7 @@ class Hosted:
 
     def __init__(self, node: Node, asked: Prepare) -> None:
         self.number = asked.number
-        self._node, self._function, self._memory = node, asked.function, asked.memory
+        self._node, self._function, self._asked = node, asked.function, asked
         self._plan: LaunchPlan | None = None
         self._relay: Relay | None = None
         node.hosted[self.number] = self
@@ -93,8 +95,10 @@ class Hosted:
     async def _prepare(self) -> None:
         try:
             await self._node.packages.fetch(self._function)
-            key = key_of(self._function, self._memory)
+            key = key_of(self._function, self._asked.memory)
             plan = await self._node.launcher.prepare(key, self._function, lambda: None)
+            if gpus := self._asked.gpus:
+                plan = plan._replace(gpus=await to_thread.run_sync(find_gpus, gpus))
         except Exception as error:
             problem = error if isinstance(error, InvalidField) else _os_error(error)
             self._end(Prepared(number=self.number, problem=Problem.of(problem)))

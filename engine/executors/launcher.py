@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.executors.call import Call, Key
 from engine.executors.instance import Instance, InstanceOwner
+from engine.isolation.gpus import Gpus
 from engine.model import Function
 from engine.runtimes.interpreters import InterpreterInfo
 from engine.runtimes.protocol import Answer
@@ -20,6 +21,7 @@ class LaunchPlan(NamedTuple):
     command: Sequence[str]  #: starts the worker of the function's runtime
     instance: str  #: id of the instance
     where: Any = None  #: known to the launcher
+    gpus: Gpus = Gpus()
 
 
 class Launcher(Protocol):

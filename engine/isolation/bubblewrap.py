@@ -70,14 +70,15 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         code: Path,
         layers: Sequence[Path],
         programs: Iterable[str] = (),
+        devices: Sequence[str] = (),
         *,
         user: int | None = None,
         own_network: bool = False,
     ) -> list[str]:
         """Return the command that starts a template in a sandbox, without the template's arguments.
 
-        ``programs`` are further executables that the sandbox must contain. ``user`` is the user id of its functions on
-        the host, which has been named; None stands for ``USER``.
+        ``programs`` and ``devices`` are further executables and device files that the sandbox must contain. ``user`` is
+        the user id of its functions on the host, which has been named; None stands for ``USER``.
         """
         # The template runs as pid 1, which bubblewrap waits for. Bubblewrap's own init would remain a host zombie.
         parts = [self.program, "--die-with-parent", "--as-pid-1", *(f"--unshare-{space}" for space in _SPACES)]
@@ -86,7 +87,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         parts += ["--cap-drop", "ALL"]
         for name in _CAPABILITIES:
             parts += ["--cap-add", "CAP_" + name]
-        mounts = [*_system(), *self._configuration(str(user or USER), own_network), *_devices()]
+        mounts = [*_system(), *self._configuration(str(user or USER), own_network), *_devices(devices)]
         mounts += [("--ro-bind", str(path), str(path)) for path in sorted(_installations([python, *programs]))]
         mounts += [("--tmpfs", str(folder)) for folder in self._visible_hidden(mounts)]
         mounts += [("--ro-bind", str(WORKERS), str(RUNTIME)), ("--ro-bind", str(code), str(CODE))]
@@ -157,11 +158,11 @@ def _system() -> Iterator[tuple[str, ...]]:
     yield "--ro-bind-try", "/opt/function/runtime", "/opt/function/runtime"
 
 
-def _devices() -> Iterator[tuple[str, ...]]:
+def _devices(further: Sequence[str]) -> Iterator[tuple[str, ...]]:
     # Not --dev: bubblewrap then creates a second user namespace, in which instances cannot get namespaces of their own.
     yield "--dir", "/dev/shm"
-    for name in _DEVICES:
-        yield "--dev-bind", f"/dev/{name}", f"/dev/{name}"
+    for path in (*(f"/dev/{name}" for name in _DEVICES), *further):
+        yield "--dev-bind", path, path
     for path, target in _LINKS.items():
         yield "--symlink", target, path
 

@@ -2,8 +2,8 @@
 
 The limits are weaker than those by cgroups in three points:
 
-- Memory is limited as address space and per process. The limit applies to Python only, since other programs reserve
-  far more than they use (Node.js has a heap limit instead).
+- Memory is limited as address space and per process. The limit applies to Python without GPUs only, since other
+  programs reserve far more than they use (Node.js has a heap limit instead).
 - Instances of an engine that runs as root may start any number of processes.
 - The memory of all processes of an instance together is measured only at intervals, and may exceed the limit between
   two measurements.

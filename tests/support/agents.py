@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import ssl
+import subprocess
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -184,10 +185,10 @@ class AgentEnd:
             lambda: next((m for m in self.messages if isinstance(m, kind) and getattr(m, "number", -1) == number), None)
         )
 
-    async def prepare(self, asked: Function) -> Remote:
+    async def prepare(self, asked: Function, *gpus: str) -> Remote:
         remote = Remote(self, next(self._numbers))
         self.hosted[remote.number] = remote
-        self.send(Prepare(number=remote.number, function=asked, memory=asked.memory_size))
+        self.send(Prepare(number=remote.number, function=asked, memory=asked.memory_size, gpus=gpus))
         await self.message(Prepared, remote.number)
         return remote
 
@@ -333,19 +334,32 @@ class Node:
 
 @asynccontextmanager
 async def node(
-    engine: EngineEnd, *options: str, prefix: Sequence[str] = (), path: str | None = None, log: Path | None = None
+    engine: EngineEnd,
+    *options: str,
+    prefix: Sequence[str] = (),
+    path: str | None = None,
+    log: Path | None = None,
+    ticket: str = "",
 ) -> AsyncIterator[Node]:
     """Run a node supervisor until the block ends. ``prefix`` is a program that starts it.
 
-    ``path`` is its search path for programs, and ``log`` the file for its lines.
+    ``path`` is its search path for programs, and ``log`` the file for its lines. With ``ticket``, the supervisor gets
+    this text at its standard input, which stays open, in place of the token file.
     """
     log = log or engine.folder / f"log-{os.urandom(4).hex()}"
     command = [sys.executable, "-P", "-m", "engine", "agent", "--join", f"https://127.0.0.1:{engine.port}"]
-    command += ["--token", str(engine.folder / "node.token"), "--data-dir", str(engine.folder / "agent"), *options]
+    token = "-" if ticket else str(engine.folder / "node.token")
+    command += ["--token", token, "--data-dir", str(engine.folder / "agent"), *options]
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *prefix, *command, stderr=errors, env=os.environ | ({"PATH": path} if path is not None else {})
+            *prefix,
+            *command,
+            stdin=subprocess.PIPE if ticket else None,
+            stderr=errors,
+            env=os.environ | ({"PATH": path} if path is not None else {}),
         )
+    if process.stdin is not None:
+        process.stdin.write(ticket.encode())
     started = Node(process, log)
     try:
         yield started

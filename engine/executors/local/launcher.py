@@ -159,17 +159,16 @@ class LocalLauncher:
         return LaunchPlan(key, function, command, uuid.uuid4().hex)
 
     def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
-        key, function = plan.key, plan.function
-        spec = self._new_spec(function, plan.instance, key[-1])
+        spec, sandbox = self._new_spec(plan), (*plan.key[:3], plan.gpus)
         seen_inside = self._spawner.seen_inside(spec)
-        variables = environment(function, seen_inside, self._options.access)
+        variables = environment(plan.function, seen_inside, self._options.access)
         process_spec = ProcessSpec(list(plan.command), variables, seen_inside.code, seen_inside.layers)
-        spawned = self._spawner.start(key[:3], spec, process_spec)
+        spawned = self._spawner.start(sandbox, spec, process_spec)
         try:
             instance = self._connect(plan, owner, spec, spawned)
         except BaseException:
             spawned.destroy()
-            self._spawner.ended(key[:3])
+            self._spawner.ended(sandbox)
             self._cleaners.submit(remove_tree, spec.tmp)
             raise
         return instance
@@ -233,7 +232,8 @@ class LocalLauncher:
             cpu=cpu_of(process.spec.memory),
             enters=process.child.waits,
             tmp=self._spawner.tmp,
-            address_space=family_of(function.runtime) is Family.PYTHON,
+            # CUDA reserves address space for all memory of the machine and its GPUs.
+            address_space=family_of(function.runtime) is Family.PYTHON and not process.spec.gpus.visible,
         )
         return self._starters.submit(_capture_error, self._isolation.enclose, process.id, limits)
 
@@ -246,7 +246,7 @@ class LocalLauncher:
     def clear(self, instance: Instance) -> None:
         """Remove the cgroup and the temporary folder of a closed instance, in a thread, without waiting."""
         self._memory.discard(instance)
-        self._spawner.ended(instance.key[:3])
+        self._spawner.ended((*instance.key[:3], self._processes[instance].spec.gpus))
         del self._functions[instance.id]
         self._cleaners.submit(self._processes.pop(instance).clear)
 
@@ -263,17 +263,19 @@ class LocalLauncher:
         self._cleaners.shutdown()
         self._isolation.close()
 
-    def _new_spec(self, function: Function, instance_id: str, memory: int) -> InstanceSpec:
+    def _new_spec(self, plan: LaunchPlan) -> InstanceSpec:
+        function = plan.function
         return InstanceSpec(
-            instance_id=instance_id,
+            instance_id=plan.instance,
             marker=self._options.marker,
             region=self._options.region,
             code=self._code_path(function.code).absolute(),  # absolute: a child has another working folder
-            tmp=self._options.tmp.absolute() / instance_id[:12],  # short: the path of a socket has at most 107 bytes
-            memory=memory,
+            tmp=self._options.tmp.absolute() / plan.instance[:12],  # short: the path of a socket has at most 107 bytes
+            memory=plan.key[-1],
             project=function.project,
             layers=tuple(self._code_path(dependency.code).absolute() for dependency in function.dependencies),
             maps_port=self.walls["http_network"] == "mapped" and family_of(function.runtime) is Family.HTTP,
+            gpus=plan.gpus,
         )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.executors.local.child import ChildProcess, OwnChild
+from engine.isolation.gpus import Gpus
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
 from engine.model.limits import cpu_of
@@ -51,6 +52,7 @@ class InstanceSpec(NamedTuple):
     layers: tuple[Path, ...] = ()  #: folders of its dependencies
     runtime: Path = WORKERS  #: folder of the worker programs
     maps_port: bool = False  #: its server's port is mapped to a free one
+    gpus: Gpus = Gpus()
 
 
 class Spawned(NamedTuple):
@@ -151,6 +153,8 @@ def environment(function: Function, spec: InstanceSpec, access: FunctionAccess |
     if access is not None and not OWN_ACCESS & user.keys():
         variables |= {"FUNCTIOND_URL": access.url, "FUNCTIOND_PROJECT": function.project}
         variables["FUNCTIOND_TOKEN"] = access.token_of(function, spec.instance_id)
+    if spec.gpus.visible:
+        variables["CUDA_VISIBLE_DEVICES"] = spec.gpus.visible
     return variables | {
         "RUNTIME_PROJECT_ID": function.project,
         "RUNTIME_PACKAGE": function.package,

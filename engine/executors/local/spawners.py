@@ -1,7 +1,7 @@
 """Spawners of instances' processes. A process is forked by a template if possible, otherwise started as a new program.
 
 ``HostSpawner`` starts processes on the host, with one template per interpreter. ``SandboxSpawner`` starts them in
-bubblewrap sandboxes, with one template per function, version and revision inside its sandbox.
+bubblewrap sandboxes, with one template per ``SandboxKey`` inside its sandbox.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from engine.executors.local.spawn import PATH, Channels, InstanceSpec, ProcessSp
 from engine.executors.local.template import ForkedChild, Template
 from engine.executors.local.tenants import Tenant, Tenants
 from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, Bubblewrap
+from engine.isolation.gpus import Gpus
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.isolation.seccomp import SeccompFilter
 from engine.runtimes.interpreters import WORKERS, own_interpreter
 
 log = structlog.get_logger("functiond")
 
-SandboxKey = tuple[int, str, int]  #: function_id, version, revision; their instances share a sandbox
+SandboxKey = tuple[int, str, int, Gpus]  #: function_id, version, revision, GPUs; their instances share a sandbox
 
 _WORKER = WORKERS / "python_worker.py"
 TEMPLATE = WORKERS / "python_template.py"
@@ -191,9 +192,8 @@ class SandboxSpawner(Spawner):
         program = process.command[0]
         python = program if _is_python(process) else own_interpreter().path
         self._fences[key] = {**self._fence, "user": tenant.user}
-        command = self._bubblewrap.command(
-            python, spec.code, spec.layers, [program], user=tenant.user, own_network=tenant.network is not None
-        )
+        shown = (python, spec.code, spec.layers, [program], spec.gpus.devices)
+        command = self._bubblewrap.command(*shown, user=tenant.user, own_network=tenant.network is not None)
         enter = tenant.network.enter if tenant.network else []
         environment = template_environment(self._marker)
         return Template([*enter, *command, "{fd}"], environment, partial(self._on_closed, spec.project))

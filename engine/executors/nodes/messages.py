@@ -26,7 +26,7 @@ from engine.errors import InvalidField, NoInterpreter
 from engine.executors.nodes.connection import CONTROL, Connection, ProtocolError
 from engine.model import Function
 
-WIRE = 1  #: version of these messages
+WIRE = 2  #: version of these messages
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -153,6 +153,7 @@ class Prepare(_Message, frozen=True, kw_only=True):
     number: int
     function: Function
     memory: int  #: MiB
+    gpus: tuple[str, ...] = ()  #: numbers, or UUIDs
 
 
 class Start(_Message, frozen=True, kw_only=True):

@@ -90,6 +90,28 @@ async def test_an_agent_tells_what_its_machine_has(joined: tuple[AgentEnd, Node]
     assert {"isolation", "network"} <= end.joined.walls.keys()
 
 
+@pytest.mark.skipif(Path("/proc/driver/nvidia/gpus").exists(), reason="GPUs of this machine have other names")
+@pytest.mark.parametrize("isolation", ["process", "bubblewrap"])
+async def test_instances_of_one_function_have_different_gpus(tmp_path: Path, isolation: str) -> None:
+    program("bwrap")
+    async with engine_end(tmp_path, sandbox={"isolation": isolation}) as engine, node(engine):
+        end = await engine.joined()
+        asked = function("secrets", code=engine.add(SOURCE), user_data={"CUDA_VISIBLE_DEVICES": "7"})
+
+        seen = []
+        for gpus in (("0",), ("1", "2"), ("0",), ()):
+            remote = await end.prepare(asked, *gpus)
+            await remote.start()
+            environment = json.loads(await remote.invoke(b'{"paths": []}'))["environment"]
+            seen.append(environment["CUDA_VISIBLE_DEVICES"])
+        refused = await end.message(Prepared, (await end.prepare(asked, "MIG-1")).number)
+
+        assert seen == ["0", "1,2", "0", "7"]
+        assert refused.problem is not None
+        assert isinstance(refused.problem.error(), OSError)
+        assert "MIG is not supported" in refused.problem.text
+
+
 async def test_the_exit_of_an_instance_is_told(joined: tuple[AgentEnd, Node]) -> None:
     end, _ = joined
     left = await end.start(SOURCE, "leave")
