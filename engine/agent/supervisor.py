@@ -2,7 +2,7 @@
 
 The agent runs in a new pid namespace, as the child of process 1. When process 1 is killed, the kernel ends all others
 of the namespace before the program ``unshare`` notices. Its exit therefore proves that nothing runs any more. The next
-agent tells the engine so. When the supervisor is killed, the kernel kills ``unshare`` and process 1.
+agent or the exit status tells the engine so. When the supervisor is killed, the kernel kills ``unshare`` and process 1.
 
 Without namespaces, the supervisor kills the processes that have the marker in their environment.
 """
@@ -46,11 +46,12 @@ ReadToken = Callable[[], tuple[str, str]]
 log = structlog.get_logger("functiond.agent")
 
 
-def supervise(configuration: Configuration, read_token: ReadToken) -> None:
+def supervise(configuration: Configuration, read_token: ReadToken, once: bool = False) -> bool:
     """Run agents until SIGTERM or SIGINT, or until the engine sends one away. Call in the main thread.
 
-    ``read_token`` returns the token and the fingerprint, or raises SettingsError. Raises DataDirectoryLocked or
-    DataDirectoryUnusable if the data directory cannot be used.
+    ``read_token`` returns the token and the fingerprint, or raises SettingsError. With ``once``, run one agent only.
+    Return whether certainly nothing of the agents runs any more. Raises DataDirectoryLocked or DataDirectoryUnusable if
+    the data directory cannot be used.
     """
     folder = configuration.folder
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # also of the agent: its memory has the token and secrets
@@ -61,10 +62,10 @@ def supervise(configuration: Configuration, read_token: ReadToken) -> None:
             log.warning("no pid namespace can be made: processes that clear their environment may outlive the lease")
             kills = "marker in the environment"
         configuration = replace(configuration, marker=marker_of(folder, "agent"), kills=kills)
-        supervisor = Supervisor(configuration, read_token, namespace)
+        supervisor = Supervisor(configuration, read_token, namespace, once)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.stop())
-        supervisor.run()
+        return supervisor.run()
 
 
 class Supervisor:
@@ -73,10 +74,13 @@ class Supervisor:
     ``namespace`` is the beginning of a command whose program is process 1 of a new namespace; empty: there is none.
     """
 
-    def __init__(self, configuration: Configuration, read_token: ReadToken, namespace: Sequence[str]) -> None:
+    def __init__(
+        self, configuration: Configuration, read_token: ReadToken, namespace: Sequence[str], once: bool = False
+    ) -> None:
         self._configuration, self._read_token, self._namespace = configuration, read_token, namespace
         self._stopping = False
-        self._left = False  #: the engine has sent the agent away
+        self._stuck: list[int] = []  #: processes that could not be killed
+        self._last = once  #: no agent follows: there is one token, or the engine has sent the agent away
         self._session = ""  #: the last in which instances may have been started
         self._deadline = _NEVER  #: of the agent that runs, or ran last, since it was welcomed
         self._refused = False  #: the same agent
@@ -85,21 +89,22 @@ class Supervisor:
     def stop(self) -> None:
         self._stopping = True
 
-    def run(self) -> None:
+    def run(self) -> bool:
         delay = _DELAY
         self._kill_orphans()
         # Cgroups of version 2 have limits only if no process is beside them: this one leaves its group for one below.
         detect_isolation(self._configuration.marker).close()
         while not self._stopping:
             self._run_agent()
-            if self._left:
-                return
+            if self._last:
+                break
             if self._deadline < _NEVER and not self._refused:
                 delay = _DELAY
             end = time.monotonic() + delay
             while not self._stopping and time.monotonic() < end:
                 time.sleep(min(_SLICE, delay))
             delay = min(2 * delay, _LONGEST_REFUSED if self._refused else _LONGEST_DELAY)
+        return not self._stuck
 
     def _run_agent(self) -> None:
         """Start an agent, and return when nothing of it is left."""
@@ -169,7 +174,7 @@ class Supervisor:
         self._session = report.session or self._session
         self._deadline = report.deadline or self._deadline
         self._refused = self._refused or report.refused
-        self._left = self._left or report.left
+        self._last = self._last or report.left
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill all processes of the agent, and wait for their exit."""
@@ -183,8 +188,9 @@ class Supervisor:
 
     def _kill_orphans(self) -> None:
         """Kill what is not in the namespace, and remove cgroups and temporary files."""
-        if stuck := kill_orphans(self._configuration.marker, self._configuration.tmp):
-            log.error("processes cannot be killed, because they hang in the kernel", pids=stuck)
+        self._stuck = kill_orphans(self._configuration.marker, self._configuration.tmp)
+        if self._stuck:
+            log.error("processes cannot be killed, because they hang in the kernel", pids=self._stuck)
             self._session = ""  # the engine waits for the end of the lease
 
 

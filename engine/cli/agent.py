@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from cyclopts.validators import Number
 
 from engine.agent.link import Configuration
 from engine.agent.supervisor import supervise
+from engine.cli.output import FAILED
 from engine.errors import SettingsError, UsageError
 from engine.errors.files import check_closed
 from engine.isolation.machine import usable_memory
@@ -26,13 +28,13 @@ _POSITIVE = Parameter(validator=Number(gt=0))
 def agent(
     *,
     join: str,
-    token: Path,
+    token: Annotated[Path, Parameter(allow_leading_hyphen=True)],
     data_dir: Path = Path("agent"),
     cpus: Annotated[float | None, _POSITIVE] = None,
     memory: Annotated[int | None, _POSITIVE] = None,
     cache: Annotated[int, _POSITIVE] = 10 << 30,
     log_format: Literal["console", "json"] = "console",
-) -> None:
+) -> int:
     """Run functions on this machine for an engine elsewhere.
 
     The engine names its nodes in `executor.nodes.agents`, and writes a token file for each.
@@ -42,7 +44,9 @@ def agent(
     join
         Address of the engine's listener for nodes, such as https://10.0.0.1:8443.
     token
-        Token file of this node, copied from the engine's data directory and readable by its owner only.
+        Token file of this node, copied from the engine's data directory and readable by its owner only. With -, read
+        the token from standard input, do not connect again after the end of the connection, and exit with 0 if
+        certainly nothing that was started runs any more.
     data_dir
         Folder for code packages and temporary files.
     cpus
@@ -55,7 +59,7 @@ def agent(
         Format of log lines on standard error.
     """
     host, port = _address(join)
-    _read_token(token)
+    once, first = str(token) == "-", _read_token(token)
     configure_logging(log_format, "info")
     configuration = Configuration(
         host=host,
@@ -66,7 +70,8 @@ def agent(
         cache=cache,
         log_format=log_format,
     )
-    supervise(configuration, partial(_read_token, token))
+    certain = supervise(configuration, (lambda: first) if once else partial(_read_token, token), once)
+    return FAILED if once and not certain else 0
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -82,8 +87,12 @@ def _address(url: str) -> tuple[str, int]:
 def _read_token(file: Path) -> tuple[str, str]:
     """Return the token, ``NAME.SECRET``, and the fingerprint of the engine's certificate."""
     try:
-        check_closed(file, file.stat(), f"{file} is a secret")
-        parts = _TOKEN.fullmatch(file.read_text(errors="replace").strip())
+        if str(file) == "-":
+            text = sys.stdin.readline()
+        else:
+            check_closed(file, file.stat(), f"{file} is a secret")
+            text = file.read_text(errors="replace")
+        parts = _TOKEN.fullmatch(text.strip())
     except OSError as error:
         raise SettingsError(f"cannot read {file}: {error.strerror}; name the token file with --token") from None
     if parts is None:
