@@ -6,6 +6,7 @@ of figures to the file ``RESULT`` in the directory. Measurements:
     calls    CPU of the loop for ``COUNT`` calls of 16 busy instances on this machine and on a node, in turns; and for
              a quarter of that, one after the other
     starts   ``COUNT`` starts of further instances on a node, from the request to the handler
+    starts on Ray  the same on a node of a Ray cluster
     growth   CPU of the loop for ``COUNT`` calls of 1,000 instances on 2 and on 50 nodes that run no code, in turns
     memory   resident memory of an engine with ``COUNT`` such nodes and 1,000 instances
 """
@@ -20,21 +21,24 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import uvloop
+from anyio import TASK_STATUS_IGNORED
 
-from bench.agents import agents, free_port
+from bench.agents import agents, free_port, ray_settings, ray_variables
 from bench.machine import memory_mb
 from engine import __version__
 from engine.code.store import CodeSource, CodeStore
+from engine.errors import Deferred
 from engine.executors.local.choice import IsolationOptions
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.pool import Pool, PoolOptions, open_pool
 from engine.model import CodePackage, Function, Invocation
 from engine.runtimes.interpreters import Interpreters, own_interpreter
+from tests.support.ray_cluster import cluster_to_start
 
 SOURCE = "import time\n\n\ndef handler(event, context):\n    return time.time()\n"
 RESULT = "figures.json"
@@ -86,9 +90,11 @@ class Bench:
             yield pool
 
     @asynccontextmanager
-    async def pool_of_nodes(self, name: str, names: Sequence[str]) -> AsyncIterator[tuple[Pool, int]]:
-        """Yield a pool that admits agents, and its port for them."""
-        port = free_port()
+    async def pool_of_nodes(
+        self, name: str, names: Sequence[str], port: int = 0, **more: Any
+    ) -> AsyncIterator[tuple[Pool, int]]:
+        """Yield a pool that admits agents, and its port for them. ``more`` are options of its nodes."""
+        port = port or free_port()
         folder = self.directory / name / "nodes"
         listening = NodesOptions(
             version=__version__,
@@ -97,10 +103,11 @@ class Bench:
             agents=dict.fromkeys(names, ()),
             lease=10.0,
             local="never",
+            **more,
         )
         async with self.pool(name, listening) as pool:
             assert pool.nodes is not None
-            running = asyncio.create_task(pool.nodes.run(NoSessions(), lambda: 3600.0))
+            running = asyncio.create_task(pool.nodes.run(NoSessions(), lambda: 3600.0, task_status=TASK_STATUS_IGNORED))
             try:
                 await until(lambda: all((folder / f"{name}.token").exists() for name in names))
                 yield pool, port
@@ -168,6 +175,22 @@ async def one_node(bench: Bench, name: str, instances: int) -> AsyncIterator[Poo
 
 
 @asynccontextmanager
+async def node_of_ray(bench: Bench, instances: int) -> AsyncIterator[Pool]:
+    """Yield a pool whose instances run on the only node of a Ray cluster."""
+    with cluster_to_start(cpus=instances) as ray:
+        port = free_port()
+        values = ray_settings(ray, port, {"a": port}, bench.directory)
+        await ray.start(second=False)
+        os.environ.update(ray_variables(ray))
+        async with bench.pool_of_nodes("ray", [], port, **values) as (pool, _):
+            while pool.nodes is not None and not any(node.state == "ready" for node in pool.nodes.report().nodes):
+                with suppress(Deferred):  # the agent starts meanwhile
+                    await pool.execute(bench.function(-1), bench.invocation())
+            yield pool
+            await pool.close()
+
+
+@asynccontextmanager
 async def idle_nodes(bench: Bench, count: int) -> AsyncIterator[Pool]:
     """Yield a pool with ``count`` nodes that answer without running code, in a process of their own."""
     names = [f"n{number}" for number in range(count)]
@@ -198,6 +221,8 @@ async def measure(directory: Path, measurement: str, count: int) -> dict[str, li
         if measurement == "starts":
             pool = await stack.enter_async_context(one_node(bench, "remote", 4 * (count + _WARMING)))
             return {"next": await _starts(bench, pool, count)}
+        if measurement == "starts on Ray":
+            return {"next": await _starts(bench, await stack.enter_async_context(node_of_ray(bench, count)), count)}
         if measurement == "growth":
             few = await stack.enter_async_context(idle_nodes(bench, FEW))
             many = await stack.enter_async_context(idle_nodes(bench, MANY))

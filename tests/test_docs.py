@@ -128,12 +128,14 @@ def test_the_caddy_configuration_is_accepted(tmp_path: Path) -> None:
 def _units() -> dict[str, str]:
     documented = {Path(block.text.split()[1]).name: block.text for page in PAGES for block in blocks(page, "ini")}
     # Without the program, systemd says that it is not there.
+    documented = {name: text.replace("/opt/ray/bin/ray", "/usr/bin/env") for name, text in documented.items()}
     service = (DOCS / "deploy" / "functiond.service").read_text().replace(PROGRAM, "/usr/bin/env")
     return {**documented, "functiond.service": service}
 
 
 def test_units_are_sections_of_keys_and_values() -> None:
-    assert set(_units()) == {"functiond-backup.service", "functiond-backup.timer", "functiond.service"}
+    others = {"functiond-backup.service", "functiond-backup.timer", "functiond-ray.service"}
+    assert set(_units()) == {"functiond.service", *others}
     for text in _units().values():
         assert all(re.fullmatch(r"[A-Z]\w+=.*|\[\w+\]|# .*|", line) for line in text.splitlines())
 
@@ -145,6 +147,30 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     command = [program("systemd-analyze"), "verify", "--man=no", *(str(tmp_path / name) for name in _units())]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "functiond" not in run.stderr
+
+
+def test_the_manifest_for_kuberay_agrees_with_the_settings(tmp_path: Path) -> None:
+    text = (DOCS / "deploy" / "kuberay.yaml").read_text()
+    cluster, settings, service, engine = pytest.importorskip("yaml").safe_load_all(text)
+    file = tmp_path / "functiond.toml"
+    credentials = tmp_path / "credentials.toml"
+    credentials.write_text('[[tokens]]\ntoken = "another-sixteen-characters"\nproject = "shop"\n')
+    credentials.chmod(0o600)
+    file.write_text(settings["data"]["functiond.toml"].replace("/run/secrets/functiond", str(tmp_path)))
+    loaded = load_settings(file=file)
+    nodes, pod = loaded.executor.nodes, engine["spec"]["template"]["spec"]
+
+    assert nodes.ray == f"{cluster['metadata']['name']}-head-svc:6379"
+    assert nodes.url == f"https://{service['metadata']['name']}:8443"
+    assert [port["port"] for port in service["spec"]["ports"]] == [loaded.http.port, 8443]
+    assert nodes.listen == "0.0.0.0:8443"
+    assert nodes.ray in pod["containers"][1]["command"]
+    assert {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]} == {
+        *(volume["name"] for volume in pod["volumes"]),
+        *(claim["metadata"]["name"] for claim in engine["spec"]["volumeClaimTemplates"]),
+    }
+    secret = cluster["spec"]["authOptions"]["secretName"]
+    assert all(container["env"][1]["valueFrom"]["secretKeyRef"]["name"] == secret for container in pod["containers"])
 
 
 def test_generated_pages_are_fresh() -> None:

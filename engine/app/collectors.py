@@ -149,10 +149,11 @@ def _nodes(report: NodesReport, numbers: NodesStatistics) -> Iterator[Family]:
     yield gauge("nodes", "Nodes, by state", Counter(node.state for node in report.nodes), "state")
     instances = {node.name: float(node.instances) for node in report.nodes}
     yield gauge("node_instances", "Instances of a node", instances, "node")
-    whole = [(node.name, node.cpus, node.memory) for node in report.nodes]
-    used = [(node.name, node.cpus_used, node.memory_used) for node in report.nodes]
-    yield _by_resource("node_capacity", "Processors and bytes of memory of a node for instances", whole)
-    yield _by_resource("node_used", "Processors and bytes of memory granted to instances of a node", used)
+    yield gauge("placement_up", "0 while nothing is placed on nodes", float(not report.problem))
+    whole = [(node.name, node.cpus, node.memory, node.gpus) for node in report.nodes]
+    used = [(node.name, node.cpus_used, node.memory_used, node.gpus_used) for node in report.nodes]
+    yield _by_resource("node_capacity", "Processors, bytes of memory, and GPUs of a node for instances", whole)
+    yield _by_resource("node_used", "Processors, bytes of memory, and GPUs granted to instances of a node", used)
     yield gauge("grants_pending", "Starts that wait for capacity", sum(shape.starts for shape in report.waiting))
     yield histogram("grant_seconds", "Seconds until a start had capacity", numbers.grant_seconds)
     yield count("node_losses", "Losses of nodes, by reason", numbers.losses, "reason")
@@ -161,9 +162,10 @@ def _nodes(report: NodesReport, numbers: NodesStatistics) -> Iterator[Family]:
     yield count("node_package_bytes", "Bytes of packages sent to nodes", numbers.package_bytes)
 
 
-def _by_resource(name: str, help: str, amounts: list[tuple[str, float, int]]) -> Family:
-    samples = [((node, "cpus"), cpus) for node, cpus, _ in amounts]
-    samples += [((node, "memory"), float(memory << 20)) for node, _, memory in amounts]
+def _by_resource(name: str, help: str, amounts: list[tuple[str, float, int, float]]) -> Family:
+    samples = [((node, "cpus"), cpus) for node, cpus, _, _ in amounts]
+    samples += [((node, "memory"), float(memory << 20)) for node, _, memory, _ in amounts]
+    samples += [((node, "gpus"), gpus) for node, _, _, gpus in amounts if gpus]
     return Family(name=name, help=help, kind="gauge", labels=("node", "resource"), samples=samples)
 
 

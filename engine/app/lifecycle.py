@@ -153,6 +153,8 @@ def _storage_options(settings: Settings, registry: Registry, durable: bool) -> S
 def _pool_options(settings: Settings, marker: str, network: Choice, port: int, tokens: FunctionTokens) -> PoolOptions:
     data_dir, executor, http = settings.storage.path, settings.executor, settings.http
     sandbox = convert(executor, IsolationOptions, from_attributes=True)
+    if executor.nodes.ray and sandbox.isolation == "auto" and executor.nodes.local != "never":
+        sandbox = replace(sandbox, isolation="bubblewrap")  # without, a function could read the token of Ray
     return PoolOptions(
         tmp=data_dir / "tmp",
         log_dir=data_dir / "logs",
@@ -178,7 +180,10 @@ def _nodes_options(settings: Settings, port: int) -> NodesOptions:
     api_ports = tuple(sorted({settings.http.port, port} - {0})) if port else ()
     more = {"version": __version__, "folder": settings.storage.path / "nodes", "api_ports": api_ports, "api": port}
     more["local_slots"] = settings.executor.slots
-    return convert({**asdict(settings.executor.nodes), **more}, NodesOptions)
+    more["sandbox"] = (
+        {"isolation": "bubblewrap"} if settings.executor.nodes.ray and settings.executor.isolation == "auto" else {}
+    )
+    return convert({**asdict(settings.executor.nodes), **more}, NodesOptions, from_attributes=True)
 
 
 @asynccontextmanager

@@ -167,7 +167,8 @@ def _fields(body: bytes) -> dict[str, Any]:
 
 def _health(health: dict[str, Any], ready: dict[str, Any]) -> Iterator[Finding]:
     parts = {**ready, **health}
-    if str(parts.get("nodes")).removesuffix(" ready").isdecimal():
+    words = str(parts.get("nodes")).replace(",", "").split()
+    if all(word in ("ready", "idle") or word.isdecimal() for word in words):
         del parts["nodes"]
     for part in parts.keys() - _STATUSES:
         serious = health["status"] != "degraded" or part not in health

@@ -11,7 +11,7 @@ from typing import NamedTuple
 _DEVICES, _DRIVER = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 _SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")  #: device files that each user of a GPU needs
 #: A GPU that no program has used yet has question marks in the place of its UUID.
-_INFORMATION = re.compile(r"^GPU UUID:\s*(GPU-[\w-]+)$.*^Device Minor:\s*(\d+)$", re.DOTALL | re.MULTILINE)
+_INFORMATION = re.compile(r"^GPU UUID:\s*(\S+)$.*^Device Minor:\s*(\d+)$", re.DOTALL | re.MULTILINE)
 
 
 class Gpus(NamedTuple):
@@ -27,10 +27,13 @@ def find_gpus(ids: Sequence[str], driver: Path = _DRIVER, devices: Path = _DEVIC
     The numbers are those of nvidia-smi and Ray, in the order of PCI addresses; device files have others. CUDA counts
     only the GPUs that it can open, so that UUIDs name them. Without NVIDIA's driver, all numbers are the same.
     """
-    known = {}
-    for number, file in enumerate(sorted(driver.glob("*/information"))):
-        if found := _INFORMATION.search(file.read_text()):
-            known[str(number)] = known[found[1]] = (found[1], found[2])
+    known, number = {}, 0
+    for file in sorted(driver.glob("*/information")):
+        found = _INFORMATION.search(file.read_text())
+        if found and (devices / f"nvidia{found[2]}").exists():  # else it is that of another container
+            if "?" not in found[1]:
+                known[str(number)] = known[found[1]] = (found[1], found[2])
+            number += 1
     if not driver.exists():
         known = {name: (name, name) for name in ids if name.isdecimal()}
     for name in ids:

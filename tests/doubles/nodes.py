@@ -32,7 +32,9 @@ NODES = (
     NodeReport(name="small", labels=(), state="lost", reason="silent for 5.1 s", heard=61.0, cpus=2.0, memory=2048),
     NodeReport(name="old", labels=("eu",), state="refused", reason="its clock is 45 s behind", address="10.0.0.4:1"),
     NodeReport(name="away", labels=(), state="absent"),
+    NodeReport(name="ray-3f9c21aa0b4d", labels=("zone=b",), state="idle", cpus=8.0, memory=4096, gpus=2.0),
 )
+PROBLEM = "Ray's head has not answered for 3 s"
 WAITING = WaitingShape(
     cpus=1.0,
     memory=32768,
@@ -52,7 +54,7 @@ class FixedNodes:
         self.drained: list[str] = []
 
     def report(self) -> NodesReport:
-        return NodesReport(nodes=NODES, waiting=(WAITING,))
+        return NodesReport(nodes=NODES, waiting=(WAITING,), problem=PROBLEM)
 
     def statistics(self) -> NodesStatistics:
         times = Histogram(SECONDS).snapshot()

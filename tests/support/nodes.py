@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from anyio import TASK_STATUS_IGNORED
+
 from engine import __version__
 from engine.code.store import CodeSource, CodeStore
 from engine.executors.nodes.launcher import NodeLauncher
@@ -87,7 +89,7 @@ async def node_pool(
         agents=dict.fromkeys(names, ()),
         lease=lease,
         local=local,  # type: ignore[arg-type]
-        **{name: values.pop(name) for name in ("needs", "api", "api_ports") if name in values},
+        **{name: values.pop(name) for name in ("needs", "api", "api_ports", "ray", "python", "gpus") if name in values},
     )
     codes, sessions = CodeStore(folder / "code"), Sessions()
     defaults: dict[str, Any] = {"tmp": folder / "tmp", "log_dir": folder / "logs", "marker": marker(folder)}
@@ -95,7 +97,7 @@ async def node_pool(
     async with open_pool(options, code_path=codes.folder, check_code=codes.check) as pool, asyncio.TaskGroup() as tasks:
         launcher = pool._launcher
         assert isinstance(launcher, NodeLauncher)
-        running = tasks.create_task(launcher.run(sessions, lambda: float("inf")))
+        running = tasks.create_task(launcher.run(sessions, lambda: float("inf"), task_status=TASK_STATUS_IGNORED))
         await until(lambda: launcher.nodes.address)
         yield NodePool(pool, launcher, codes, folder, sessions)
         running.cancel()

@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
@@ -34,16 +35,27 @@ PROGRAM = ROOT / "engine" / "workers" / "ray_placement.py"
 MARKER = "TEST_RAY_CLUSTER"  #: variable in the environment of all processes of a cluster
 CPUS = 2  #: of each node
 TOKEN = uuid.uuid4().hex * 2
-#: ``ray start``, which else replaces 127.0.0.1 by the machine's address and listens at all addresses.
+#: A node that does not answer is given up after some seconds, see the documentation on Ray.
+QUICK = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
+}
+#: ``ray start``, which else replaces 127.0.0.1 by the machine's address and listens at all addresses, and takes a node
+#: of the machine for its head, so that the head could not start again.
 START = """
 from ray._private import ray_constants, services
 from ray.scripts.scripts import main
 
 services.get_node_ip_address = lambda address=None: "127.0.0.1"
+services.find_gcs_addresses = set
 ray_constants.ENABLE_RAY_CLUSTER = True
 main()
 """
-#: Prints, for each line that it reads, how many placement groups wait, and for how many ms each node has been idle.
+#: Prints, for each line that it reads, how many placement groups wait and are held, and for how many ms each node has
+#: been idle.
 BOOKS = """
 import json, sys
 from ray._raylet import GcsClient
@@ -52,17 +64,24 @@ from ray.autoscaler.v2.sdk import get_cluster_resource_state
 client = GcsClient(address=sys.argv[1])
 for _ in sys.stdin:
     state = get_cluster_resource_state(client)
-    idle = {node.node_id.hex(): node.idle_duration_ms for node in state.node_states}
-    print(json.dumps({"waiting": len(state.pending_gang_resource_requests), "idle": idle}), flush=True)
+    nodes = [node for node in state.node_states if node.status != 2]  # DEAD
+    idle = {node.node_id.hex(): node.idle_duration_ms for node in nodes}
+    names = [name for node in nodes for name in node.available_resources]
+    held = [name for name in names if name.startswith("bundle_group_0_")]
+    waiting = len(state.pending_gang_resource_requests)
+    print(json.dumps({"waiting": waiting, "held": len(held), "idle": idle}), flush=True)
 """
 
 
 class RayCluster:
     """Nodes ``a`` (the head) and ``b``, each with its letter as label ``zone``. Node b has two GPUs, by declaration."""
 
-    def __init__(self, folder: Path, token: str, patience: int = 60) -> None:
+    def __init__(self, folder: Path, token: str, patience: int = 60, cpus: int = CPUS) -> None:
         self.python, self.port, self._folder, self._id = ray_python(), free_port(), folder, uuid.uuid4().hex
-        self.address, self._processes = f"127.0.0.1:{self.port}", list[subprocess.Popen[bytes]]()
+        self.address, self._cpus = f"127.0.0.1:{self.port}", cpus
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}  #: of ``ray start``, by node
+        #: Variables of single nodes, and so of their workers: agents need folders of their own on this machine.
+        self.variables = {name: {"AGENT_DIR": str(folder / f"agent-{name}")} for name in "ab"}
         #: Of clients; the last variable makes Ray use 127.0.0.1 as it is.
         self.environment = {
             **CLEAN,
@@ -78,22 +97,28 @@ class RayCluster:
             MARKER: self._id,
             "RAY_TMPDIR": str(folder),
             "RAY_USAGE_STATS_ENABLED": "0",
+            **QUICK,
         }
 
     async def start(self, *, second: bool = True) -> None:
-        self._start("a", "--head", "--port", str(self.port), "--include-dashboard", "false")
-        await until(lambda: self._runs("a"))
-        if second:
-            self._start("b", "--address", self.address, "--num-gpus", "2")
-            await until(lambda: self._runs("b"))
+        for name in "ab" if second else "a":
+            self.start_node(name)
+            await until(partial(self._started, name))
 
-    def _runs(self, name: str) -> bool:
+    def _started(self, name: str) -> bool:
+        assert self.processes[name].poll() is None, (self._folder / f"{name}.out").read_text()[-3000:]
+        return self.runs(name)
+
+    def runs(self, name: str) -> bool:
+        """Return whether a node has started, and its ``ray start`` has not exited, as it does when a part dies."""
         output = (self._folder / f"{name}.out").read_text()
-        assert self._processes[-1].poll() is None, output[-3000:]
-        return "Ray runtime started" in output
+        return "Ray runtime started" in output and self.processes[name].poll() is None
 
-    def _start(self, name: str, *options: str) -> None:
-        sizes = ("--num-cpus", str(CPUS), "--memory", "4000000000", "--object-store-memory", "90000000")
+    def start_node(self, name: str) -> None:
+        """Start a node, or start it again. Node b exits if the head does not answer."""
+        head = ("--head", "--port", str(self.port), "--include-dashboard", "false")
+        options = head if name == "a" else ("--address", self.address, "--num-gpus", "2")
+        sizes = ("--num-cpus", str(self._cpus), "--memory", "4000000000", "--object-store-memory", "90000000")
         workers = ("--min-worker-port", "0", "--max-worker-port", "0")  # any port, else those of other servers
         place = ("--node-ip-address", "127.0.0.1", "--temp-dir", str(self._folder / name), "--labels", f"zone={name}")
         command: list[str | Path] = [
@@ -111,31 +136,43 @@ class RayCluster:
             *place,
         ]
         with (self._folder / f"{name}.out").open("wb") as output:
-            process = subprocess.Popen(
+            self.processes[name] = subprocess.Popen(
                 [*command, "--include-log-monitor", "false"],
-                env=self._environment,
+                env=self._environment | self.variables[name],
                 cwd=self._folder,
                 stdin=DEVNULL,
                 stdout=output,
                 stderr=output,
             )
-        self._processes.append(process)
 
     def pid(self, program: str, name: str = "") -> int:
         """Return the process of a program of Ray: ``gcs_server``, or ``raylet`` of a node."""
-        words = f"/{program}\0", str(self._folder / name)
-        (found,) = (pid for pid in marked(MARKER, self._id) if all(word in _command_line(pid) for word in words))
-        return found
+        processes = marked("AGENT_DIR", self.variables[name]["AGENT_DIR"]) if name else marked(MARKER, self._id)
+        found = (pid for pid in processes if _command_line(pid).partition("\0")[0].endswith(f"/{program}"))
+        return min(found)  # a child has the same command line until it executes another program
+
+    def drain(self, node_id: str) -> None:
+        """Announce the end of a node to Ray, as a provider does that takes a machine back in a minute."""
+        why = (
+            "--reason",
+            "DRAIN_NODE_REASON_PREEMPTION",
+            "--reason-message",
+            "test",
+            "--deadline-remaining-seconds",
+            "60",
+        )
+        command = (self.python, "-c", START, "drain-node", "--address", self.address, "--node-id", node_id, *why)
+        subprocess.run(command, env=self._environment, check=True, capture_output=True)
 
     def kill_raylet_of_head(self) -> None:
         """Kill it while ``ray start`` is stopped, which would end the head, too."""
-        self._processes[0].send_signal(signal.SIGSTOP)
+        self.processes["a"].send_signal(signal.SIGSTOP)
         os.kill(self.pid("raylet", "a"), signal.SIGKILL)
 
     def kill(self) -> None:
         """Kill all processes of the cluster, and what they have started."""
         assert kill_marked(MARKER, self._id) == []
-        for process in self._processes:
+        for process in self.processes.values():
             process.wait()
 
 
@@ -178,6 +215,13 @@ class PlacementProcess:
                 assert line, f"it has exited; unread: {self._unread}"
                 self._unread.append(json.loads(line))
 
+    async def problem(self, part: str) -> None:
+        """Wait until a problem with this text is told, or with an empty text, until there is none any more."""
+        while True:
+            told = (await self.receive("problem"))["problem"]
+            if part in told if part else not told:
+                return
+
     async def nodes(self, count: int) -> dict[str, dict[str, Any]]:
         """Wait until so many nodes are alive. Return them by their zone."""
         while len(nodes := (await self.receive("nodes"))["nodes"]) != count:
@@ -213,17 +257,24 @@ async def _process(*command: str | Path, env: dict[str, str]) -> AsyncIterator[a
         await process.communicate()
 
 
-@asynccontextmanager
-async def ray_cluster(token: str = TOKEN, *, second: bool = True, patience: int = 60) -> AsyncIterator[RayCluster]:
-    """Run a cluster until the block ends. Its folder has a short name, as the names of sockets are limited."""
+@contextmanager
+def cluster_to_start(token: str = TOKEN, *, patience: int = 60, cpus: int = CPUS) -> Iterator[RayCluster]:
+    """Yield a cluster without nodes, and kill it after the block. Its folder has a short name, as sockets need."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
-    cluster = RayCluster(folder, token, patience)
+    cluster = RayCluster(folder, token, patience, cpus)
     try:
-        await cluster.start(second=second)
         yield cluster
     finally:
         cluster.kill()
         shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def ray_cluster(token: str = TOKEN, *, second: bool = True, patience: int = 60) -> AsyncIterator[RayCluster]:
+    """Run a cluster until the block ends."""
+    with cluster_to_start(token, patience=patience) as cluster:
+        await cluster.start(second=second)
+        yield cluster
 
 
 @functools.cache

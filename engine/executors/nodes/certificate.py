@@ -1,7 +1,8 @@
 """Certificate of the listener for agents, and the token of each node.
 
 A token file has one line, ``NAME.SECRET.FINGERPRINT``: the name of the node, its secret, and the SHA-256 of the
-engine's certificate, which the agent checks before it shows the secret.
+engine's certificate, which the agent checks before it shows the secret. A ticket looks the same, but is good for one
+connection soon.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hmac
 import os
 import secrets
 import ssl
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from engine.errors import SettingsError
 
 _VALID = timedelta(days=3650)
+_TICKET_SECONDS = 30.0
 
 
 class Credentials:
@@ -29,12 +32,24 @@ class Credentials:
 
     def __init__(self, context: ssl.SSLContext, fingerprint: str, secrets: dict[str, str]) -> None:
         self.context, self.fingerprint, self._secrets = context, fingerprint, secrets
+        self._tickets: dict[str, tuple[str, float]] = {}  #: secrets and the ends of their time, by the names of nodes
+
+    def make_ticket(self, name: str) -> str:
+        """Return a token of a node for one connection. The node's earlier ticket is void."""
+        now = time.monotonic()
+        self._tickets = {node: ticket for node, ticket in self._tickets.items() if ticket[1] > now}
+        self._tickets[name] = secrets.token_hex(32), now + _TICKET_SECONDS
+        return f"{name}.{self._tickets[name][0]}.{self.fingerprint}"
 
     def name_of(self, token: str) -> str | None:
         """Return the name of the node to which a token belongs; None if it belongs to none."""
         name, _, rest = token.partition(".")
-        secret = self._secrets.get(name, "")
-        return name if secret and hmac.compare_digest(secret.encode(), rest.partition(".")[0].encode()) else None
+        ticket, until = self._tickets.get(name, ("", 0.0))
+        secret = ticket if until > time.monotonic() else self._secrets.get(name, "")
+        if not secret or not hmac.compare_digest(secret.encode(), rest.partition(".")[0].encode()):
+            return None
+        self._tickets.pop(name, None)
+        return name
 
 
 def load_credentials(folder: Path, names: Iterable[str], certificate: str, key: str) -> Credentials:

@@ -6,11 +6,13 @@ import asyncio
 import math
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from anyio import create_task_group
+from anyio.abc import TaskStatus
 from msgspec import Struct
 
 from engine.errors import InvalidField, NoInterpreter
@@ -20,10 +22,11 @@ from engine.executors.launcher import LaunchPlan, load_timeout
 from engine.executors.local.launcher import LocalLauncher, LocalOptions
 from engine.executors.logs import LogRecorder
 from engine.executors.nodes.node import Node, NodeLost
-from engine.executors.nodes.nodes import NodeSet
+from engine.executors.nodes.nodes import NodeSessions, NodeSet
 from engine.executors.nodes.options import NodesOptions
 from engine.executors.nodes.placement import Grant, Machine, Placement, Shape, Used, suits
 from engine.executors.nodes.process import NodeChannel, NodeProcess
+from engine.executors.nodes.ray import RayPlacement
 from engine.executors.nodes.report import NodesReport, NodesStatistics, WaitingShape
 from engine.executors.nodes.static import StaticPlacement
 from engine.metrics.histogram import Histogram
@@ -40,11 +43,9 @@ _SHOWN = 10  #: functions of a shape in a report
 class ThisMachine:
     """Machine of the engine (protocol ``Machine``)."""
 
-    name, labels, cpus = "", (), math.inf
-    lacks: Mapping[str, str] = {}
-
     def __init__(self, most: int, memory: int) -> None:
-        self.most, self.memory = most, memory
+        self.name, self.labels, self.lacks = "", tuple[str, ...](), dict[str, str]()
+        self.most, self.cpus, self.memory, self.gpus = most, math.inf, memory, 0.0
 
 
 class Wish(Struct, frozen=True, eq=False):
@@ -76,17 +77,28 @@ class NodeLauncher:
         #: see ``Allocator.make_room``; set by the pool
         self.make_room: Callable[[Callable[[Instance], bool]], bool]
         self._local, self._options, self._rules, self._recorder = local, options, rules, recorder
-        self._placement: Placement = StaticPlacement(local_first=options.local == "first")
+        self.nodes = NodeSet(options, rules, package_file, self._on_change)
+        self._ray = RayPlacement(options, self.nodes) if options.ray else None
+        self._placement: Placement = self._ray or StaticPlacement(local_first=options.local == "first")
         if options.local != "never":
             self._placement.join(ThisMachine(options.local_slots, memory or sys.maxsize))
-        self.nodes = NodeSet(options, rules, package_file, self._on_change)
-        self.run = self.nodes.run
         self._grants: dict[Instance, Grant] = {}
         self._remote: dict[str, NodeProcess] = {}  #: of instances on nodes, by their ids
         self._wishes: set[Wish] = set()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None  #: next dismissal
         self._grant_seconds = Histogram()
+
+    async def run(
+        self, sessions: NodeSessions, remaining: Callable[[], float], *, task_status: TaskStatus[None]
+    ) -> None:
+        """Admit agents until cancelled. ``remaining`` returns for how many seconds the engine may certainly write."""
+        listener = await self.nodes.open(sessions, remaining)
+        task_status.started()
+        async with create_task_group() as tasks:
+            tasks.start_soon(listener.run)
+            if self._ray is not None:
+                tasks.start_soon(self._ray.link.run)
 
     def function_of(self, instance_id: str) -> Function | None:
         remote = self._remote.get(instance_id)
@@ -106,11 +118,10 @@ class NodeLauncher:
 
         ``on_wait`` is called if there is no capacity for a while.
         """
-        family, name = family_of(function.runtime), f"{function.project}/{function.name}"
-        if family is None:
+        if family_of(function.runtime) is None:
             await self._local.check_runtime(function.runtime)  # raises
-        labels = frozenset(self._options.needs.get(name, ()))
-        shape = Shape(key[-1], cpu_of(key[-1]) / 1000, labels, family)
+        name = f"{function.project}/{function.name}"
+        shape = self._shape(function, name, key[-1])
         avoid: list[Machine] = []
         while True:
             with self._waiting(Wish(shape, name, self._loop.time()), on_wait):
@@ -126,11 +137,23 @@ class NodeLauncher:
                 if not may_try and not isinstance(error, NodeLost):  # a lost node says nothing of the function
                     raise
 
+    def _shape(self, function: Function, name: str, memory: int) -> Shape:
+        """Return the needs of an instance. Raises InvalidField for a GPU that the settings do not offer."""
+        labels, gpus, kinds = {*self._options.needs.get(name, ())}, 0.0, self._options.gpus
+        kind, share = function.details.get("gpu_type", ""), function.details.get("gpu_memory", 0)
+        if kinds and (kind or share):
+            if (gpu := kinds.get(kind)) is None or share > gpu.memory:
+                offered = ", ".join(f"{name} with at most {gpu.memory} MB" for name, gpu in kinds.items())
+                raise InvalidField("gpu_type", f"{kind} with {share} MB", f"executor.nodes.gpus offers {offered}")
+            labels |= {*gpu.labels}
+            gpus = max(0.0001, round((share or gpu.memory) / gpu.memory, 4))  # the smallest share of Ray
+        return Shape(memory, cpu_of(memory) / 1000, frozenset(labels), family_of(function.runtime), gpus)
+
     async def _prepare(self, grant: Grant, key: Key, function: Function, on_wait: Callable[[], None]) -> LaunchPlan:
         if not isinstance(grant.machine, Node):
             plan = await self._local.prepare(key, function, on_wait)
             return plan._replace(where=(grant, 0))
-        number, command = await grant.machine.prepare(function, key[-1])
+        number, command = await grant.machine.prepare(function, key[-1], grant.gpus)
         return LaunchPlan(key, function, [command], uuid.uuid4().hex, (grant, number))
 
     def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
@@ -186,6 +209,8 @@ class NodeLauncher:
         if self._timer is not None:
             self._timer.cancel()
         await self.nodes.close()
+        if self._ray is not None:
+            await self._ray.link.close()
         await self._local.close()
 
     # --- Nodes ----------------------------------------------------------------------------------------------
@@ -200,6 +225,7 @@ class NodeLauncher:
         return NodesReport(
             nodes=self.nodes.reports(self._used),
             waiting=tuple(self._describe(shape, wishes) for shape, wishes in shapes.items()),
+            problem=self._ray.link.problem if self._ray is not None else "",
         )
 
     def statistics(self) -> NodesStatistics:
@@ -220,6 +246,7 @@ class NodeLauncher:
             memory=shape.memory,
             labels=tuple(sorted(shape.labels)),
             family=shape.family or "",
+            gpus=shape.gpus,
             starts=len(wishes),
             functions=tuple(sorted({wish.function for wish in wishes}))[:_SHOWN],
             seconds=self._loop.time() - min(wish.since for wish in wishes),

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from engine.errors import InvalidField, NoInterpreter
+from engine.errors import InvalidField
 from engine.executors.nodes.connection import CONTROL, Connection, ProtocolError
 from engine.model import Function
 
@@ -35,28 +35,19 @@ class Problem(Struct, frozen=True, kw_only=True):
     text: str
     field: str = ""  #: of an InvalidField
     value: str = ""
-    no_interpreter: bool = False
     number: int = 0  #: of an OSError
     file: str = ""
 
     @staticmethod
     def of(error: InvalidField | OSError) -> Problem:
         if isinstance(error, InvalidField):
-            return Problem(
-                text=error.allowed,
-                field=error.field,
-                value=str(error.value),
-                no_interpreter=isinstance(error, NoInterpreter),
-            )
-        return Problem(
-            text=error.strerror or str(error), number=error.errno or errno.EIO, file=str(error.filename or "")
-        )
+            return Problem(text=error.allowed, field=error.field, value=str(error.value))
+        text, file = error.strerror or str(error), str(error.filename or "")
+        return Problem(text=text, number=error.errno or errno.EIO, file=file)
 
     def error(self) -> InvalidField | OSError:
         """Return the error again."""
         if self.field:
-            if self.no_interpreter:
-                return NoInterpreter(self.value, self.text)
             return InvalidField(self.field, self.value, self.text)
         return OSError(self.number, self.text, self.file or None)
 
@@ -153,7 +144,7 @@ class Prepare(_Message, frozen=True, kw_only=True):
     number: int
     function: Function
     memory: int  #: MiB
-    gpus: tuple[str, ...] = ()  #: numbers, or UUIDs
+    gpus: tuple[str, ...] = ()  #: as in ``CUDA_VISIBLE_DEVICES``
 
 
 class Start(_Message, frozen=True, kw_only=True):

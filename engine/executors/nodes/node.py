@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 
 import structlog
+from msgspec import convert
+from msgspec.structs import replace
 
 from engine.executors.call import End
 from engine.executors.nodes import messages
@@ -46,28 +48,27 @@ class NodeLost(OSError):
 class Node:
     """Agent that has shown its token (protocols ``Machine`` and ``ConnectionOwner``)."""
 
-    most = -1
-
     def __init__(
         self,
         hello: messages.Hello,
         welcome: messages.Welcome,
         connection: Connection,
         *,
-        labels: tuple[str, ...],
+        member: NodeReport,
         packages: PackageSender,
         streams: ApiStreams,
         remaining: Callable[[], float],
         on_change: Callable[[Node], None],
     ) -> None:
-        """Create a node. ``remaining`` returns the seconds for which the engine itself may certainly write.
+        """Create a node. ``member`` is its state without an agent.
 
-        ``on_change`` is called for each new ``state``, and once when the node has been fenced.
+        ``remaining`` returns the seconds for which the engine itself may certainly write. ``on_change`` is called for
+        each new ``state``, and once when the node has been fenced.
         """
         self.name, self.session, self.lease = welcome.name, welcome.session, welcome.lease
-        self.labels, self.cpus, self.memory = labels, hello.cpus, hello.memory
+        self.labels, self.cpus, self.memory, self.gpus = member.labels, hello.cpus, hello.memory, member.gpus
         self.state: NodeState = "joining"
-        self.reason = ""
+        self.most, self.reason = -1, ""
         self.fenced = asyncio.Event()
         self.lacks: dict[str, str] = {}
         self.cause = ""  #: kind of the loss, for metrics
@@ -87,7 +88,7 @@ class Node:
 
     # --- instances ------------------------------------------------------------------------------------------
 
-    async def prepare(self, function: Function, memory: int) -> tuple[int, str]:
+    async def prepare(self, function: Function, memory: int, gpus: tuple[str, ...] = ()) -> tuple[int, str]:
         """Have the agent make ready what an instance needs. Return the instance's number, and the worker's program.
 
         Raises the InvalidField or OSError of the agent, or NodeLost. The caller calls ``start`` or ``forget``.
@@ -97,7 +98,7 @@ class Node:
         self._number = number = self._number + 2
         self._packages.allow(function.packages)
         waiter = self._preparing[number] = self._loop.create_future()
-        messages.send(self.connection, messages.Prepare(number=number, function=function, memory=memory))
+        messages.send(self.connection, messages.Prepare(number=number, function=function, memory=memory, gpus=gpus))
         try:
             prepared = await waiter
         except asyncio.CancelledError:
@@ -140,32 +141,30 @@ class Node:
 
     def report(self, used: Used) -> NodeReport:
         joined = self._joined
-        return NodeReport(
-            name=self.name,
-            labels=self.labels,
-            state=self.state,
-            reason=self.reason,
+        return replace(
+            convert(self, NodeReport, from_attributes=True),
             address=self.connection.peer(),
             instances=len(self._processes),
             busy=sum(1 for process in self._processes.values() if process.instance.assigned),
-            cpus=self.cpus,
             cpus_used=used.cpus,
-            memory=self.memory,
             memory_used=used.memory,
+            gpus_used=used.gpus,
             walls=joined.walls if joined is not None else {},
-            lacks=self.lacks,
             kills=joined.kills if joined is not None else "",
             heard=self._loop.time() - self.heard,
-            joined_at=self.joined_at,
         )
 
     # --- lease ----------------------------------------------------------------------------------------------
 
     def fence(self, cause: str) -> None:
         """End all instances, because certainly nothing of them runs any more."""
-        if not self.fenced.is_set():
+        if self.fenced.is_set():
+            return
+        if self._drains and not self._processes:
+            self.end("absent")
+        else:
             self.cause = cause
-            self.end("lost", self.reason or "its agent was started again")
+            self.end("lost", self.reason or "its agent has ended")
 
     def end(self, state: NodeState, reason: str = "") -> None:
         """End a node of which nothing runs. ``state`` is its last."""

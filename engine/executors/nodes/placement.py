@@ -6,7 +6,7 @@ of the instance is left.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -23,41 +23,24 @@ class Shape(NamedTuple):
     cpus: float
     labels: frozenset[str]  #: of its node
     family: Family | None  #: of its runtime; None: not supported
+    gpus: float = 0.0  #: a share of one GPU
 
 
 class Machine(Protocol):
     """Node, or the machine of the engine."""
 
-    @property
-    def name(self) -> str:
-        """Name of the node; empty for this machine."""
-        ...
-
-    @property
-    def labels(self) -> Collection[str]: ...
-
-    @property
-    def lacks(self) -> Mapping[str, str]:
-        """Families of runtimes that cannot run there, with the reasons."""
-        ...
-
-    @property
-    def most(self) -> int:
-        """Number of instances that can run at the same time; -1: no limit."""
-        ...
-
-    @property
-    def cpus(self) -> float: ...
-
-    @property
-    def memory(self) -> int:
-        """MiB for instances."""
-        ...
+    name: str  #: of the node; empty for this machine
+    labels: tuple[str, ...]
+    lacks: dict[str, str]  #: families of runtimes that cannot run there, with the reasons
+    most: int  #: instances that can run at the same time; -1: no limit
+    cpus: float
+    memory: int  #: MiB for instances
+    gpus: float
 
 
 def suits(machine: Machine, shape: Shape) -> bool:
     """Return whether a machine could hold an instance if it were empty."""
-    enough = shape.memory <= machine.memory and shape.cpus <= machine.cpus + CPU_ERROR
+    enough = shape.memory <= machine.memory and shape.cpus <= machine.cpus + CPU_ERROR and shape.gpus <= machine.gpus
     return enough and shape.family not in machine.lacks and shape.labels.issubset(machine.labels)
 
 
@@ -66,13 +49,15 @@ class Grant(Struct, frozen=True, eq=False):
 
     shape: Shape
     machine: Machine
+    number: int = 0  #: in a cluster that has granted it
+    gpus: tuple[str, ...] = ()  #: as in ``CUDA_VISIBLE_DEVICES``
 
 
 class Used:
     """Sums of grants on one machine."""
 
     def __init__(self, grants: Iterable[Grant] = ()) -> None:
-        self.instances, self.cpus, self.memory = 0, 0.0, 0  #: number, processors, MiB
+        self.instances, self.cpus, self.memory, self.gpus = 0, 0.0, 0, 0.0  #: number, processors, MiB, GPUs
         for grant in grants:
             self.add(grant.shape, 1)
 
@@ -80,6 +65,7 @@ class Used:
         self.instances += count
         self.cpus += count * shape.cpus
         self.memory += count * shape.memory
+        self.gpus += count * shape.gpus
 
 
 class Placement(Protocol):

@@ -12,11 +12,11 @@ from engine.metrics.histogram import Distribution
 
 #: Names of the cells of ``NodeReport.row``.
 COLUMNS = ("NODE", "STATE", "BUSY", "CPU", "MEMORY", "NETWORK", "ISOLATION", "HEARD", "LABELS")
-NodeState = Literal["absent", "joining", "ready", "silent", "draining", "lost", "refused"]
+NodeState = Literal["absent", "idle", "joining", "ready", "silent", "draining", "lost", "refused"]
 
 
 class NodeReport(Struct, frozen=True, kw_only=True):
-    """State of one node that the settings name."""
+    """State of one node that the settings name, or that the cluster has."""
 
     name: str
     labels: tuple[str, ...]
@@ -29,6 +29,8 @@ class NodeReport(Struct, frozen=True, kw_only=True):
     cpus_used: float = 0.0  #: processors granted to instances
     memory: int = 0  #: MiB
     memory_used: int = 0  #: MiB granted to instances
+    gpus: float = 0.0
+    gpus_used: float = 0.0  #: GPUs granted to instances
     walls: dict[str, str] = {}  #: see ``Launcher.walls``
     lacks: dict[str, str] = {}  #: families of runtimes that cannot run there, with the reasons
     kills: str = ""  #: means by which the supervisor ends everything
@@ -43,7 +45,7 @@ class NodeReport(Struct, frozen=True, kw_only=True):
             self.state,
             f"{self.busy}/{self.instances}",
             f"{self.cpus_used:g}/{self.cpus:g}",
-            f"{self.memory_used}/{self.memory} MB",
+            f"{self.memory_used}/{self.memory} MB" + (f", {self.gpus_used:g}/{self.gpus:g} GPU" if self.gpus else ""),
             self.walls.get("network", ""),
             self.walls.get("isolation", ""),
             "" if self.heard is None else f"{self.heard:.1f} s ago",
@@ -70,6 +72,7 @@ class WaitingShape(Struct, frozen=True, kw_only=True):
     family: str  #: of the runtime
     starts: int
     functions: tuple[str, ...]  #: up to 10 of them, as ``project/function``
+    gpus: float = 0.0
     seconds: float  #: for which the first of them waits
     fits: bool  #: a node that has joined could hold it if it were empty
 
@@ -77,12 +80,14 @@ class WaitingShape(Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """Description for messages, such as ``1536 MB, 1 CPU, labels gpu``."""
         labels = f", labels {', '.join(self.labels)}" if self.labels else ""
-        return f"{self.memory} MB, {self.cpus:g} CPU{labels} ({self.family})"
+        gpus = f", {self.gpus:.2g} GPU" if self.gpus else ""
+        return f"{self.memory} MB, {self.cpus:g} CPU{gpus}{labels} ({self.family})"
 
 
 class NodesReport(Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeReport, ...]
     waiting: tuple[WaitingShape, ...] = ()
+    problem: str = ""  #: why nothing is placed on nodes
 
     @property
     def summary(self) -> str:
@@ -90,11 +95,14 @@ class NodesReport(Struct, frozen=True, kw_only=True):
         states = Counter(node.state for node in self.nodes)
         counts = ", ".join(f"{amount} {state}" for state, amount in states.items())
         unfit = (f"; no node could hold an instance of {shape.text}" for shape in self.waiting if not shape.fits)
-        return (counts or "none") + "".join(unfit)
+        problem = f"; nothing is placed on nodes: {self.problem}" if self.problem else ""
+        return (counts or "none") + problem + "".join(unfit)
 
     @property
     def notes(self) -> Iterator[str]:
         """Sentences about problems of nodes, and about starts that wait."""
+        if self.problem:
+            yield f"nothing is placed on nodes: {self.problem}"
         for node in self.nodes:
             yield from node.notes
         for shape in self.waiting:
@@ -107,7 +115,7 @@ class NodesReport(Struct, frozen=True, kw_only=True):
 class NodesStatistics(Struct, frozen=True, kw_only=True):
     """Numbers since the engine's start, for metrics."""
 
-    losses: dict[str, int]  #: by reason: ``silent``, ``connection``, ``restarted``
+    losses: dict[str, int]  #: by reason: ``silent``, ``connection``, ``restarted``, ``ended``
     package_bytes: int  #: sent to nodes
     grant_seconds: Distribution  #: from the wish for an instance to its capacity
     fence_seconds: Distribution  #: from the last ping of a lost node until it is fenced

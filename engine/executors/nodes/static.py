@@ -25,7 +25,7 @@ class StaticPlacement:
         self._waiting: dict[asyncio.Future[Grant], tuple[Shape, Collection[Machine]]] = {}
 
     async def grant(self, shape: Shape, avoid: Collection[Machine]) -> Grant:
-        if (granted := self._try(shape, avoid)) is not None:
+        if (granted := self.take(shape, avoid)) is not None:
             return granted
         waiter: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = shape, avoid
@@ -60,12 +60,13 @@ class StaticPlacement:
         for waiter, (shape, avoid) in self._waiting.items():
             if waiter.done() or shape in unfit:
                 continue
-            if (granted := self._try(shape, avoid)) is not None:
+            if (granted := self.take(shape, avoid)) is not None:
                 waiter.set_result(granted)
             elif not avoid:
                 unfit.add(shape)
 
-    def _try(self, shape: Shape, avoid: Collection[Machine]) -> Grant | None:
+    def take(self, shape: Shape, avoid: Collection[Machine]) -> Grant | None:
+        """Return a grant, or None if no machine has room."""
         best, most = None, -1.0
         for machine in self._machines:
             used = self._used.get(machine) or _NONE

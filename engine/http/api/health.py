@@ -135,12 +135,12 @@ class NodesApi(ApiFamily):
         try:
             nodes.drain(name)
         except KeyError:
-            raise NotFound(f"no node {name[:63]}: executor.nodes.agents does not name it") from None
+            raise NotFound(f"no node {name[:63]}: see `functiond nodes`") from None
         except ValueError as problem:
             raise Conflict(f"the node {name} cannot be drained: {problem}") from None
         return nodes.report()
 
     def _present(self) -> Nodes:
         if self._nodes is None:
-            raise NotFound("this engine has no nodes: set listen and agents in the section [executor.nodes]")
+            raise NotFound("this engine has no nodes: set listen, and agents or ray, in the section [executor.nodes]")
         return self._nodes

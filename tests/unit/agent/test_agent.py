@@ -207,7 +207,7 @@ async def test_a_missing_interpreter_is_told(tmp_path: Path) -> None:
         prepared = await end.message(Prepared, remote.number)
 
         assert prepared.problem is not None
-        assert prepared.problem.no_interpreter
+        assert prepared.problem.field == "runtime"
         assert end.joined.lacks.keys() == {"node"}
 
 

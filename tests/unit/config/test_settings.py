@@ -8,6 +8,7 @@ from engine.cli.show_settings import COMPUTED, all_settings
 from engine.config.settings import COMMAND_VARIABLES, Settings, load_settings
 from engine.errors import SettingsError
 
+RAY = "[executor.nodes]\nlisten = '10.0.0.1:8443'\n"
 NODES = "[executor.nodes]\nlisten = '10.0.0.1:8443'\n[executor.nodes.agents]\nbig = ['gpu', 'fast']\n"
 
 
@@ -89,6 +90,12 @@ def test_tables_of_plugins_stay_as_they_are(tmp_path: Path) -> None:
         ("[executor.nodes]\nkey = 'k.pem'\n", "set executor.nodes.certificate and executor.nodes.key, or neither"),
         (f"{NODES}[executor.nodes.needs]\n'p/f' = ['ssd']\n", "no agent has all labels of p/f: ssd"),
         ("[executor.nodes]\nlease = 0.5\n", "executor.nodes.lease is 0.5: must be a number from 1 to 60"),
+        (f"{RAY}ray = '10.0.0.9'\n", "executor.nodes.ray must be HOST:PORT of the head"),
+        ("[executor.nodes]\nray = 'h:1'\n", "executor.nodes.ray needs executor.nodes.listen"),
+        (f"{RAY}ray = 'h:1'\n[executor.nodes.agents]\na = []\n", "and excludes executor.nodes.agents"),
+        ("[executor.nodes]\nray = 'h:1'\nlisten = '0.0.0.0:2'\n", "executor.nodes.ray needs executor.nodes.url"),
+        (f"{RAY}ray = 'h:1'\n[executor.nodes.needs]\n'p/f' = ['gpu']\n", "label 'gpu' must be key=value"),
+        (f"{RAY}[executor.nodes.gpus.t4]\nmemory = 1\n", "executor.nodes.gpus needs executor.nodes.ray"),
         ("[executor.nodes]\nlisten = 'h:1'\nslots = 2\n", "sync_slots must be smaller than executor.nodes.slots"),
         ("shared_dependencies = ['numpy']\n", "shared_dependencies.* is 'numpy': must be project/name"),
     ],
@@ -132,6 +139,13 @@ def test_nodes_are_named_with_their_labels_in_the_file_or_in_variables(tmp_path:
 
     assert executor.nodes.agents == {"big": ("gpu", "fast"), "small": ("ssd", "eu")}
     assert executor.nodes.needs == {"shop/train": ("gpu",)}
+
+
+def test_kinds_of_gpu_have_names_with_memory_and_labels(tmp_path: Path) -> None:
+    table = "[executor.nodes.gpus.nvidia-t4]\nmemory = 16384\nlabels = ['ray.io/accelerator-type=T4']\n"
+    nodes = load_settings(file=toml(tmp_path, f"{RAY}ray = 'head:6379'\n{table}")).executor.nodes
+
+    assert (nodes.gpus["nvidia-t4"].memory, nodes.gpus["nvidia-t4"].labels) == (16384, ("ray.io/accelerator-type=T4",))
 
 
 @pytest.mark.parametrize("value", ["true", "false"])

@@ -13,12 +13,13 @@ import anyio
 import httpx
 import pytest
 
-from engine.app.lifecycle import _nodes_options
+from engine.app.lifecycle import _nodes_options, _pool_options
 from engine.cli import doctor
 from engine.cli.commands import run
+from engine.config.settings import load_settings
 from engine.http.console.paths import HOME
 from engine.protocols.audit import Trace
-from tests.doubles.nodes import FixedNodes
+from tests.doubles.nodes import PROBLEM, FixedNodes
 from tests.support.console import form_token
 from tests.support.http_app import PROJECT, Api
 from tests.support.triggering import House, api_client, house
@@ -52,7 +53,7 @@ async def test_nodes_are_listed_and_drained_with_an_audit_trace(place: House, cl
     assert listed.json()["nodes"][0]["labels"] == ["gpu", "eu"]
     assert listed.json()["waiting"][0]["functions"] == ["shop/train"]
     assert "the node small cannot be drained: it is lost" in lost.json()["error_msg"]
-    assert "executor.nodes.agents does not name it" in unknown.json()["error_msg"]
+    assert "no node none: see `functiond nodes`" in unknown.json()["error_msg"]
     assert [(trace.operation, trace.resource_type, trace.resource_name, trace.code) for trace in traces] == [
         ("DrainNode", "node", "big", 200),
         ("DrainNode", "node", "small", 409),
@@ -86,6 +87,17 @@ async def test_nodes_take_the_place_of_slots_and_memory_of_the_machine(tmp_path:
     assert (options.api, options.api_ports) == (4321, (4321, 8080))
 
 
+@pytest.mark.parametrize(("local", "here"), [("never", "auto"), ("fallback", "bubblewrap")])
+def test_functions_beside_ray_need_a_sandbox(local: str, here: str) -> None:
+    nodes = {"LISTEN": "127.0.0.1:1", "RAY": "127.0.0.1:2", "LOCAL": local}
+    settings = load_settings(environ={f"FUNCTIOND_EXECUTOR__NODES__{name}": value for name, value in nodes.items()})
+    options = _pool_options(settings, "m", "host", 0, None)  # type: ignore[arg-type]
+
+    assert options.sandbox.isolation == here
+    assert options.nodes is not None
+    assert options.nodes.sandbox == {"isolation": "bubblewrap"}
+
+
 async def test_the_command_prints_nodes_and_what_waits(
     client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +113,9 @@ async def test_the_command_prints_nodes_and_what_waits(
     assert "big lacks node: no node program is installed" in lines
     waiting = "4 starts of 32768 MB, 1 CPU, labels gpu (python) wait, the first for 12 s: shop/train"
     assert f"{waiting}; no node that has joined could hold one" in lines
-    assert [node["name"] for node in listed["nodes"]] == ["big", "small", "old", "away"]
+    assert lines[5] == "ray-3f9c21aa0b4d idle 0/0 0/8 0/4096 MB, 0/2 GPU zone=b"
+    assert "nothing is placed on nodes: Ray's head has not answered for 3 s" in lines
+    assert [node["name"] for node in listed["nodes"]] == ["big", "small", "old", "away", "ray-3f9c21aa0b4d"]
 
 
 async def test_the_command_drains_a_node_that_is_named(
@@ -147,13 +161,15 @@ async def test_metrics_and_readiness_tell_of_nodes(client: httpx.AsyncClient) ->
         'functiond_node_capacity{node="big",resource="cpus"} 8.0',
         'functiond_node_used{node="big",resource="memory"} 1610612736.0',
         'functiond_node_instances{node="big"} 3.0',
+        'functiond_node_capacity{node="ray-3f9c21aa0b4d",resource="gpus"} 2.0',
+        "functiond_placement_up 0.0",
         "functiond_grants_pending 4.0",
         'functiond_node_losses_total{reason="silent"} 1.0',
         "functiond_node_package_bytes_total 4096.0",
         "functiond_fence_seconds_count 0",
     } <= lines
     fits = "no node could hold an instance of 32768 MB, 1 CPU, labels gpu (python)"
-    told = f"1 ready, 1 lost, 1 refused, 1 absent; {fits}"
+    told = f"1 ready, 1 lost, 1 refused, 1 absent, 1 idle; nothing is placed on nodes: {PROBLEM}; {fits}"
     assert (ready.status_code, ready.json()["nodes"]) == (200, told)
 
 

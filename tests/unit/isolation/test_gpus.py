@@ -21,10 +21,18 @@ LAST = "GPU-9221d5d1-b60b-a624-bf14-0a1819cfda3b"
 
 @pytest.fixture
 def machine(tmp_path: Path) -> tuple[Path, Path]:
-    """Return folders in place of the driver's and /dev. The device files are in the reverse order of the addresses."""
+    """Return folders in place of the driver's and /dev. The device files are in the reverse order of the addresses.
+
+    That of the first card is missing, as in a container that has only the others.
+    """
     driver, devices = tmp_path / "gpus", tmp_path / "dev"
     devices.mkdir()
-    cards = [("0000:c1:00.0", LAST, 0), ("0000:01:00.0", "GPU-1a", 2), ("0000:41:00.0", "GPU-????????-????", 1)]
+    cards = [
+        ("0000:00:01.0", "GPU-other", 7),
+        ("0000:c1:00.0", LAST, 0),
+        ("0000:01:00.0", "GPU-1a", 2),
+        ("0000:41:00.0", "GPU-????????-????", 1),
+    ]
     for address, uuid, minor in cards:
         (driver / address).mkdir(parents=True)
         (driver / address / "information").write_text(INFORMATION.format(uuid=uuid, address=address, minor=minor))

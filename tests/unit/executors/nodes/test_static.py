@@ -18,7 +18,7 @@ SMALL = Shape(128, 0.3, frozenset(), Family.PYTHON)
 class Machine:
     """Node with these properties."""
 
-    most = -1
+    most, gpus = -1, 0.0
 
     def __init__(self, name: str, memory: int = 512, cpus: float = 2.0, *labels: str, lacks: str = "") -> None:
         self.name, self.memory, self.cpus, self.labels = name, memory, cpus, labels

@@ -1,0 +1,195 @@
+"""Placement by Ray in sequences of events that are rare, or take long on a cluster. Messages to Ray are recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.executors.nodes import ray_nodes
+from engine.executors.nodes.certificate import load_credentials
+from engine.executors.nodes.launcher import ThisMachine
+from engine.executors.nodes.options import NodesOptions
+from engine.executors.nodes.placement import Grant, Shape
+from engine.executors.nodes.ray import RayPlacement
+from engine.executors.nodes.ray_link import RayLink
+from engine.runtimes.catalog import Family
+from tests.support.waiting import until
+
+SMALL = Shape(128, 0.3, frozenset(), Family.PYTHON)
+
+
+class Cluster:
+    """Placement on a cluster that this test plays."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, local: Any = "never") -> None:
+        self.sent: list[dict[str, Any]] = []
+        monkeypatch.setattr(RayLink, "send", lambda link, **message: self.sent.append(message))
+        monkeypatch.setattr(ray_nodes, "_JOIN_TIMEOUT", 0.2)
+        credentials = load_credentials(folder, (), "", "")
+        self.known = SimpleNamespace(members={}, address="127.0.0.1:1", credentials=credentials)
+        options = NodesOptions(
+            version="1",
+            listen="127.0.0.1:1",
+            folder=folder,
+            ray="head:1",
+            command="functiond agent",
+            local=local,
+            linger=0.0,
+        )
+        self.placement = RayPlacement(options, self.known)  # type: ignore[arg-type]
+        self.placement.link.connected, self.placement.link.problem = True, ""
+
+    def tell(self, **message: Any) -> None:
+        self.placement._handle(message)
+
+    def describe(self, *ids: str, draining: bool = False) -> None:
+        sizes = {"address": "", "cpus": 2, "memory": 1 << 30, "gpus": 0, "labels": {}, "draining": draining}
+        self.tell(nodes=[{"id": one, **sizes} for one in ids])
+
+    def asked(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in self.sent if kind in message]
+
+    async def wish(self, *, node: str = "") -> asyncio.Task[Grant]:
+        """Begin to wait for a grant, which Ray gives on a node."""
+        task = asyncio.ensure_future(self.placement.grant(SMALL, ()))
+        await asyncio.sleep(0)
+        if node:
+            self.tell(granted=self.asked("grant")[-1]["grant"], node=node, gpus=[])
+            await asyncio.sleep(0)
+        return task
+
+    def agent(self, node: str) -> Any:
+        """Let an agent be ready."""
+        agent: Any = SimpleNamespace(name=f"ray-{node}", state="ready", fenced=asyncio.Event(), lacks={}, drained=False)
+        agent.drain = lambda: setattr(agent, "state", "draining")
+        agent.fence = lambda cause: self.end(agent)
+        self.placement.nodes.join(agent)
+        return agent
+
+    def end(self, agent: Any, state: str = "lost") -> None:
+        agent.state = state
+        agent.fenced.set()
+        self.placement.nodes.leave(agent)
+
+
+async def test_the_first_grant_starts_an_agent_and_the_last_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch)
+    cluster.describe("b")
+    waiting = [await cluster.wish(node="b"), await cluster.wish(node="b")]
+    (supervise,) = cluster.asked("supervise")
+    agent = cluster.agent("b")
+    grants = [await task for task in waiting]
+    cluster.placement.release(grants[0])
+    await asyncio.sleep(0.01)
+    assert agent.state == "ready"
+    cluster.placement.release(grants[1])
+
+    await until(lambda: agent.state == "draining")
+    assert supervise["command"][:4] == ["functiond", "agent", "--join", "https://127.0.0.1:1"]
+    assert cluster.known.credentials.name_of(supervise["input"].rpartition(".")[0]) == "ray-b"
+    assert [message["release"] for message in cluster.asked("release")] == [grant.number for grant in grants]
+
+
+async def test_a_grant_is_asked_for_elsewhere_if_no_agent_joins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch)
+    cluster.describe("a", "b")
+    waiting = await cluster.wish(node="b")
+    await until(lambda: cluster.asked("grant")[-1]["avoid"] == ["b"])
+    assert (cluster.known.members["ray-b"].state, cluster.known.members["ray-a"].state) == ("refused", "idle")
+
+    cluster.tell(granted=cluster.asked("grant")[-1]["grant"], node="a", gpus=[])
+    await asyncio.sleep(0)
+    assert (await _machine(cluster, waiting, "a")).name == "ray-a"
+
+
+async def test_a_grant_on_a_node_whose_supervisor_hangs_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch)
+    cluster.describe("b")
+    first = await cluster.wish(node="b")
+    agent = cluster.agent("b")
+    grant = await first
+    agent.state = "silent"
+    cluster.placement.nodes.leave(agent)
+    cluster.placement.release(grant)
+    cluster.end(agent)
+    await asyncio.sleep(0.01)  # linger is over, and no agent can be sent away
+    second = await cluster.wish(node="b")
+
+    await until(lambda: cluster.asked("release")[-1]["release"] == cluster.asked("grant")[1]["grant"])
+    second.cancel()
+
+
+async def test_a_node_that_ray_has_lost_is_forgotten_when_nothing_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch)
+    cluster.describe("b")
+    waiting = await cluster.wish(node="b")
+    number = cluster.asked("supervise")[0]["number"]
+    cluster.describe()
+    cluster.tell(ended=number, status=None, output="")
+
+    await until(lambda: cluster.known.members == {})
+    waiting.cancel()
+
+
+async def test_changes_of_many_nodes_ask_once_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(tmp_path, monkeypatch)
+    names = [f"n{number}" for number in range(30)]
+    cluster.describe(*names)
+    waiting = [await cluster.wish() for _ in range(50)]
+    for name in names:
+        cluster.placement.nodes._set_reason(cluster.placement.nodes.by_name[f"ray-{name}"], "refused")
+    await asyncio.sleep(0.3)
+
+    assert len(cluster.asked("grant")) == 100
+    assert cluster.asked("grant")[-1]["avoid"] == sorted(names)
+    for task in waiting:
+        task.cancel()
+
+
+async def test_cancelled_requests_take_no_capacity_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch, local="first")
+    machine = ThisMachine(1, 512)
+    cluster.placement.join(machine)
+    held = await cluster.placement.grant(SMALL, ())
+    waiting = [await cluster.wish() for _ in range(2000)]
+    for task in waiting:
+        task.cancel()
+    cluster.placement.release(held)
+
+    assert (await cluster.placement.grant(SMALL, ())).machine is machine
+
+
+async def test_an_agent_of_an_earlier_placement_process_gets_no_more_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch)
+    cluster.describe("b")
+    waiting = await cluster.wish(node="b")
+    agent = cluster.agent("b")
+    await waiting
+    agent.state = "silent"
+    cluster.placement.nodes.leave(agent)
+    cluster.tell(exited="it was killed")
+    agent.state = "ready"
+    cluster.placement.nodes.join(agent)
+
+    assert agent.state == "draining"
+
+
+async def _machine(cluster: Cluster, waiting: asyncio.Task[Grant], node: str) -> Any:
+    cluster.agent(node)
+    return (await waiting).machine
