@@ -31,7 +31,7 @@ PROOF = {
 }
 #: Options of the chaos.
 CHAOS = {"lease": "seconds of the nodes' lease", "local": "first, fallback or never"}
-ON_REQUEST = ("chaos", "proof", "purge", "soak")  #: scenarios that run only if they are named
+ON_REQUEST = ("chaos", "nodes_on_ray", "proof", "purge", "soak")  #: scenarios that run only if they are named
 SCENARIOS = (
     "accept",
     "accept_batch",
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=given.seed,
         lease=given.lease,
         local=given.local,
+        ray=given.ray,
     )
     console = Console()
     if not console.is_terminal:
@@ -136,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
             default = getattr(defaults, name)
             text = f"{scenario}: {what} (%(default)s)"
             parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
+    parser.add_argument("--ray", action="store_true", help="chaos: on a Ray cluster of two nodes on loopback")
     mutants = "proof: only try mutants of the engine, these or all, each of which must be caught"
     parser.add_argument("--mutants", nargs="*", metavar="NAME", help=mutants)
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")

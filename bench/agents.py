@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,12 +12,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.server import PROJECT, Engine, until
 
+if TYPE_CHECKING:
+    from tests.support.ray_cluster import RayCluster
+
 MEMORY = 128  #: MB of each instance
 CPU = 0.3  #: processors that one such instance is granted
+AGENT = (b"engine.agent", b"engine/agent/")  #: in command lines of an agent's processes
 _STOP = 15.0  #: seconds that a supervisor gets to stop
 
 
@@ -33,6 +38,28 @@ def settings(port: int, names: Sequence[str], **more: str) -> dict[str, str]:
     values = {"listen": f"127.0.0.1:{port}", "local": "never", **more}
     values |= {f"agents__{name}": "" for name in names}
     return {f"{section}{name.upper()}": value for name, value in values.items()}
+
+
+def ray_settings(ray: RayCluster, port: int, ports: dict[str, int], folder: Path) -> dict[str, str]:
+    """Return settings of nodes that are those of a Ray cluster, for an engine that listens at ``port``.
+
+    Agents connect to the port of their node, and have a folder in ``folder``: both are set in the cluster.
+    """
+    for name, reached in ports.items():
+        ray.variables[name] = {"AGENT_PORT": str(reached), "AGENT_DIR": str(folder / name)}
+    agent = f"{sys.executable} -m engine agent --join https://127.0.0.1:$AGENT_PORT --data-dir $AGENT_DIR"
+    script = f'cd {Path(__file__).parents[1]} && shift 2 && exec {agent} "$@"'  # the first two are ``--join URL``
+    return {
+        "ray": ray.address,
+        "python": str(ray.python),
+        "command": shlex.join(["sh", "-c", script, "agent"]),
+        "url": f"https://127.0.0.1:{port}",
+    }
+
+
+def ray_variables(ray: RayCluster) -> dict[str, str]:
+    """Return the environment of a program that connects to the cluster."""
+    return {name: value for name, value in ray.environment.items() if name.startswith("RAY_")}
 
 
 def states(server: Engine) -> list[dict[str, Any]]:
@@ -59,6 +86,17 @@ def descendants(pid: int) -> list[int]:
     return pids
 
 
+def below(pid: int, *words: bytes) -> list[int]:
+    """Return the processes below a process that have one of these words in their command line."""
+    found = []
+    for child in descendants(pid):
+        with suppress(OSError):
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            if any(word in command for word in words):
+                found.append(child)
+    return found
+
+
 class Agent:
     """Supervisor of one node, which starts the node's agent. Room for ``instances`` of 128 MB."""
 
@@ -71,6 +109,7 @@ class Agent:
             *("--cpus", f"{instances * CPU:.1f}", "--memory", str(instances * MEMORY)),
         ]
         self._popen: subprocess.Popen[bytes] | None = None
+        self.killed = False  #: since it was started
 
     @property
     def pid(self) -> int:
@@ -90,22 +129,26 @@ class Agent:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._popen = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.killed = False
 
     def processes(self) -> list[int]:
         """Return the processes of the agent without instances: program ``unshare``, process 1, and the agent."""
-        found = []
-        for pid in descendants(self.pid):
-            with suppress(OSError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if b"engine.agent" in command or b"engine/agent/" in command:
-                    found.append(pid)
-        return found
+        return below(self.pid, *AGENT)
 
     def signal(self, number: signal.Signals, *pids: int) -> None:
         """Send a signal to processes of this node; those that have ended are left out."""
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def kill(self) -> None:
+        """Kill the supervisor."""
+        self.killed = True
+        self.signal(signal.SIGKILL, self.pid)
+
+    def owns(self, node: dict[str, Any]) -> bool:
+        """Return whether a node that the engine reports is this one."""
+        return bool(node["name"] == self.name)
 
     def wait(self) -> None:
         assert self._popen is not None

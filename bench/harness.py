@@ -29,6 +29,7 @@ class Options(Struct, frozen=True, kw_only=True):
     seed: int = 1  #: first seed of the proof, and the one of the chaos
     lease: float = 3.0  #: seconds of the nodes' lease in the chaos
     local: str = "never"  #: whether functions run on the engine's machine in the chaos, too
+    ray: bool = False  #: chaos on a Ray cluster of two nodes on loopback
 
     def scaled(self, number: int) -> int:
         return max(10, int(number * self.scale))

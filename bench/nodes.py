@@ -52,7 +52,7 @@ def _throughput(folder: Path, options: Options) -> Round:
             wait_until_ready(server, NAMES[:count])
             each = max(1, round(options.seconds * 20)) * ON_EACH * count
             until(partial(_warm, server, function, ON_EACH * count), "not all instances of the nodes started")
-            rates.append(each / _send(server, function, each))
+            rates.append(each / send(server, function, each))
     return {
         "1 node": rates[0],
         "2 nodes": rates[1],
@@ -64,11 +64,11 @@ def _throughput(folder: Path, options: Options) -> Round:
 
 def _warm(server: Engine, function: str, count: int) -> bool:
     """Send some work. Return whether ``count`` instances have started for it."""
-    _send(server, function, count * 8)
+    send(server, function, count * 8)
     return sum(int(node["instances"]) for node in states(server)) >= count
 
 
-def _send(server: Engine, function: str, count: int) -> float:
+def send(server: Engine, function: str, count: int) -> float:
     """Invoke the function ``count`` times. Return the seconds until the outcomes of all are on disk."""
     path = f"{function}/invocations-async"
     report = load(Job(port=server.port, path=path, body=BODY, connections=CONNECTIONS, count=count))
@@ -103,11 +103,11 @@ def _end_to_end(folder: Path, options: Options) -> Round:
         functions = {name: server.deploy("noop", NOOP) for name, server in servers.items()}
         rates: dict[str, list[float]] = {"local": [], "nodes": []}
         for name, server in servers.items():
-            _send(server, functions[name], options.scaled(1_000))
+            send(server, functions[name], options.scaled(1_000))
         before = cpu_of(remote.pid)
         for _ in range(3):
             for name, server in servers.items():
-                rates[name].append(count / 3 / _send(server, functions[name], count // 3))
+                rates[name].append(count / 3 / send(server, functions[name], count // 3))
         used = cpu_of(remote.pid).since(before)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     cost = used.loop / (count // 3 * 3)
@@ -134,7 +134,7 @@ def _fence(folder: Path, options: Options) -> Round:
     ):
         agent.start()
         wait_until_ready(server, ["n1"])
-        _send(server, server.deploy("noop", NOOP), 1)
+        send(server, server.deploy("noop", NOOP), 1)
         agent.signal(signal.SIGSTOP, agent.pid, *agent.processes())
         until(partial(_fenced, server), "the node was not fenced")
         _kill(agent)

@@ -29,6 +29,7 @@ from bench.load import Job, Report
 PROJECT = "bench"
 #: Seconds that a process gets to start, to stop, or to reach an awaited state.
 MAX_WAIT = 120.0
+_PIPE = 2.0  #: seconds from the end of a process to that of its stderr
 
 NOOP = "def handler(event, context):\n    return ''\n"
 HELD = "import time\ndef handler(event, context):\n    time.sleep(3600)\n"
@@ -104,9 +105,10 @@ class Process:
             self._reap()
 
     def _reap(self) -> None:
-        self._reader.join()
+        self._reader.join(_PIPE)
         assert self._popen.stderr is not None
-        self._popen.stderr.close()
+        if not self._reader.is_alive():  # else a child of a killed process still holds the pipe
+            self._popen.stderr.close()
 
     def _read(self) -> None:
         assert self._popen.stderr is not None
@@ -165,7 +167,7 @@ class Engine(Process):
         """Return two counts since the engine started: commits of its database, and rows in all of these commits."""
         return self.metric("commit_rows_count"), self.metric("commit_rows_sum")
 
-    def deploy(self, name: str, source: str, *, instances: int = 400, project: str = PROJECT) -> str:
+    def deploy(self, name: str, source: str, *, instances: int = 400, project: str = PROJECT, memory: int = 128) -> str:
         """Create a function with ``source`` as its code, and return the function's path in the API."""
         body = {
             "func_name": name,
@@ -173,7 +175,7 @@ class Engine(Process):
             "runtime": "Python3.10",
             "handler": "index.handler",
             "timeout": 900,
-            "memory_size": 128,
+            "memory_size": memory,
             "code_type": "inline",
             "func_code": {"file": base64.b64encode(source.encode()).decode()},
             "strategy_config": {"concurrency": instances, "concurrent_num": 1},

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.agents import Agent, agents, free_port, settings
+from bench.agents import Agent, agents, free_port, settings, states
 from bench.chaos.proxy import Proxy, proxies
 from bench.server import Engine, ServerFailed
 
@@ -40,7 +40,6 @@ class Cluster:
         self.server = self._start()
         self.members: list[Member] = []
         self.problems: list[str] = []  #: exits that nobody caused
-        self.killed: set[int] = set()  #: supervisors that were killed
         self.restarts = 0  #: of supervisors
         self._lock, self._ended = threading.Lock(), threading.Event()
 
@@ -69,7 +68,16 @@ class Cluster:
     def signal_engine(self, number: signal.Signals) -> None:
         self.server.signal(number)
 
-    # --- supervisors ---
+    # --- nodes ---
+
+    def ready(self) -> bool:
+        """Return whether instances can start on all nodes."""
+        nodes = states(self.server)
+        return all(any(agent.owns(node) and node["state"] == "ready" for node in nodes) for agent, _ in self.members)
+
+    def left(self) -> list[str]:
+        """Return what is left outside the nodes when the engine has ended."""
+        return []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -88,7 +96,7 @@ class Cluster:
                 code = agent.exit_code
                 if code is None:
                     continue
-                if agent.pid not in self.killed:
+                if not agent.killed:
                     self.problems.append(f"the supervisor of {agent.name} exited with {code}:\n{agent.log[-2000:]}")
                 self.restarts += 1
                 agent.start()

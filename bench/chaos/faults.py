@@ -37,10 +37,11 @@ _TICK = 0.05
 
 
 class Pace(Struct, frozen=True):
-    """Seconds between faults, and the longest duration of one."""
+    """Seconds between faults, the longest duration of one, and requests a second meanwhile."""
 
     gap: tuple[float, float] = (2.0, 5.0)
     longest: float = 60.0
+    rate: float = 5.0
 
 
 class Faults:
@@ -110,8 +111,7 @@ class Faults:
             self._begin(agent.name, seconds, end)
             return f"{agent.name}, {seconds:.1f} s"
         if kind == "kill supervisor":
-            self._cluster.killed.add(agent.pid)
-            agent.signal(signal.SIGKILL, agent.pid)
+            agent.kill()
             return agent.name
         processes = agent.processes()
         if kind == "kill agent":

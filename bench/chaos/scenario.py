@@ -1,4 +1,4 @@
-"""Scenario ``chaos``: an engine with three nodes under load, while agents, supervisors, engine and network fail.
+"""Scenario ``chaos``: an engine with nodes under load, while agents, supervisors, engine, network and Ray fail.
 
 Runs write signs of life to a file, so that two runs of one invocation at a time are seen exactly.
 """
@@ -8,23 +8,24 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from msgspec import Struct, field
 
-from bench.agents import MEMORY, descendants, states, wait_for, wait_until_ready
+from bench.agents import MEMORY, descendants, states, wait_for
 from bench.chaos.checker import check_records, instances_of, left_behind, read_runs
-from bench.chaos.cluster import NAMES, Cluster, cluster
+from bench.chaos.cluster import Cluster, cluster
 from bench.chaos.faults import DECK, Faults, Pace
+from bench.chaos.ray import RAY_DECK, RAY_PACE, RayFaults, RayNodes, ray_nodes
 from bench.chaos.work import Clients, deploy
 from bench.harness import Figure, Options, Progress, Round, Scenario, scratch
 from bench.proof.scenario import print_line
-from bench.server import ServerFailed
+from bench.server import ServerFailed, until
 from bench.soak.remains import marker_of as engine_marker
 from engine.storage.data_directory import marker_of
 
-RATE = 5.0  #: requests a second
 _DRAINED, _RETURNED, _SETTLED = 90.0, 45.0, 3.0  #: seconds that the end of all work and the nodes get
 _LIMIT = 10  #: violations of one kind that are printed
 PACE = Pace()
@@ -60,18 +61,20 @@ def survive(
     lease: float,
     local: str,
     pace: Pace = PACE,
+    ray: bool = False,
 ) -> Report:
     """Inflict all faults of the deck on a cluster under load, and check everything afterwards."""
     report, runs_file = Report(), folder / "runs"
     runs_file.touch()
-    with cluster(folder, lease=lease, local=local) as running:
-        wait_until_ready(running.server, NAMES)
+    with (ray_nodes if ray else cluster)(folder, lease=lease, local=local) as running:
+        until(running.ready, "the nodes did not join")
         clients = Clients(deploy(running.server, runs_file), running.server.port)
-        faults = Faults(running, clients, Random(seed), pace)
+        drawn = clients, Random(seed), pace
+        faults = RayFaults(running, *drawn) if isinstance(running, RayNodes) else Faults(running, *drawn)
         with running.watching():
             try:
                 began = time.monotonic()
-                with clients.sending(RATE, seed):
+                with clients.sending(pace.rate, seed):
                     for kind, detail in faults.inflict(deck):
                         report.faults[kind] += 1
                         at, number = time.monotonic() - began, f"{report.faults.total()} of {sum(deck.values())}"
@@ -99,16 +102,13 @@ def _wait_for_end(running: Cluster, clients: Clients, report: Report, progress: 
     progress(f"chaos: all faults are over; waiting for the end of {len(clients.accepted)} invocations")
     began = time.monotonic()
 
-    def ready() -> bool:
-        return all(node["state"] == "ready" for node in states(running.server))
-
     def idle() -> bool:
         paths = {one.function for one in clients.accepted}
         return not any(
             running.server.call("GET", f"{path}/active-async-invocations?limit=1")["count"] for path in paths
         )
 
-    for true, seconds, name in ((ready, _RETURNED, "returned"), (idle, _DRAINED, "drained")):
+    for true, seconds, name in ((running.ready, _RETURNED, "returned"), (idle, _DRAINED, "drained")):
         if not wait_for(true, seconds):
             report.left.append(f"not {name} after {seconds:g} s: {states(running.server)}")
         setattr(report, name, time.monotonic() - began)
@@ -119,13 +119,13 @@ def _check_grants(running: Cluster, report: Report) -> None:
     differences: list[str] = []
 
     def equal() -> bool:
-        nodes = {node["name"]: node for node in states(running.server)}
+        nodes = states(running.server)
         differences.clear()
         for agent, _ in running.members:
-            node, alive = nodes[agent.name], instances_of(agent)
-            granted = node["memory_used"] // MEMORY
-            if not granted == node["instances"] == alive:
-                differences.append(f"{agent.name}: {granted} grants, {node['instances']} instances, {alive} processes")
+            own, alive = [node for node in nodes if agent.owns(node)], instances_of(agent)
+            granted, known = (sum(node[count] for node in own) for count in ("memory_used", "instances"))
+            if not granted // MEMORY == known == alive:
+                differences.append(f"{agent.name}: {granted} MB granted, {known} instances, {alive} processes")
         return not differences
 
     if not wait_for(equal, _SETTLED):
@@ -135,23 +135,26 @@ def _check_grants(running: Cluster, report: Report) -> None:
 def _check_rest(running: Cluster, report: Report) -> None:
     """Stop the engine, then the supervisors. Nothing may be left of them."""
     folders = [(running.data, engine_marker(running.server.pid), descendants(running.server.pid))]
+    folders += [(one.folder, marker_of(one.folder, "agent"), descendants(one.pid)) for one, _ in running.members]
     running.server.stop()
     if code := running.server.wait(0):
         report.left.append(f"the engine exited with {code} after SIGTERM:\n{running.server.log[-3000:]}")
     for agent, _ in running.members:
-        folders.append((agent.folder, marker_of(agent.folder, "agent"), descendants(agent.pid)))
         agent.stop()
         if agent.exit_code:
             report.left.append(f"the supervisor of {agent.name} exited with {agent.exit_code} after SIGTERM")
     for folder, marker, processes in folders:
         report.left += left_behind(folder, marker, processes)
+    report.left += running.left()
 
 
 def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]:
-    deck = {kind: max(1, round(count * options.scale)) for kind, count in DECK.items()}
+    cards, pace = (RAY_DECK, RAY_PACE) if options.ray else (DECK, PACE)
+    deck = {kind: max(1, round(count * options.scale)) for kind, count in cards.items()}
+    run = partial(survive, seed=options.seed, lease=options.lease, local=options.local, pace=pace, ray=options.ray)
     try:
         with scratch(options) as folder:
-            report = survive(folder, deck, progress, seed=options.seed, lease=options.lease, local=options.local)
+            report = run(folder, deck, progress)
     except ServerFailed as failure:
         raise ServerFailed(f"{failure} (seed {options.seed})") from failure
     for violations in (report.overlaps, report.wrong, report.left, report.problems):
@@ -179,10 +182,10 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
 
 SCENARIO = Scenario(
     name="chaos",
-    title="functions on three nodes, while agents, supervisors, the engine and the network fail",
+    title="functions on nodes, while agents, supervisors, the engine and the network fail",
     figures=(
         Figure(name="seed", unit="of all faults"),
-        *(Figure(name=kind, unit="faults") for kind in DECK),
+        *(Figure(name=kind, unit="faults") for kind in {**DECK, **RAY_DECK}),
         Figure(name="faults", unit="in all"),
         Figure(name="invocations", unit="accepted"),
         Figure(name="unanswered", unit="requests, which promise nothing"),
