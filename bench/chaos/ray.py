@@ -34,7 +34,7 @@ RAY_DECK = {
 RAY_PACE = Pace(longest=20.0, rate=3.0)
 _PARTS = ("placement", "raylet", "head")
 _RAY = "ray"  #: all these suffer at most one fault at a time
-_PATIENCE = 10  #: seconds without a head after which Ray's processes exit
+_RECONNECT_TIMEOUT = 10  #: seconds without a head after which Ray's processes exit
 _STOPS = {"raylet": (3.0, 15.0), "head": (2.0, 7.0)}  #: seconds
 _GONE = 15  #: seconds that agents and grants get to end with the engine
 #: Raylets look each 5 s whether their head is a new one, as without Redis, and then exit.
@@ -142,7 +142,7 @@ def ray_nodes(folder: Path, *, lease: float, local: str) -> Iterator[RayNodes]:
     """Run an engine with two nodes until the block ends."""
     data, port = folder / "data", free_port()
     with ExitStack() as stack:
-        ray = stack.enter_context(cluster_to_start(patience=_PATIENCE))
+        ray = stack.enter_context(cluster_to_start(reconnect_timeout=_RECONNECT_TIMEOUT))
         gates = dict(zip("ab", stack.enter_context(proxies(port, 2)), strict=True))
         ports = {name: gate.port for name, gate in gates.items()}
         values = ray_settings(ray, port, ports, folder)

@@ -247,7 +247,7 @@ async def test_raylets_that_are_killed_are_reported(tmp_path: Path) -> None:
 
 
 async def test_a_head_that_does_not_answer_is_reported_before_ray_ends_the_process(tmp_path: Path) -> None:
-    async with ray_cluster(patience=8) as cluster, placement(cluster) as process:
+    async with ray_cluster(reconnect_timeout=8) as cluster, placement(cluster) as process:
         pid = await supervise(process, (await process.nodes(2))["b"]["id"], tmp_path)
         head = cluster.pid("gcs_server")
         os.kill(head, signal.SIGSTOP)

@@ -76,7 +76,7 @@ for _ in sys.stdin:
 class RayCluster:
     """Nodes ``a`` (the head) and ``b``, each with its letter as label ``zone``. Node b has two GPUs, by declaration."""
 
-    def __init__(self, folder: Path, token: str, patience: int = 60, cpus: int = CPUS) -> None:
+    def __init__(self, folder: Path, token: str, reconnect_timeout: int = 60, cpus: int = CPUS) -> None:
         self.python, self.port, self._folder, self._id = ray_python(), free_port(), folder, uuid.uuid4().hex
         self.address, self._cpus = f"127.0.0.1:{self.port}", cpus
         self.processes: dict[str, subprocess.Popen[bytes]] = {}  #: of ``ray start``, by node
@@ -86,7 +86,7 @@ class RayCluster:
         self.environment = {
             **CLEAN,
             "HOME": str(folder),
-            "RAY_gcs_rpc_server_reconnect_timeout_s": str(patience),
+            "RAY_gcs_rpc_server_reconnect_timeout_s": str(reconnect_timeout),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
         if token:
@@ -230,9 +230,9 @@ class PlacementProcess:
 
 
 @asynccontextmanager
-async def placement(cluster: RayCluster, *options: str, **environment: str) -> AsyncIterator[PlacementProcess]:
+async def placement(cluster: RayCluster, **environment: str) -> AsyncIterator[PlacementProcess]:
     """Run a placement process until the block ends. It may have exited before."""
-    command: tuple[str | Path, ...] = (cluster.python, PROGRAM, cluster.address, *options)
+    command: tuple[str | Path, ...] = (cluster.python, PROGRAM, cluster.address)
     env = {name: value for name, value in {**cluster.environment, **environment}.items() if value}
     async with _process(*command, env=env) as process:
         yield PlacementProcess(process)
@@ -258,10 +258,10 @@ async def _process(*command: str | Path, env: dict[str, str]) -> AsyncIterator[a
 
 
 @contextmanager
-def cluster_to_start(token: str = TOKEN, *, patience: int = 60, cpus: int = CPUS) -> Iterator[RayCluster]:
+def cluster_to_start(token: str = TOKEN, *, reconnect_timeout: int = 60, cpus: int = CPUS) -> Iterator[RayCluster]:
     """Yield a cluster without nodes, and kill it after the block. Its folder has a short name, as sockets need."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
-    cluster = RayCluster(folder, token, patience, cpus)
+    cluster = RayCluster(folder, token, reconnect_timeout, cpus)
     try:
         yield cluster
     finally:
@@ -270,9 +270,11 @@ def cluster_to_start(token: str = TOKEN, *, patience: int = 60, cpus: int = CPUS
 
 
 @asynccontextmanager
-async def ray_cluster(token: str = TOKEN, *, second: bool = True, patience: int = 60) -> AsyncIterator[RayCluster]:
+async def ray_cluster(
+    token: str = TOKEN, *, second: bool = True, reconnect_timeout: int = 60
+) -> AsyncIterator[RayCluster]:
     """Run a cluster until the block ends."""
-    with cluster_to_start(token, patience=patience) as cluster:
+    with cluster_to_start(token, reconnect_timeout=reconnect_timeout) as cluster:
         await cluster.start(second=second)
         yield cluster
 

@@ -87,7 +87,8 @@ class RayNodes:
                 while node.usable and node.agent is None:
                     await node.changed.wait()
         except TimeoutError:
-            self._set_reason(node, f"its agent has not joined within {_JOIN_TIMEOUT:g} s")
+            if node.usable:  # else another grant has waited as long
+                self._set_reason(node, f"its agent has not joined within {_JOIN_TIMEOUT:g} s")
         if node.agent is None or not node.usable:
             raise NodeLost(f"node {node.name} cannot be used")
         return node.agent

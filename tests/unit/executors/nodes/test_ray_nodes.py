@@ -70,6 +70,16 @@ class Cluster:
         self.placement.nodes.join(agent)
         return agent
 
+    async def silent(self) -> tuple[Any, Grant]:
+        """Return an agent that has fallen silent on node b, and the grant for which it has joined."""
+        self.describe("b")
+        waiting = await self.wish(node="b")
+        agent = self.agent("b")
+        grant = await waiting
+        agent.state = "silent"
+        self.placement.nodes.leave(agent)
+        return agent, grant
+
     def end(self, agent: Any, state: str = "lost") -> None:
         agent.state = state
         agent.fenced.set()
@@ -110,16 +120,24 @@ async def test_a_grant_is_asked_for_elsewhere_if_no_agent_joins(
     assert (await _machine(cluster, waiting, "a")).name == "ray-a"
 
 
-async def test_a_grant_on_a_node_whose_supervisor_hangs_is_given_back(
+async def test_a_node_is_left_out_once_for_all_grants_that_wait_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(tmp_path, monkeypatch)
     cluster.describe("b")
-    first = await cluster.wish(node="b")
-    agent = cluster.agent("b")
-    grant = await first
-    agent.state = "silent"
-    cluster.placement.nodes.leave(agent)
+    waiting = [await cluster.wish(node="b") for _ in range(4)]
+    await until(lambda: len(cluster.asked("release")) == 4)
+
+    assert cluster.placement.nodes.by_name["ray-b"].delay == 2.0
+    for task in waiting:
+        task.cancel()
+
+
+async def test_a_grant_on_a_node_whose_supervisor_hangs_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, monkeypatch)
+    agent, grant = await cluster.silent()
     cluster.placement.release(grant)
     cluster.end(agent)
     await asyncio.sleep(0.01)  # linger is over, and no agent can be sent away
@@ -177,12 +195,7 @@ async def test_an_agent_of_an_earlier_placement_process_gets_no_more_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(tmp_path, monkeypatch)
-    cluster.describe("b")
-    waiting = await cluster.wish(node="b")
-    agent = cluster.agent("b")
-    await waiting
-    agent.state = "silent"
-    cluster.placement.nodes.leave(agent)
+    agent, _ = await cluster.silent()
     cluster.tell(exited="it was killed")
     agent.state = "ready"
     cluster.placement.nodes.join(agent)
