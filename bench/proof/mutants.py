@@ -45,7 +45,7 @@ MUTANTS = (
         name="ordering keys ignored",
         promise="invocations of one ordering key run one after another",
         module="engine/storage/sqlite/invocation_writes.py",
-        old="            if key in used or db.execute(_UNENDED, key).fetchone() is not None:\n",
+        old="            if room[key] <= 0:\n",
         new="            if False:\n",
     ),
     Mutant(

@@ -223,7 +223,9 @@ class EngineParts:
             policy=policy,
             clock=clock,
         )
-        self.function_changes = FunctionChanges(self.catalog, self.controls, self.scheduler, self.discarder, pool)
+        self.function_changes = FunctionChanges(
+            self.catalog, self.controls, self.scheduler, self.discarder, pool, storage.journal
+        )
         self.status_log = StatusLogWorker(storage.status_log, self.catalog, board, disk, region)
         self.enabled = EnabledFunctions(self.catalog)
         ingress = IngressDeps(

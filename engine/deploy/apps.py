@@ -222,8 +222,10 @@ def _store(
     client: Client, app: Description, function: Deployment, built: Build, config: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Create or update a function, and return it."""
-    own = {"timeout": function.timeout, "memory_size": function.memory}
+    old = client.find(path_of(function.name, "/config"))
+    own: dict[str, Any] = {"timeout": function.timeout, "memory_size": function.memory}
+    if function.per_key is not None:
+        own["functiond"] = {**((old or {}).get("functiond") or {}), "per_key": function.per_key}
     given = {name: value for name, value in own.items() if value is not None}
     fields = {**config, "runtime": built.runtime, "handler": f"{app.handlers}.{function.attribute}", **given}
-    old = client.find(path_of(function.name, "/config"))
     return store(client, function.name, built.package, old, fields)

@@ -35,6 +35,7 @@ from engine.runtimes.catalog import Family, find_runtime, refusal_of
 VARIABLES = 20
 VARIABLES_SIZE = 4_096  #: characters of names and values
 DETAILS_SIZE = 64 << 10  #: bytes as JSON: every version keeps them in memory, and every list shows them
+PER_KEY = (1, 1_000)  #: invocations of one ordering key at a time
 WEIGHTS = (0.001, 1_000.0)  #: a wider range would lose shares to rounding in the queue's virtual time
 OWN = "functiond"  #: key in ``details`` of this engine's own settings
 FUNCTION = "FunctionGraph"  #: kind of a destination that is a function
@@ -119,6 +120,12 @@ def weight(function: Function) -> float:
     """Return the function's share of the slots, relative to the weights of other functions; 1.0 by default."""
     share: float = function.details.get(OWN, {}).get("weight", 1.0)
     return share
+
+
+def per_key(function: Function) -> int:
+    """Return how many invocations of each ordering key run at a time, 1 by default."""
+    most: int = function.details.get(OWN, {}).get("per_key", 1)
+    return most
 
 
 def equal_for_instances(one: Function, other: Function) -> bool:
@@ -216,17 +223,19 @@ def _check_variables(field: str, variables: dict[str, str]) -> None:
 
 def _check_own(own: Any) -> None:
     if not isinstance(own, dict):
-        raise InvalidField(OWN, own, "must be an object with priority_cap and weight")
+        raise InvalidField(OWN, own, "must be an object with priority_cap, per_key and weight")
     for name, value in own.items():
-        if name == "priority_cap":
-            fine = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9
+        if name in ("priority_cap", "per_key"):
+            low, high = PER_KEY if name == "per_key" else (0, 9)
+            fine = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
         elif name == "weight":
             fine = isinstance(value, int | float) and not isinstance(value, bool) and WEIGHTS[0] <= value <= WEIGHTS[1]
         else:
-            raise InvalidField(f"{OWN}.{name}", value, "no such key: must be priority_cap or weight")
+            raise InvalidField(f"{OWN}.{name}", value, "no such key: must be priority_cap, per_key or weight")
         if not fine:
-            low, high = WEIGHTS
-            hint = f"priority_cap is from 0 to 9, weight from {low:g} to {high:g}"
+            hint = "priority_cap is from 0 to 9, per_key from {} to {}, weight from {:g} to {:g}".format(
+                *PER_KEY, *WEIGHTS
+            )
             raise InvalidField(f"{OWN}.{name}", value, hint)
 
 

@@ -9,9 +9,10 @@ from anyio.abc import TaskGroup, TaskStatus
 from engine.executors.pool import Pool
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
-from engine.functions.function_rules import weight
+from engine.functions.function_rules import per_key, weight
 from engine.model import Function
 from engine.pipeline.discarder import Discarder
+from engine.protocols import Journal
 from engine.scheduling.scheduler import Scheduler
 
 
@@ -19,9 +20,15 @@ class FunctionChanges:
     """Service that applies changes of functions. Instances are retired only while ``run`` runs."""
 
     def __init__(
-        self, catalog: Catalog, controls: FunctionControls, scheduler: Scheduler, discarder: Discarder, pool: Pool
+        self,
+        catalog: Catalog,
+        controls: FunctionControls,
+        scheduler: Scheduler,
+        discarder: Discarder,
+        pool: Pool,
+        journal: Journal,
     ) -> None:
-        self._catalog, self._controls = catalog, controls
+        self._catalog, self._controls, self._journal = catalog, controls, journal
         self._scheduler, self._discarder, self._pool = scheduler, discarder, pool
         self._tasks: TaskGroup | None = None
 
@@ -39,6 +46,7 @@ class FunctionChanges:
 
         ``latest`` is the function's version ``latest``; None if the function was deleted.
         """
+        self._journal.per_key.pop(function_id, None)
         if latest is None:  # deleted; waiting synchronous calls are still dispatched, and get an error
             self._scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
             self._discarder.discard(function_id)
@@ -50,6 +58,8 @@ class FunctionChanges:
                 memory=latest.memory_size,
                 concurrent_requests=latest.concurrent_num,
             )
+            if (most := per_key(latest)) > 1:
+                self._journal.per_key[function_id] = most
             self.apply_controls(function_id)
         if self._tasks is not None:  # otherwise the engine ends, and all instances with it
             current = {version.revision for version in self._catalog.versions(function_id)}

@@ -67,14 +67,23 @@ class Journal(Protocol):
     ``settle`` and ``release`` may be called right after ``start``. If other calls about one invocation overlap, either
     may take effect first.
 
-    Invocations of one function with the same ordering key are ready, delayed or running one at a time, in the order in
-    which they were appended. Further ones are *held*: ``then`` gets an invocation with ``held`` set, and no window has
-    it. The commit that ends an invocation releases the next of its key. That one becomes delayed, due now
-    or when its own delay is over, and ``released()`` announces that ``Window.promote`` may find it.
+    Invocations of one function with the same ordering key are ready, delayed or running one at a time, or as many as
+    ``per_key`` has for the function, in the order in which they were appended. Further ones are *held*: ``then`` gets
+    an invocation with ``held`` set, and no window has it. The commit that ends an invocation releases the next of its
+    key, and more if the number has grown. A released one becomes delayed, due now or when its own delay is over, and
+    ``released()`` announces that ``Window.promote`` may find it.
     """
 
     @property
     def released(self) -> Signal[[]]: ...
+
+    @property
+    def per_key(self) -> dict[int, int]:
+        """Numbers of invocations of one ordering key that run at a time, by function id. Functions without one have 1.
+
+        The event loop changes them, and the next append or end uses them.
+        """
+        ...
 
     def append(
         self,

@@ -55,7 +55,7 @@ class Point(NamedTuple):
     y: float
 
 
-@app.function(retries=0, timeout=20, memory=256)
+@app.function(retries=0, timeout=20, memory=256, per_key=3)
 def resize(path: Path, width: int = 100, *, at: datetime) -> Image:
     assert isinstance(path, Path) and isinstance(at, datetime)
     print("resizing", path.name)
@@ -200,6 +200,7 @@ def test_functions_run_here_and_on_the_engine(engine: EngineProcess, project: Pa
     assert (done.returncode, done.stdout) == (0, "resizing a.png\ndone\n"), done.stderr
     config = get(engine, "functions/resize/config")
     assert (config["timeout"], config["memory_size"]) == (20, 256)
+    assert config["functiond"] == {"per_key": 3}
     assert config["handler"] == "functiond_apps/tasks/app.resize"
     settings = get(engine, "functions/fail/async-invoke-config")
     assert settings["max_async_retry_attempts"] == 0

@@ -300,6 +300,47 @@ async def test_the_end_of_many_releases_the_next_of_each_key(storage: Storage) -
     assert sorted(await ready(storage)) == [ones[2].key, ones[3].key]
 
 
+async def test_as_many_of_a_key_are_ready_as_its_function_says(storage: Storage) -> None:
+    storage.journal.per_key[1] = 2
+    a, b, c, _, other = await in_order(storage, *"aaaab")
+
+    assert await ready(storage) == [a.key, b.key, other.key]
+    await end(storage, b)
+    assert await ready(storage) == [a.key, c.key, other.key]
+
+
+async def test_a_batch_leaves_room_for_as_many_of_a_key_as_its_function_says(storage: Storage) -> None:
+    storage.journal.per_key[1] = 2
+    first = await stored(storage, ordering_key="a")
+    ones = [made(storage, ordering_key=key) for key in "aabbb"]
+    await storage.cursors.append([(invocation, "") for invocation in ones])
+
+    assert await ready(storage) == [invocation.key for invocation in (first, ones[0], ones[2], ones[3])]
+
+
+async def test_with_a_larger_number_the_next_end_releases_as_many_as_there_is_room_for(storage: Storage) -> None:
+    first, *held = await in_order(storage, *"aaaaaa")
+    storage.journal.per_key[1] = 3
+    late = await stored(storage, ordering_key="a")
+    assert await ready(storage) == [first.key]
+
+    await storage.journal.end_all([first.key], CANCELLED)
+    assert await ready(storage) == [invocation.key for invocation in held[:3]]
+    assert (await record_of(storage, late)).held
+
+
+async def test_with_a_smaller_number_an_end_releases_none_until_there_is_room(storage: Storage) -> None:
+    storage.journal.per_key[1] = 3
+    a, b, c, d = await in_order(storage, *"aaaa")
+    del storage.journal.per_key[1]
+
+    await end(storage, a)
+    await end(storage, c)
+    assert await ready(storage) == [b.key]
+    await end(storage, b)
+    assert await ready(storage) == [d.key]
+
+
 # --- any sequence of steps ----------------------------------------------------------------------------------
 
 STEPS = st.lists(
@@ -311,7 +352,8 @@ STEPS = st.lists(
 class Model:
     """Order of all invocations that have not ended, by key. Checks that the ready ones are the first of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, per_key: int) -> None:
+        self.per_key = per_key
         self.open: dict[str, list[Invocation]] = {}
 
     def add(self, *invocations: Invocation) -> None:
@@ -325,7 +367,7 @@ class Model:
 
     @property
     def firsts(self) -> list[Invocation]:
-        return [line[0] for line in self.open.values() if line]
+        return [invocation for line in self.open.values() for invocation in line[: self.per_key]]
 
     async def check(self, storage: Storage) -> None:
         assert sorted(await ready(storage)) == sorted(first.key for first in self.firsts)
@@ -352,19 +394,20 @@ async def step(storage: Storage, model: Model, action: str, number: int) -> None
             await settled(storage, chosen, success(chosen))
         else:
             line = model.open[chosen.ordering_key]
-            line[0] = await retried(storage, chosen, failure(chosen))
+            line[line.index(chosen)] = await retried(storage, chosen, failure(chosen))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@given(steps=STEPS)
+@given(steps=STEPS, per_key=st.integers(1, 3))
 @settings(max_examples=25, deadline=None)
-def test_at_most_one_invocation_of_a_key_may_start_and_always_the_oldest(
-    kind: str, steps: list[tuple[str, int]]
+def test_only_the_oldest_invocations_of_a_key_may_start_and_no_more_than_its_function_says(
+    kind: str, steps: list[tuple[str, int]], per_key: int
 ) -> None:
     async def run(opened: Opened) -> None:
-        model, left = Model(), list(steps)
+        model, left = Model(per_key), list(steps)
         while True:
             async with opened() as storage:
+                storage.journal.per_key[1] = per_key
                 await storage.journal.recover()
                 await model.check(storage)
                 while left:

@@ -21,6 +21,7 @@ class MemoryJournal:
         self._tables, self._writes = tables, writes
         self._retention = idempotency_retention
         self.released: Signal[[]] = Signal()
+        self.per_key = tables.per_key
 
     # --- Journal --------------------------------------------------------------------------------------------
 

@@ -69,20 +69,23 @@ class MemoryTables:
         self.observer = Observer()
         self.last_key = self.last_function_id = 0
         self._last_delivery_id = 0
+        self.per_key: dict[int, int] = {}
         self._unended: dict[tuple[int, str], dict[int, None]] = {}  #: keys of rows by function and ordering key
         self._expiries: list[tuple[float, int, str]] = []  #: heap of expiries of idempotency keys
 
     # --- invocations ----------------------------------------------------------------------------------------
 
     def append(self, invocation: Invocation) -> Invocation:
-        """Store an invocation. Return it with ``held`` set if another one of its ordering key has not ended."""
+        """Store an invocation. Return it with ``held`` set if others of its ordering key must end before."""
         if invocation.key in self.rows:
             raise Violated(f"the key {invocation.key} was used twice")
         self.last_key = max(self.last_key, invocation.key)
         if invocation.ordering_key:
-            others = self._unended.setdefault((invocation.function_id, invocation.ordering_key), {})
-            invocation = replace(invocation, held=bool(others))
-            others[invocation.key] = None
+            others = self.unended(invocation)
+            full = len(others) >= self.per_key.get(invocation.function_id, 1)
+            invocation = replace(invocation, held=full or any(row.held for row in others))
+            name = invocation.function_id, invocation.ordering_key
+            self._unended.setdefault(name, {})[invocation.key] = None
         row = self.rows[invocation.key] = Row(invocation=invocation)
         self._count(row, 1)
         self._wait(row)
@@ -189,14 +192,16 @@ class MemoryTables:
         return [self.rows[key] for key in self._unended.get((invocation.function_id, invocation.ordering_key), ())]
 
     def _release_successor(self, ended: Invocation, now: float) -> None:
-        """Make the next invocation of an ordering key delayed, unless another one of the key is not held."""
+        """Make the next invocations of an ordering key delayed, as many as there is room for."""
         name = ended.function_id, ended.ordering_key
         del self._unended[name][ended.key]
         others = self.unended(ended)
         if not others:
             del self._unended[name]
-        elif all(row.held for row in others):
-            row = min(others, key=lambda row: row.invocation.key)
+            return
+        room = self.per_key.get(ended.function_id, 1) - sum(not row.held for row in others)
+        waiting = sorted((row for row in others if row.held), key=lambda row: row.invocation.key)
+        for row in waiting[: max(0, room)]:
             held = row.invocation
             due_at = held.due_at if held.delayed else min(held.due_at, now)
             row.invocation = replace(held, held=False, delayed=True, due_at=due_at)

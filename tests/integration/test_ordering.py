@@ -1,10 +1,10 @@
-"""Ordering keys in a running engine: one invocation of a key at a time, in order, over retries and a restart."""
+"""Ordering keys in a running engine: invocations of a key in order, one or several at a time, over a restart."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import msgspec
@@ -131,3 +131,34 @@ async def test_a_rate_spreads_the_starts_of_its_function(tmp_path: Path) -> None
     async with house(tmp_path / "data") as place:
         assert place.engine.controls.show(ORDERED).rate == 20.0
         assert place.engine.scheduler._queue.rated
+
+
+#: Waits until another invocation has begun beside it, or before it.
+PAIRED = """
+import os, time
+def handler(event, context):
+    with open(event, "a") as file:
+        file.write("begin ")
+    until = time.monotonic() + 30
+    while open(event).read().count("begin") < 2 and time.monotonic() < until:
+        time.sleep(0.002)
+    with open(event, "a") as file:
+        file.write("end ")
+"""
+
+
+async def test_as_many_invocations_of_a_key_run_at_a_time_as_their_function_says(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    async with house(tmp_path / "data", executor__isolation="process") as place:
+        hello = place.engine.catalog.route(place.urn)
+        ordered = msgspec.structs.replace(hello, function_id=0, name="ordered", max_instances=4)
+        await place.engine.catalog.create(ordered, CodeSource(kind="inline", file=encoded(PAIRED)))
+        await place.engine.catalog.update(ORDERED, {"details": {"functiond": {"per_key": 2}}})
+    async with house(tmp_path / "data", executor__isolation="process") as place:
+        request = Request(function=ORDERED, payload=json.dumps(str(file)).encode(), ordering_key="a")
+        ids = [await place.engine.intake.accept(request) for _ in range(6)]
+        place.engine.scheduler.resume(HELD)
+        assert {await end_of(place, request_id) for request_id in ids} == {State.SUCCESS}
+
+    edges = [1 if word == "begin" else -1 for word in file.read_text().split()]
+    assert max(accumulate(edges)) == 2

@@ -264,7 +264,7 @@ def test_a_fault_in_the_engine_is_found(name: str, monkeypatch: pytest.MonkeyPat
     fault, found = FAULTS[name]
     fault(monkeypatch.setattr)
 
-    seed, hours = (5, SHORT) if name in AT_THE_END else (4, HOURS)
+    seed, hours = (1, SHORT) if name in AT_THE_END else (4, HOURS)
     report = simulate(seed, hours, first_only=True)
 
     assert [text for text in report.violations if re.search(found, text)], report.violations[:3]

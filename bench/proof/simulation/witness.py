@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from heapq import heappop, heappush
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -297,9 +298,10 @@ class Witness(Observer):
             self.violation(f"attempt {invocation.attempt} of {_name(invocation)} runs twice")
         tracked.tried, tracked.outcome = (self.world.life, invocation.attempt), None
         tracked.runs += 1
-        earlier = next(iter(self._lines.get((invocation.function_id, invocation.ordering_key), ())), invocation.key)
-        if earlier != invocation.key:
-            self.violation(f"{_name(invocation)} runs before the end of {earlier}, which has the same ordering key")
+        line = self._lines.get((invocation.function_id, invocation.ordering_key), ())
+        firsts = list(islice(line, self.world.kinds[invocation.function_id].per_key))
+        if invocation.ordering_key and invocation.key not in firsts:
+            self.violation(f"{_name(invocation)} runs before the end of {firsts}, which have the same ordering key")
         self.count["ordered attempts"] += bool(invocation.ordering_key)
         if invocation.function_id in self.world.paused:
             self.violation(f"{_name(invocation)} runs, but its function is paused")

@@ -43,6 +43,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     memory: int = 128
     timeout: int = 30
     weight: float = 1.0
+    per_key: int = 1
     settings: AsyncSettings | None = None
     project: str = PROJECT
 
@@ -67,7 +68,7 @@ class Kind(Struct, frozen=True, kw_only=True):
             code=CodePackage(sha256="0" * 64, digest="", size=1),
             max_instances=self.instances,
             concurrent_num=self.requests,
-            details={"functiond": {"weight": self.weight}} if self.weight != 1.0 else {},
+            details={"functiond": {"weight": self.weight, "per_key": self.per_key}},
         )
 
 
@@ -111,7 +112,7 @@ LASTING = (
     Kind(id=8, name="sink"),
     Kind(id=9, name="ticker"),
     Kind(id=10, name="large", memory=1536, settings=AsyncSettings(max_age=3600, max_retries=0)),
-    Kind(id=11, name="shared", instances=2, requests=4, memory=512),
+    Kind(id=11, name="shared", instances=2, requests=4, memory=512, per_key=2),
     Kind(id=12, name="fair4", timeout=10, project="other"),
 )
 #: Functions that are deleted in the course of a simulation.
@@ -240,6 +241,7 @@ def _fill(world: World) -> None:
     """Store the functions, their asynchronous settings, and the triggers."""
     for kind in world.kinds.values():
         world.tables.functions[kind.id, "latest"] = kind.function()
+        world.tables.per_key[kind.id] = kind.per_key
         if kind.settings is not None:
             world.tables.settings[kind.id, "latest"] = kind.settings
     triggers = [(name, 9, "TIMER", {"name": name, "schedule_type": t, "schedule": s}) for name, t, s, _ in TIMERS]

@@ -100,6 +100,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
     memory: int | None = None
     retries: int | None = None
     max_age: int | None = None
+    per_key: int | None = None  #: of its field ``functiond``
     on_success: str | None = None
     on_failure: str | None = None
     schedule: str | None = None  #: of its TIMER trigger
@@ -249,6 +250,7 @@ class App:
         memory: int | None = None,
         retries: int | None = None,
         max_age: int | None = None,
+        per_key: int | None = None,
         on_success: str | Function[..., Any, Any] | None = None,
         on_failure: str | Function[..., Any, Any] | None = None,
         schedule: str | None = None,
@@ -257,13 +259,15 @@ class App:
         """Return a decorator that makes a plain function, async or not, a function of the app.
 
         ``name`` is its name on the engine, by default that of the Python function. ``timeout`` is in seconds,
-        ``memory`` in MB. ``retries`` and ``max_age`` (seconds, by default the longest) are of queued calls;
-        ``on_success`` and ``on_failure`` are functions that receive their outcomes. ``schedule`` is a crontab
-        expression in the time zone ``zone``, by default UTC, or a rate such as ``15m``.
+        ``memory`` in MB. ``retries`` and ``max_age`` (seconds, by default the longest) are of queued calls, and
+        ``per_key`` of those with one ordering key: so many of them run at a time, by default 1. ``on_success`` and
+        ``on_failure`` are functions that receive their outcomes. ``schedule`` is a crontab expression in the time zone
+        ``zone``, by default UTC, or a rate such as ``15m``.
         """
         if misplaced:
             raise BadConfiguration("write @app.function() with parentheses, and its options by name")
         options: dict[str, Any] = {"timeout": timeout, "memory": memory, "retries": retries, "max_age": max_age}
+        options["per_key"] = per_key
         for field, target in (("on_success", on_success), ("on_failure", on_failure)):
             options[field] = target.name if isinstance(target, Function) else target
         if name is not None:

@@ -44,8 +44,15 @@ class Statement(IntEnum):
     STATUS = 12
     RELEASE = 13
     RARE = 14
+    RELEASE_MORE = 15
 
 
+_OF_KEY = "FROM invocation INDEXED BY ordering WHERE function_id = ?1 AND ordering_key = ?2"
+_HELD = f"{_OF_KEY} AND state = -1 AND state < 3"
+_RELEASED = (
+    "UPDATE invocation SET state = 1, due = CASE begun WHEN 1 THEN due ELSE min(due, ?3) END,"
+    " sum = CASE WHEN begun = 1 OR due <= ?3 THEN sum END WHERE key"
+)
 SQL: dict[Statement, str] = {
     Statement.FENCE: (
         "INSERT INTO meta (name, value) VALUES ('fence', ?) ON CONFLICT (name) DO UPDATE SET value = value + 1"
@@ -75,12 +82,12 @@ SQL: dict[Statement, str] = {
         "INSERT INTO owed (key, function_id, condition, destination, param, due) VALUES (?,?,?,?,?,?)"
     ),
     Statement.RELEASE: (  # see ``invocation_writes``
-        "UPDATE invocation SET state = 1, due = CASE begun WHEN 1 THEN due ELSE min(due, ?3) END,"
-        " sum = CASE WHEN begun = 1 OR due <= ?3 THEN sum END WHERE key ="
-        " (SELECT key FROM invocation INDEXED BY ordering WHERE function_id = ?1 AND ordering_key = ?2"
-        " AND state = -1 AND state < 3 ORDER BY key LIMIT 1)"
-        " AND NOT EXISTS (SELECT 1 FROM invocation INDEXED BY ordering WHERE function_id = ?1 AND ordering_key = ?2"
-        " AND state >= 0 AND state < 3)"
+        f"{_RELEASED} = (SELECT key {_HELD} ORDER BY key LIMIT 1)"
+        f" AND NOT EXISTS (SELECT 1 {_OF_KEY} AND state >= 0 AND state < 3)"
+    ),
+    Statement.RELEASE_MORE: (  # of as many as there is room for: those before the first for which there is none
+        f"{_RELEASED} IN (SELECT key {_HELD} AND key < ifnull((SELECT key {_HELD} ORDER BY key LIMIT 1"
+        f" OFFSET ?4 - (SELECT count(*) {_OF_KEY} AND state >= 0 AND state < 3)), 9e99))"
     ),
     Statement.TALLY: (
         "INSERT INTO tally (function_id, rows, size) VALUES (?,?,?)"

@@ -2,7 +2,8 @@
 
 Functions with a connection run in the writer's thread, inside the transaction that stores or ends the invocations.
 
-Of the invocations with one ordering key, at most one is not held, and its end releases the next. No state of this order
+Of the invocations with one ordering key, at most one, or ``per_key`` of the function, is not held, and its end releases
+the next. Where there is room for more of them, because the number has grown, it releases more. No state of this order
 is in memory, so an engine that takes over finds it as it is on disk. A released row becomes delayed. If it was accepted
 with a delay, its due time stays, otherwise it is due now. ``Window.promote`` then makes the row ready like any other,
 so that a damaged payload of one invocation never prevents the end of another. The journal announces each end by
@@ -14,7 +15,7 @@ end too.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
@@ -39,9 +40,10 @@ _KEPT = attrgetter(
     *("rank", "due_at", "attempt", "key", "function_id", "version", "alias", "source", "priority", "first_due_at"),
     *("hops", "memory"),
 )
-#: Statement that returns a row if another invocation of the key has not ended.
+#: Statement that returns the states of the key's first unended invocations, held ones first.
 _UNENDED = (
-    "SELECT 1 FROM invocation INDEXED BY ordering WHERE function_id = ? AND ordering_key = ? AND state < 3 LIMIT 1"
+    "SELECT state FROM invocation INDEXED BY ordering WHERE function_id = ? AND ordering_key = ? AND state < 3"
+    " ORDER BY state LIMIT ?"
 )
 
 
@@ -51,7 +53,15 @@ def _end_row(key: int, state: State, outcome: Outcome) -> tuple[Any, ...]:
     return (*end, row_sum(*end), key)
 
 
-def end_all(db: WritingConnection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
+def _release_row(per_key: Mapping[int, int], function_id: int, *values: Any) -> tuple[Statement, Row]:
+    if (most := per_key.get(function_id, 1)) == 1:
+        return Statement.RELEASE, (function_id, *values)
+    return Statement.RELEASE_MORE, (function_id, *values, most)
+
+
+def end_all(
+    db: WritingConnection, keys: Sequence[int], end: WaitingEnd, per_key: Mapping[int, int]
+) -> Sequence[tuple[int, int]]:
     """End waiting invocations. Return key and payload size of those that waited."""
     ended: list[tuple[int, int]] = []
     rows: list[tuple[Statement, Row]] = []
@@ -65,7 +75,7 @@ def end_all(db: WritingConnection, keys: Sequence[int], end: WaitingEnd) -> Sequ
         kept = 0 if attempt == 1 else db.execute(f"SELECT {RESULT_SIZE.format('?1')}", (key,)).fetchone()[0]
         rows += [(Statement.TALLY, (function_id, -1, -size)), (Statement.TALLY, (-function_id, 1, size + kept))]
         if ordering_key is not None:
-            rows.append((Statement.RELEASE, (function_id, ordering_key, end.outcome.ended_at)))
+            rows.append(_release_row(per_key, function_id, ordering_key, end.outcome.ended_at))
         if (to := end.deliver_to) is not None:
             pending = (key, function_id, "failure", to.destination, to.param, end.outcome.ended_at)
             rows.append((Statement.ADD_DELIVERY, pending))
@@ -89,20 +99,24 @@ def append_rows(i: Invocation, *, held: bool = False) -> tuple[tuple[Statement, 
     return (*rows, (Statement.RARE, rare))
 
 
-def insert_all(db: WritingConnection, invocations: Sequence[Invocation]) -> frozenset[int]:
+def insert_all(db: WritingConnection, invocations: Sequence[Invocation], per_key: Mapping[int, int]) -> frozenset[int]:
     """Store invocations in their order. Return the keys of those that are held."""
-    held, used = set[int](), set[tuple[int, str]]()
+    held, room = set[int](), dict[tuple[int, str], int]()
     for invocation in invocations:
         if invocation.ordering_key:
             key = invocation.function_id, invocation.ordering_key
-            if key in used or db.execute(_UNENDED, key).fetchone() is not None:
+            if key not in room:
+                most = per_key.get(invocation.function_id, 1)
+                states = db.execute(_UNENDED, (*key, most)).fetchall()
+                room[key] = 0 if (HELD,) in states else most - len(states)
+            if room[key] <= 0:
                 held.add(invocation.key)
-            used.add(key)
+            room[key] -= 1
     db.run_rows(row for invocation in invocations for row in append_rows(invocation, held=invocation.key in held))
     return frozenset(held)
 
 
-def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
+def settle_rows(settlement: Settlement, per_key: Mapping[int, int]) -> tuple[tuple[Statement, Row], ...]:
     """Return the rows that store the end of an attempt."""
     before, outcome = settlement.invocation, settlement.outcome
     rows: list[tuple[Statement, Row]] = []
@@ -118,7 +132,7 @@ def settle_rows(settlement: Settlement) -> tuple[tuple[Statement, Row], ...]:
         size = len(before.payload) + len(outcome.result) + len(outcome.log)
         rows.append((Statement.FINISH, (*end, before.attempt, before.key)))
         if before.ordering_key:
-            rows.append((Statement.RELEASE, (before.function_id, before.ordering_key, outcome.ended_at)))
+            rows.append(_release_row(per_key, before.function_id, before.ordering_key, outcome.ended_at))
         rows.append((Statement.TALLY, (before.function_id, -1, -len(before.payload))))
         rows.append((Statement.TALLY, (-before.function_id, 1, size)))
     if outcome.result or outcome.log or before.attempt > 1:  # replaces result and log of an earlier attempt

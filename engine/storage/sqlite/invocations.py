@@ -45,6 +45,7 @@ class SQLiteJournal:
         self._idempotency_retention = idempotency_retention
         self._starts: dict[int, _Start] = {}
         self.released: Signal[[]] = Signal()
+        self.per_key: dict[int, int] = {}
 
     # --- Journal --------------------------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ class SQLiteJournal:
                 self.released()
             return None
 
-        rows = settle_rows(settlement)
+        rows = settle_rows(settlement, self.per_key)
         if self.states.targets:
             rows += self.states.ended(settlement)
         self._writer.submit(WriteRequest(rows, done, True))
@@ -171,7 +172,7 @@ class SQLiteJournal:
 
     def store(self, db: WritingConnection, invocations: Sequence[Invocation]) -> frozenset[int]:
         """Store invocations in their order. Return the keys of those that are held."""
-        held = insert_all(db, invocations)
+        held = insert_all(db, invocations, self.per_key)
         self.states.insert_accepted(db, invocations)
         return held
 
@@ -192,7 +193,7 @@ class SQLiteJournal:
         return None if earlier is None else self._identity.request_id(earlier)
 
     def _end_all(self, db: WritingConnection, keys: Sequence[int], end: WaitingEnd) -> Sequence[tuple[int, int]]:
-        ended = end_all(db, keys, end)
+        ended = end_all(db, keys, end, self.per_key)
         self.states.insert_ends(db, [key for key, _ in ended], end.state, end.outcome)
         return ended
 

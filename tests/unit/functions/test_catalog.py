@@ -26,7 +26,7 @@ from engine.errors import (
     VariablesTooLarge,
 )
 from engine.functions.catalog import MAX_FUNCTIONS, Catalog
-from engine.functions.function_rules import FunctionRules, listed, priority_cap, weight
+from engine.functions.function_rules import FunctionRules, listed, per_key, priority_cap, weight
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.clock import SystemClock
 from engine.model.urn import FunctionUrn, parse_urn
@@ -318,6 +318,7 @@ async def test_a_project_holds_a_bounded_number_of_functions(catalog: Catalog) -
         ("user_data", {"a-b": "1"}),
         ("user_data", {"A": "zero\0byte"}),
         ("details", {"functiond": {"priority_cap": 10}}),
+        ("details", {"functiond": {"per_key": 0}}),
         ("details", {"functiond": {"weight": 0}}),
         ("details", {"functiond": {"weight": 1e-300}}),
         ("details", {"functiond": {"weight": 1e300}}),
@@ -363,9 +364,9 @@ def test_a_list_of_functions_takes_names_urns_and_a_star() -> None:
 
 
 async def test_fields_of_this_engine_alone_have_defaults() -> None:
-    assert (priority_cap(draft()), weight(draft())) == (9, 1.0)
-    own = draft(details={"functiond": {"priority_cap": 3, "weight": 2}})
-    assert (priority_cap(own), weight(own)) == (3, 2)
+    assert (priority_cap(draft()), per_key(draft()), weight(draft())) == (9, 1, 1.0)
+    own = draft(details={"functiond": {"priority_cap": 3, "per_key": 4, "weight": 2}})
+    assert (priority_cap(own), per_key(own), weight(own)) == (3, 4, 2)
 
 
 async def test_settings_replace_those_before_and_keep_their_creation_time(catalog: Catalog) -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from engine.errors import InvalidField
 from engine.functions.controls import FunctionControls
-from engine.functions.function_rules import OWN, WEIGHTS, priority_cap, weight
+from engine.functions.function_rules import OWN, PER_KEY, WEIGHTS, per_key, priority_cap, weight
 from engine.http.api.controls import ControlsBody
 from engine.http.api.routing import Call
 from engine.http.console.configuration.forms import FieldsForm, SettingsPage, Values, digest_of
@@ -43,6 +43,11 @@ class Share(Struct, frozen=True, kw_only=True):
         Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
         words("Highest priority", "Callers that ask for a higher one get this. Default 9."),
     ]
+    per_key: Annotated[
+        int,
+        Meta(ge=PER_KEY[0], le=PER_KEY[1]),
+        words("Per ordering key", "Invocations of one ordering key that run at a time. Default 1.", initial=1),
+    ]
     weight: Annotated[
         float,
         Meta(ge=WEIGHTS[0], le=WEIGHTS[1]),
@@ -62,6 +67,7 @@ class InstancesForm(FieldsForm):
             "concurrency": function.max_instances if kind == LIMITED else None,
             "concurrent_num": function.concurrent_num,
             "priority_cap": priority_cap(function),
+            "per_key": per_key(function),
             "weight": weight(function),
         }
 
@@ -75,7 +81,7 @@ class InstancesForm(FieldsForm):
             strategy["concurrency"] = instances
         if strategy:
             body["strategy_config"] = strategy
-        own = {name: changed[name] for name in ("priority_cap", "weight") if name in changed}
+        own = {name: changed[name] for name in ("priority_cap", "per_key", "weight") if name in changed}
         if own:
             body[OWN] = {**function.details.get(OWN, {}), **own}
         return body
