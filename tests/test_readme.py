@@ -88,8 +88,9 @@ def write_wheel(name: str, folder: Path) -> None:
 
 #: Function at the end of a chain, and a line that it writes, by the page whose program starts the chain.
 CHAINS = {
-    "from-celery.md": ("send_receipt", "receipt for order 17: 995 cents"),
-    "from-huey.md": ("send", "sending Hello Ada"),
+    "fan-out-and-join.md": ("bind", "album holiday beach.jpg boat.jpg harbour.jpg"),
+    "from-celery.md": ("load", "van 4 takes parcel 17 parcel 19"),
+    "from-huey.md": ("send", "sending Hello Eve"),
 }
 
 

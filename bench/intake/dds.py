@@ -18,9 +18,10 @@ CHANGES = 20_000
 def absent() -> str:
     if not all(find_spec(name) for name in ("pymongo", "pytest")):
         return "install its client with pip install -e '.[dev]'"
-    from tests.support.mongo_server import home
+    from tests.support.mongo_server import PACKAGE
+    from tests.support.own_environment import home
 
-    return "" if home().is_dir() else "install a server with python -m pytest tests/plugins/dds/test_dds.py"
+    return "" if home(PACKAGE).is_dir() else "install a server with python -m pytest tests/plugins/dds/test_dds.py"
 
 
 def measure(options: Options) -> Round:

@@ -35,6 +35,7 @@ from engine.executors.nodes import messages
 from engine.executors.nodes.connection import Connection, ProtocolError
 from engine.executors.nodes.messages import send
 from engine.executors.nodes.streams import Streams
+from engine.isolation.bubblewrap import api_sockets
 from engine.logs.feed import LogBoard
 from engine.metrics.prometheus import configure_logging
 from engine.model.clock import SystemClock
@@ -131,7 +132,8 @@ class Agent:
         packages = Packages(configuration.folder / "packages", configuration.cache, connection, numbers)
         await packages.load()
         streams = Streams(connection)
-        port = await ApiListener(streams, numbers).open() if welcome.api_ports else 0
+        self._api = ApiListener(streams, numbers)
+        port = await self._api.open() if welcome.api_ports else 0
         files = LogFiles(configuration.tmp, 0)  # gets no lines, which all go to the engine
         launcher = await open_launcher(
             self._options(welcome, port, tokens),
@@ -141,6 +143,8 @@ class Agent:
             recorder=LogRecorder(files, limit=0, clock=SystemClock(), board=LogBoard()),
             make_instance=partial(Relay, outlet),
         )
+        for listening in api_sockets(configuration.tmp) if port else ():
+            await self._api.add(listening)
         lacks = await _lacks(launcher)
         self._node = Node(connection, launcher, packages, outlet, streams, tokens, {})
         send(connection, messages.Joined(walls=launcher.walls, lacks=lacks, kills=configuration.kills))

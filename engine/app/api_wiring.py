@@ -12,10 +12,12 @@ from engine.asgi.wire import App
 from engine.auth.denials import DenialLog
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
+from engine.http.api.calls import CallReader, CallsApi, Parents
 from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
+from engine.http.api.groups import GroupsApi, LinkReplies
 from engine.http.api.health import ClockApi, HealthApi, HealthChecks, NodesApi
 from engine.http.api.invocation_actions import InvocationActionsApi
 from engine.http.api.invocations import Invocations
@@ -25,6 +27,7 @@ from engine.http.api.packages import PackagesApi
 from engine.http.api.project_lists import ProjectListsApi
 from engine.http.api.records import InvocationRecords
 from engine.http.api.reserved_instances import ReservedApi
+from engine.http.api.results import Results, ResultsApi
 from engine.http.api.routing import ApiFamily
 from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
@@ -83,19 +86,25 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
     catalog, region, resources, storage = engine.catalog, engine.settings.http.region, engine.resources, engine.storage
     reservations, instances, clock = resources.reservations, engine.pool.alive, engine.clock
     cancelling, limit = engine.dispatcher.cancellation, engine.settings.http.async_body_limit
+    identity, groups, calls = storage.identity, engine.groups, engine.call_intake
+    reader, parents = CallReader(region, clock, limit), Parents(identity, engine.pool.find_run)
+    results = Results(catalog, identity)
     return [
         Functions(catalog, engine.controls, engine.versions, engine.codes, engine.usage, reservations, region),
         VersionsApi(catalog, engine.versions, region),
         AliasesApi(catalog, engine.aliases, region),
+        CallsApi(calls, reader, parents, groups, identity, clock),
+        GroupsApi(storage.calls, calls, groups, reader, parents, results, clock),
+        ResultsApi(storage.calls, storage.records, engine.ends, groups, results),
         InvocationRecords(
             catalog,
             engine.controls,
             storage.records,
-            storage.identity,
             engine.dispatcher,
             engine.pool,
             clock,
             engine.explainer,
+            LinkReplies(storage.calls, identity, groups.wake),
         ),
         _logs(engine),
         engine.deliveries_api,

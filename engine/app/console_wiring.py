@@ -43,6 +43,7 @@ from engine.http.console.triggers.forms import TriggerRows
 from engine.http.console.triggers.gateway import GatewayPages
 from engine.http.console.triggers.pages import FunctionTriggersPages, TriggersPage
 from engine.pipeline.redrive import SOURCE
+from engine.protocols.calls import CALL
 from engine.runtimes.interpreters import Interpreters
 
 
@@ -128,10 +129,11 @@ def _invocation_pages(engine: EngineParts, pages: Pages, frame: FunctionFrame) -
     catalog, storage = engine.catalog, engine.storage
     filters = Filters(catalog, storage.identity, engine.clock.now, engine.settings.http.region)
     triggers = InvocationTriggers(engine.resources.triggers)
+    api, calls = engine.deliveries_api, storage.calls
     details = InvocationDetails(
-        catalog, storage.records, storage.identity, engine.pool, storage.outbox, engine.deliveries_api, triggers
+        catalog, storage.records, storage.identity, engine.pool, storage.outbox, api, triggers, calls
     )
-    sources = {"API", "FunctionGraph", SOURCE, *engine.resources.triggers.kinds}
+    sources = {"API", CALL, "FunctionGraph", SOURCE, *engine.resources.triggers.kinds}
     return [
         InvocationLists(pages, frame, catalog, storage.records, filters, sources, triggers),
         InvocationPage(pages, frame, catalog, details),

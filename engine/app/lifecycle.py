@@ -46,6 +46,7 @@ from engine.executors.pool import PoolOptions, open_pool
 from engine.http.api.secrets import is_secret
 from engine.http.function_tokens import STORE as TOKENS
 from engine.http.function_tokens import FunctionTokens
+from engine.isolation.bubblewrap import api_sockets
 from engine.logs.feed import LogBoard
 from engine.metrics.otlp import OtlpExporter
 from engine.metrics.spans import Tracer
@@ -106,6 +107,7 @@ async def run_engine(
                 interpreters=Interpreters(python=executor.python, node=executor.node),
             ) as pool,
         ):
+            sockets += api_sockets(data_dir / "tmp") if sockets else []
             codes.belong_to(storage.identity.name)
             await tell_network(pool.walls, storage)
             engine = EngineParts(
@@ -198,6 +200,7 @@ async def services(engine: EngineParts) -> AsyncIterator[None]:
             engine.scheduler.run,
             engine.clock_guard.run,
             engine.discarder.run,
+            engine.groups.run,
             engine.pruner.run,
             engine.resources.reservations.run,
             engine.usage_store.run,

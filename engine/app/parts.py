@@ -44,6 +44,7 @@ from engine.metrics.usage import Usage
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy, Rules
 from engine.model.urn import LATEST
+from engine.pipeline.calls import CallIntake
 from engine.pipeline.delivery import DeliveryWorker, Destinations, trace_of_request
 from engine.pipeline.delivery_records import DeliveryRecords
 from engine.pipeline.discarder import Discarder
@@ -51,6 +52,7 @@ from engine.pipeline.dispatcher import Dispatcher
 from engine.pipeline.explanation import Explainer
 from engine.pipeline.failed_deliveries import FailedDeliveries
 from engine.pipeline.function_changes import FunctionChanges
+from engine.pipeline.groups import Groups
 from engine.pipeline.intake import Intake, InvocationFactory
 from engine.pipeline.redrive import Redrive
 from engine.pipeline.settling import DispatchOptions, Ends
@@ -151,14 +153,18 @@ class EngineParts:
             slots=slots, sync_slots=executor.sync_slots, memory=memory or sys.maxsize, projects=self.projects
         )
         self.scheduler = Scheduler(queue, storage.window, clock)
+        factory = InvocationFactory(storage.identity, clock, settings.queue.priority_step)
         self.intake = Intake(
             catalog=self.catalog,
             journal=storage.journal,
             cursors=storage.cursors,
             scheduler=self.scheduler,
             backlog=self.backlog,
-            factory=InvocationFactory(storage.identity, clock, settings.queue.priority_step),
+            factory=factory,
             sync_timeout=settings.http.sync_timeout,
+        )
+        self.call_intake = CallIntake(
+            self.intake, factory, storage.identity, self.backlog, storage.calls, settings.queue.depth
         )
 
         # Callers, plugins and their destinations
@@ -223,6 +229,16 @@ class EngineParts:
             policy=policy,
             clock=clock,
         )
+        self.groups = Groups(
+            calls=storage.calls,
+            cancellation=self.dispatcher.cancellation,
+            catalog=self.catalog,
+            backlog=self.backlog,
+            clock=clock,
+            identity=storage.identity,
+            limit=settings.http.async_body_limit,
+            priority_step=settings.queue.priority_step,
+        )
         self.function_changes = FunctionChanges(
             self.catalog, self.controls, self.scheduler, self.discarder, pool, storage.journal
         )
@@ -247,7 +263,7 @@ class EngineParts:
         )
 
         # Parts that the API and the console share
-        self.explainer = Explainer(storage.records, self.scheduler, clock, storage.identity)
+        self.explainer = Explainer(storage.records, storage.calls, self.scheduler, clock, storage.identity)
         self.failed_deliveries = failed = FailedDeliveries(storage.outbox, self.catalog, self.delivery, clock)
         self.deliveries_api = DeliveriesApi(failed, self.delivery, self.catalog, storage.identity, region)
         self.triggers_api = TriggersApi(triggers, self.sources, self.plugins, storage.cursors)

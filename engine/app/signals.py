@@ -71,6 +71,7 @@ def _connect_work(engine: EngineParts) -> None:
     engine.delivery.begun.connect(lambda spec: lag.enter(f"delivery to {spec.destination}"))
     engine.dispatcher.attempt_ended.connect(lag.note_attempt)
     engine.storage.journal.released.connect(engine.scheduler.note_release)
+    engine.storage.calls.groups_decided.connect(engine.groups.wake)
     engine.scheduler.kept_out.connect(engine.discarder.note_push)
     engine.storage.status_log.added.connect(engine.status_log.wake)
     engine.logs.status_store_changed.connect(engine.status_log.wake)

@@ -79,7 +79,7 @@ class Acceptor:
             except OSError as error:
                 self._pause(listening, error)
                 return
-            admission = self._counts.admit(str(address[0]), sock.fileno())
+            admission = self._counts.admit(str(address[0]) if address else "", sock.fileno())
             if admission is None:
                 sock.close()
                 continue

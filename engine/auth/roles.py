@@ -27,6 +27,7 @@ class Principal(Struct, frozen=True, kw_only=True):
     role: Role = "admin"
     operates: bool = False  #: may use operations on the whole engine, and sees the names of all projects' functions
     payloads: bool = False  #: of the role ``read``: may read payloads
+    instance: str = ""  #: id of the instance of a function whose token the request has
     secret: bytes = b""  #: of an access key; of a token its SHA-256
     token: bytes | None = None
 

@@ -26,6 +26,7 @@ SHOWN: Times = (
     ("source", "source"),
     ("trigger_id", "trigger"),
     ("caused_by", "cause"),
+    ("parent", "parent"),
     ("priority", "priority"),
     ("accept_time", "accepted"),
     ("due_time", "due"),
@@ -35,7 +36,15 @@ SHOWN: Times = (
     ("payload", "event"),
     ("result", "result"),
 )
-OPTIONAL = {"trigger_id", "caused_by"}
+GROUP: Times = (
+    ("message", "note"),
+    ("create_time", "created"),
+    ("end_time", "ended"),
+    ("request_id", "then"),
+)
+OPTIONAL = {"trigger_id", "caused_by", "parent"}
+TREE = 50  #: lines of a tree of calls
+LEVELS = 5
 
 
 def invocations(
@@ -46,6 +55,7 @@ def invocations(
     limit: int = 20,
     hours: float = 1.0,
     trigger: str = "",
+    parent: str = "",
     raw: Raw = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
@@ -63,6 +73,8 @@ def invocations(
         Hours to look back.
     trigger
         Id or name of the trigger that caused them.
+    parent
+        Request id of the invocation that queued them.
     """
     check_raw(raw)
     client = target.client()
@@ -72,7 +84,7 @@ def invocations(
     listed: list[dict[str, Any]] = []
     for function in names:
         query = {"status": ",".join(status).upper(), "limit": limit, "query_begin_time": begin}
-        page = client.get(path_of(function, "/async-invocations"), **query, trigger_id=trigger)
+        page = client.get(path_of(function, "/async-invocations"), **query, trigger_id=trigger, parent=parent)
         listed += [{"function": short_name(function), **item} for item in page["invocations"]]
     # Request ids start with the time of acceptance.
     listed = sorted(listed, key=lambda item: str(item["request_id"]), reverse=True)[:limit]
@@ -83,13 +95,29 @@ def invocations(
 def show(
     request_id: RequestId, /, *, function: Searched = None, raw: Raw = False, target: Target = DEFAULT_TARGET
 ) -> None:
-    """Show the complete state of an invocation."""
+    """Show the complete state of an invocation with the calls that it has queued, or the progress of a group."""
     check_raw(raw)
-    _, record = find_invocation(target.client(), request_id, function)
+    client, output = target.client(), Output(raw=raw)
+    try:
+        _, record = find_invocation(client, request_id, function)
+    except UnknownInvocation:
+        record = client.of_project.find(f"/groups/{quote(request_id, safe='')}")
+        if record is None:
+            raise
     if target.json:
         print_json(record)
+    elif "group_id" in record:
+        output.print(f"[bold]{record['group_id']}[/] {coloured(record['state'])}")
+        output.data(f"  members   {_members(record)}", style="cyan")
+        for field, label in GROUP:
+            if record.get(field):
+                output.data(f"  {label:<9} {_indented(record[field])}", style="")
     else:
-        _print_record(Output(raw=raw), record)
+        _print_record(output, record)
+        if record.get("children"):
+            output.print(f"  calls     {record['children']:,}")
+            for line in _tree(client.of_project, record):
+                output.data(f"    {line}", style="")
 
 
 def _print_record(output: Output, record: dict[str, Any]) -> None:
@@ -103,6 +131,11 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
     if record.get("ordering_key"):
         held = " (held: an earlier invocation of the key has not ended)" if record["held"] else ""
         output.data(f"  order key {_indented(record['ordering_key'])}{held}", style="")
+    if "group" in record:
+        output.data(f"  group     {record['group']['id']}, place {record['group']['place']}", style="")
+    if "waits_for" in record:
+        label = "waits for" if record["status"] == "WAIT" else "followed "
+        output.data(f"  {label} {_members(record['waits_for'])}", style="cyan")
     if record["error_code"]:
         output.data(f"  error     {record['error_code']} {_indented(record['error_message'])}", style="red")
     elif record["error_message"]:
@@ -123,6 +156,38 @@ def _print_record(output: Output, record: dict[str, Any]) -> None:
         output.print("  log")
         lines = record["log"].removesuffix("\n").split("\n")
         output.data("\n".join(f"    {line}" for line in lines), style="dim")
+
+
+def _members(group: dict[str, Any]) -> str:
+    total = f"{group['stored']:,} so far" if group["total"] is None else f"{group['total']:,}"
+    failed = f", {group['failed']:,} failed" if group["failed"] else ""
+    return f"{group['done']:,} / {total} ended{failed}"
+
+
+def _tree(client: Client, root: dict[str, Any]) -> Iterator[str]:
+    """Yield lines for the calls below an invocation, those near it first: up to ``TREE`` calls on ``LEVELS`` levels."""
+    pages: dict[str, list[dict[str, Any]]] = {}
+    parents, left = [root], TREE
+    for _ in range(LEVELS):
+        for parent in parents:
+            if parent["children"] and left:
+                path = f"/async-invocations/{parent['request_id']}/children"
+                pages[parent["request_id"]] = client.get(path, limit=left)["invocations"]
+                left -= len(pages[parent["request_id"]])
+        parents = [child for parent in parents for child in pages.get(parent["request_id"], ())]
+
+    def below(parent: dict[str, Any], indent: str) -> Iterator[str]:
+        for child in pages[parent["request_id"]]:
+            opened = child["request_id"] in pages
+            calls = f"  {child['children']:,} calls" if child["children"] and not opened else ""
+            error = f"  {child['error_code']} {child['error_message']}" if child["error_code"] else ""
+            yield f"{indent}{child['request_id']}  {child['function']}  {child['status']}{calls}{_indented(error)}"
+            if opened:
+                yield from below(child, f"{indent}  ")
+        if (more := parent["children"] - len(pages[parent["request_id"]])) > 0:
+            yield f"{indent}… {more:,} more"
+
+    return below(root, "")
 
 
 def _progress(reported: dict[str, Any]) -> str:
@@ -149,12 +214,36 @@ def explain(request_id: RequestId, /, *, function: Searched = None, target: Targ
         output.print("  It starts next.", style="dim")
 
 
-def cancel(request_id: RequestId, /, *, function: Searched = None, target: Target = DEFAULT_TARGET) -> None:
-    """Cancel a waiting or running invocation."""
+def cancel(
+    request_id: RequestId, /, *, tree: Flag = False, function: Searched = None, target: Target = DEFAULT_TARGET
+) -> None:
+    """Cancel a waiting or running invocation.
+
+    Parameters
+    ----------
+    tree
+        Cancel also all calls below it that have not ended: those that it has queued, those that they have, and so on.
+    """
     client = target.client()
     function, _ = find_invocation(client, request_id, function)
+    if tree:
+        count = _cancel_tree(client.of_project, request_id, quiet=target.json)
+        print_result(
+            {"cancelled": count}, f"[bold green]cancelled[/] {count:,} of the tree of {request_id}", json=target.json
+        )
+        return
     client.post(path_of(function, "/cancel"), {"request_id": request_id, "type": "force"})
     print_result({"cancelled": request_id}, f"[bold green]cancelled[/] {request_id}", json=target.json)
+
+
+def _cancel_tree(client: Client, request_id: str, *, quiet: bool) -> int:
+    count, more = 0, True
+    with status_line("cancelled", quiet=quiet) as show:
+        while more:
+            step = client.post(f"/async-invocations/{request_id}/cancel-tree", {})
+            count, more = count + step["cancelled"], step["more"]
+            show(f"{count:,}")
+    return count
 
 
 def purge(

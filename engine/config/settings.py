@@ -130,6 +130,7 @@ class QueueSettings(Section, frozen=True, kw_only=True):
     sync_rows: Positive = 1_000  #: synchronous calls waiting or running
     sync_size: Positive = 256 * MIB
     idempotency_retention: Seconds = 86_400.0
+    depth: Positive = 10_000  #: runs that queue each other, one the next
     host_idle_gate: bool = False  #: hold asynchronous work while the host's processors are busy
 
 

@@ -71,7 +71,7 @@ class Client:
             option, _, problem = str(error).partition(" ")
             raise UsageError(f"--{option.replace('_', '-')} {problem}") from None
         self.host = str(urlsplit(configuration.url).hostname)
-        self._base = configuration.functions
+        self._base = f"{configuration.base}/functions"
 
     def get(self, path: str = "", **query: object) -> Any:
         given = {name: value for name, value in query.items() if value not in (None, "")}

@@ -27,7 +27,7 @@
     │   └── MissingCredentials
     ├── NotFound
     │   ├── UnknownFunction  UnknownVersion  UnknownAlias  NoAsyncSettings
-    │   ├── UnknownInvocation
+    │   ├── UnknownInvocation  UnknownGroup
     │   ├── UnknownEvent  UnknownDependency  NamelessConfig
     │   ├── ObjectMissing               an object store has no such object or bucket
     │   ├── NoTriggerType               the URL path has a kind that no plugin provides
@@ -36,6 +36,8 @@
     │   ├── FunctionExists  DependencyExists  FunctionPaused
     │   ├── VersionExists  AliasExists  VersionTaken  CodeChanged
     │   ├── IdempotencyConflict
+    │   ├── GroupConflict               a group has ended, or has other members
+    │   ├── ParentEnded                 the request that queues does not run in this instance
     │   ├── DestinationExists           the destination of a backup or restore holds something
     │   ├── BackupRuns                  another backup of this engine has not ended yet
     │   ├── CursorMoved                 another source moved the cursors, or the trigger was changed
@@ -328,6 +330,11 @@ class UnknownInvocation(NotFound):
         super().__init__(f"no invocation {request_id}: the id is wrong, {reasons}")
 
 
+class UnknownGroup(NotFound):
+    def __init__(self, group_id: str) -> None:
+        super().__init__(f"no group {group_id}: the id is wrong, or it ended longer ago than storage.retention")
+
+
 class UnknownEvent(NotFound):
     def __init__(self, id: str) -> None:
         super().__init__(f"Not found the test event {id}")
@@ -408,6 +415,16 @@ class CodeChanged(Conflict):
 class IdempotencyConflict(Conflict):
     def __init__(self, token: str) -> None:
         super().__init__(f"Idempotency-Key {token!r} was already used with another body")
+
+
+class GroupConflict(Conflict):
+    def __init__(self, group_id: str, problem: str) -> None:
+        super().__init__(f"group {group_id} {problem}")
+
+
+class ParentEnded(Conflict):
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"{request_id} does not run in this instance any more: queue before the handler returns")
 
 
 class DestinationExists(Conflict):

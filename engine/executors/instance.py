@@ -229,6 +229,12 @@ class Instance:
         self.last_invoked = -1
         if not channel.write(notice_frame(call.ticket, _NOTICES[end])):
             self.kill(end, call)
+        self._loop.call_later(self._grace / 8, self._repeat_signal, call)
+
+    def _repeat_signal(self, call: Call) -> None:
+        """Have the kernel signal a Python worker again, which may have got the notice just before a system call."""
+        if call.pending and self._channel is not None:
+            self._channel.write(notice_frame(call.ticket, 0))
 
     def dismiss(self) -> None:
         """End an idle instance: have it run its pre-stop handler and exit.

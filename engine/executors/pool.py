@@ -225,6 +225,12 @@ class Pool:
         running = self._running.get(key)
         return running is not None and running.cancel()
 
+    def find_run(self, key: int, instance: str) -> Invocation | None:
+        """Return an invocation if it runs in the instance with this id, and its handler has not answered."""
+        call = self._running.get(key)
+        runs = call is not None and call.pending and call.instance is not None and call.instance.id == instance
+        return call.invocation if call is not None and runs else None
+
     # --- progress and logs ---
 
     def progress(self, key: int) -> tuple[float, str] | None:

@@ -41,7 +41,7 @@ OWN = "functiond"  #: key in ``details`` of this engine's own settings
 FUNCTION = "FunctionGraph"  #: kind of a destination that is a function
 VENDOR_KINDS = ("OBS", "SMN", "DIS")
 #: Codes that no retry rule can match: successes, cancelled and discarded invocations, and errors of the engine.
-_NEVER_MATCHED = ENGINE_FAULTS | {Code.OK, Code.CANCELLED, Code.FUNCTION_MISSING, Code.EXPIRED}
+_NEVER_MATCHED = ENGINE_FAULTS | {Code.OK, Code.CANCELLED, Code.FUNCTION_MISSING, Code.EXPIRED, Code.CALL_BEFORE}
 
 _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)

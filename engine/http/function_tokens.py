@@ -57,7 +57,7 @@ class FunctionTokens:
         if epoch != self.epoch or function_of(instance) is None:
             return None
         who, prefix = f"function {project}/{name}", f"/v2/{project}/"
-        return Principal(name=who, project=project, prefix=prefix, expires=math.inf, role=self._role)
+        return Principal(name=who, project=project, prefix=prefix, expires=math.inf, role=self._role, instance=instance)
 
     def _signature(self, text: bytes) -> bytes:
         return hmac.digest(self._key, text, "sha256").hex().encode()

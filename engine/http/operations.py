@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from engine.http.api.async_settings import AsyncSettingsApi
 from engine.http.api.backups import BackupsApi
+from engine.http.api.calls import CallsApi
 from engine.http.api.controls import ControlsApi
 from engine.http.api.deliveries import DeliveriesApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
+from engine.http.api.groups import GroupsApi
 from engine.http.api.health import ClockApi, HealthApi, NodesApi
 from engine.http.api.invocation_actions import InvocationActionsApi
 from engine.http.api.invocations import Invocations
@@ -18,6 +20,7 @@ from engine.http.api.packages import PackagesApi
 from engine.http.api.project_lists import ProjectListsApi
 from engine.http.api.records import InvocationRecords
 from engine.http.api.reserved_instances import ReservedApi
+from engine.http.api.results import ResultsApi
 from engine.http.api.routing import ApiFamily
 from engine.http.api.tags import TagsApi
 from engine.http.api.tracing_and_snapshots import TracingAndSnapshotsApi
@@ -32,7 +35,10 @@ FAMILIES: tuple[type[ApiFamily], ...] = (
     VersionsApi,
     AliasesApi,
     Invocations,
+    CallsApi,
+    GroupsApi,
     InvocationRecords,
+    ResultsApi,
     LogsApi,
     InvocationActionsApi,
     DeliveriesApi,

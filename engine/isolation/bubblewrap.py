@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,8 +25,11 @@ from engine.runtimes.interpreters import WORKERS, own_interpreter
 USER = 1003  #: user and group id of functions, as on FunctionGraph
 CODE, LAYERS = Path("/opt/function/code"), Path("/opt/function/layers")
 TMP, RUNTIME = Path("/tmp"), Path("/home/snuser/runtime")
+API = Path("/home/snuser/api.sock")  #: socket of the API for functions
+_FOLDER = "sandbox"  #: below the folder for temporary files
 _TEMPLATE = RUNTIME / "python_template.py"
 _PROBE_TIMEOUT = 20.0  #: seconds
+_BACKLOG = 2048  #: connections
 
 _SPACES = ("pid", "ipc", "uts", "cgroup-try")
 #: Capabilities that the template needs to create namespaces. Instances drop all of them.
@@ -92,6 +96,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         mounts += [("--tmpfs", str(folder)) for folder in self._visible_hidden(mounts)]
         mounts += [("--ro-bind", str(WORKERS), str(RUNTIME)), ("--ro-bind", str(code), str(CODE))]
         mounts += [("--ro-bind", str(layer), str(LAYERS / str(n))) for n, layer in enumerate(layers)]
+        mounts += [("--ro-bind-try", str(self.folder / API.name), str(API))]
         mounts += [("--proc", "/proc"), ("--dir", str(TMP)), ("--symlink", str(TMP), "/var/tmp")]
         arguments = [argument for mount in (*_parents(mounts), *mounts, ("--remount-ro", "/")) for argument in mount]
         return [*parts, *arguments, "--", python, "-I", str(_TEMPLATE)]
@@ -125,7 +130,7 @@ def find_bubblewrap(tmp: Path, fence: dict[str, Any], users: range) -> Bubblewra
         return "bubblewrap is not installed"
     tmp, problem = tmp.absolute(), ""
     for usable in (users, range(USER, USER + 1)) if is_root() else (None,):
-        bubblewrap = Bubblewrap(program=program, folder=tmp / "sandbox", hidden=(tmp.parent,), users=usable)
+        bubblewrap = Bubblewrap(program=program, folder=tmp / _FOLDER, hidden=(tmp.parent,), users=usable)
         try:
             bubblewrap.name()
             command = bubblewrap.command(own_interpreter().path, WORKERS, ())
@@ -135,6 +140,21 @@ def find_bubblewrap(tmp: Path, fence: dict[str, Any], users: range) -> Bubblewra
         if not problem:
             return bubblewrap
     return f"bubblewrap {problem}"
+
+
+def api_sockets(tmp: Path) -> list[socket.socket]:
+    """Return a socket that listens where sandboxes have the API for functions; none if there are no sandboxes."""
+    folder = tmp / _FOLDER
+    if not folder.is_dir():
+        return []
+    listening, descriptor = socket.socket(socket.AF_UNIX), os.open(folder, os.O_RDONLY)
+    try:  # by a short path, because that of a socket has at most 107 bytes
+        listening.bind(f"/proc/self/fd/{descriptor}/{API.name}")
+    finally:
+        os.close(descriptor)
+    (folder / API.name).chmod(0o666)  # for the users of projects; no one else reaches the folder
+    listening.listen(_BACKLOG)
+    return [listening]
 
 
 def probe(command: Sequence[str], fence: dict[str, Any]) -> str:

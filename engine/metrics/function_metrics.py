@@ -26,6 +26,7 @@ _DROPS: Mapping[int, str] = {
     Code.EXPIRED: "expired",
     Code.FUNCTION_MISSING: "deleted",
     Code.CANCELLED: "cancelled",
+    Code.CALL_BEFORE: "call_before",
 }
 
 Labels = tuple[str, str, str, str]  #: values of ``LABELS``

@@ -86,6 +86,7 @@ class Code(IntEnum):
     INIT_TIMEOUT = 4211
     FUNCTION_MISSING = 4024
     EXPIRED = 150430
+    CALL_BEFORE = 150520  #: functiond only: a call for whose end it waited has failed
     ENGINE = 150500  #: functiond only: the engine crashed, or could not run the invocation
     OVERLOAD = 150510  #: functiond only: no capacity for an instance
 
@@ -301,8 +302,7 @@ class Invocation(Struct, frozen=True, kw_only=True):
         return (self.rank, self.key)
 
 
-#: Function that an executor calls right before it sends an invocation to an instance. If it returns an awaitable, the
-#: executor waits for it first.
+#: Function that an executor calls, and waits for, right before it sends an invocation to an instance.
 Begin = Callable[[], Awaitable[None] | None]
 
 

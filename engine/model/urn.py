@@ -7,6 +7,7 @@ Shorter forms, such as ``name`` or ``package:name``, are told apart by their num
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -18,7 +19,7 @@ NAME = re.compile(r"[A-Za-z][\w-]{0,59}", re.ASCII)
 _FORMS = "a function name, package:name, project:package:name[:version] or a full URN"
 
 
-class FunctionUrn(Struct, frozen=True, kw_only=True):
+class FunctionUrn(Struct, frozen=True, kw_only=True, cache_hash=True):
     region: str
     project: str
     package: str
@@ -39,6 +40,7 @@ class FunctionUrn(Struct, frozen=True, kw_only=True):
         return f"{self.function}:{self.qualifier}"
 
 
+@lru_cache(1024)
 def parse_urn(text: str, *, region: str, project: str) -> FunctionUrn:
     """Parse a full or short URN. ``region`` and ``project`` are used if the text names none.
 

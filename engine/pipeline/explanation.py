@@ -13,6 +13,7 @@ from engine.model import Record, State
 from engine.model.clock import Clock, rfc3339
 from engine.model.identity import Identity
 from engine.protocols import Records
+from engine.protocols.calls import Calls
 from engine.scheduling.runqueue import Obstacles
 from engine.scheduling.scheduler import Scheduler
 
@@ -33,8 +34,9 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 class Explainer:
-    def __init__(self, records: Records, scheduler: Scheduler, clock: Clock, identity: Identity) -> None:
-        self._records, self._scheduler, self._clock, self._identity = records, scheduler, clock, identity
+    def __init__(self, records: Records, calls: Calls, scheduler: Scheduler, clock: Clock, identity: Identity) -> None:
+        self._records, self._calls, self._scheduler = records, calls, scheduler
+        self._clock, self._identity = clock, identity
 
     async def explain(self, record: Record) -> Explanation:
         """Explain the state of an invocation, as ``record`` has it."""
@@ -48,6 +50,10 @@ class Explainer:
         if standing.predecessor is not None:
             reasons = [*self._own(record), self._held(record, standing.predecessor)]
             return Explanation(record=record, ahead=None, reasons=tuple(reasons))
+        if record.held and (group := (await self._calls.links(record.key)).waits_for) is not None:
+            counts = f"{group.done} of {group.stored if group.total is None else group.total} calls have ended"
+            text = f"it runs after others: {counts}{'' if group.total is not None else ', and more may be added'}"
+            return Explanation(record=record, ahead=None, reasons=(Reason("held", text),))
         reasons = [*self._own(record), *self._of_function(record.function_id)]
         if standing.ahead:
             reasons.append(Reason("order", _order(standing.ahead)))

@@ -141,7 +141,7 @@ class Intake:
         the ordering key is none.
         """
         try:
-            function = self._route(request)
+            function = self.route(request)
             invocation = self._factory.make(request, function)
             self._backlog.admit(invocation.function_id, len(invocation.payload), function.name)
             try:
@@ -151,7 +151,7 @@ class Intake:
                 raise
             return await stored
         except Exception as error:
-            self._count_refusal(error, request)
+            self.count_refusal(error, request)
             raise
 
     async def accept_batch(self, requests: Sequence[Request], move: CursorMove | None = None) -> Sequence[str]:
@@ -163,9 +163,7 @@ class Intake:
         try:
             if self._closed:
                 raise ShuttingDown
-            made = [
-                (self._factory.make(request, self._route(request)), request.idempotency_key) for request in requests
-            ]
+            made = [(self._factory.make(request, self.route(request)), request.idempotency_key) for request in requests]
             with ExitStack() as undo:
                 shares: dict[int, list[int]] = {}
                 names: dict[int, str] = {}
@@ -176,12 +174,12 @@ class Intake:
                     rows, size = len(sizes), sum(sizes)
                     self._backlog.admit_batch(function_id, rows, size, names[function_id])
                     undo.callback(self._backlog.remove, function_id, size, rows=rows)
-                stored = self._cursors.append(made, move, then=self._queue_each)
+                stored = self._cursors.append(made, move, then=self.queue_each)
                 undo.pop_all()
             return await stored
         except Exception as error:
             if requests:
-                self._count_refusal(error, requests[0])
+                self.count_refusal(error, requests[0])
             raise
 
     async def accept_each(self, requests: Sequence[Request]) -> Sequence[str | FunctiondError]:
@@ -196,11 +194,11 @@ class Intake:
             results = await self._accept_each(requests)
         except Exception as error:
             for request in requests:
-                self._count_refusal(error, request)
+                self.count_refusal(error, request)
             raise
         for request, result in zip(requests, results, strict=True):
             if not isinstance(result, str):
-                self._count_refusal(result, request)
+                self.count_refusal(result, request)
         return results
 
     async def accept_promised(self, request: Request, store: Callable[[Invocation], Awaitable[None]]) -> str:
@@ -231,7 +229,7 @@ class Intake:
         if the function is paused, or is paused while the request waits.
         """
         try:
-            function = self._route(request)
+            function = self.route(request)
             if (reason := self._scheduler.pause_reason(function.function_id)) is not None:
                 raise FunctionPaused(function.name, reason)
             invocation = self._factory.make(request, function)
@@ -251,7 +249,7 @@ class Intake:
                 self._withdraw(invocation)
                 raise
         except Exception as error:
-            self._count_refusal(error, request)
+            self.count_refusal(error, request)
             raise
 
     def refuse_calls(self, function_id: int) -> None:
@@ -277,6 +275,34 @@ class Intake:
     def statistics(self) -> IntakeStatistics:
         return IntakeStatistics(accepted=dict(self._accepted), called=self._called, refused=dict(self._refused))
 
+    # --- for ``calls`` ----------------------------------------------------------------------------------------
+
+    def route(self, request: Request) -> Function:
+        """Return the function of a request. Raises the errors of ``accept`` except those of storing."""
+        if self._closed:
+            raise ShuttingDown
+        function = self._catalog.route(request.function, request.headers)
+        if function.max_instances == 0 and not request.accept_when_disabled:
+            raise FunctionDisabled(function.name)
+        _check_options(request)
+        return function
+
+    def queue_each(self, stored: Sequence[Invocation], others: Sequence[Invocation]) -> None:
+        """Queue the stored invocations of a batch, and remove the others from the backlog's count."""
+        for _, group in groupby(stored, _FUNCTION_AND_SOURCE):
+            alike = list(group)
+            self._count_accepted(alike[0], len(alike))
+        for invocation in stored:
+            self._scheduler.push(invocation)
+        for invocation in others:
+            self._backlog.remove(invocation.function_id, len(invocation.payload))
+
+    def count_refusal(self, error: Exception, request: Request) -> None:
+        """Count and announce a refused request."""
+        self.refused(request, error)
+        kind = type(error).__name__
+        self._refused[kind] = self._refused.get(kind, 0) + 1
+
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _queue(self, invocation: Invocation, stored: bool) -> None:
@@ -288,16 +314,6 @@ class Intake:
             self._count_accepted(invocation)
             self._scheduler.push(invocation)
         else:
-            self._backlog.remove(invocation.function_id, len(invocation.payload))
-
-    def _queue_each(self, stored: Sequence[Invocation], others: Sequence[Invocation]) -> None:
-        """Queue the stored invocations of a batch, and remove the others from the backlog's count."""
-        for _, group in groupby(stored, _FUNCTION_AND_SOURCE):
-            alike = list(group)
-            self._count_accepted(alike[0], len(alike))
-        for invocation in stored:
-            self._scheduler.push(invocation)
-        for invocation in others:
             self._backlog.remove(invocation.function_id, len(invocation.payload))
 
     def _count_accepted(self, invocation: Invocation, rows: int = 1) -> None:
@@ -312,7 +328,7 @@ class Intake:
         for place, request in enumerate(requests):
             try:
                 if function is None or by_alias:
-                    function = self._route(request)
+                    function = self.route(request)
                 else:
                     _check_options(request)
             except FunctiondError as error:
@@ -330,7 +346,7 @@ class Intake:
                 results[place] = full
             del made[admitted:], places[admitted:]
         try:
-            stored = self._cursors.append(made, then=self._queue_each)
+            stored = self._cursors.append(made, then=self.queue_each)
         except BaseException:
             self._backlog.remove(function_id, sum(sizes[:admitted]), rows=admitted)
             raise
@@ -344,20 +360,6 @@ class Intake:
         if waited:
             self._backlog.remove_sync(invocation.function_id, len(invocation.payload))
         return waited
-
-    def _route(self, request: Request) -> Function:
-        if self._closed:
-            raise ShuttingDown
-        function = self._catalog.route(request.function, request.headers)
-        if function.max_instances == 0 and not request.accept_when_disabled:
-            raise FunctionDisabled(function.name)
-        _check_options(request)
-        return function
-
-    def _count_refusal(self, error: Exception, request: Request) -> None:
-        self.refused(request, error)
-        kind = type(error).__name__
-        self._refused[kind] = self._refused.get(kind, 0) + 1
 
 
 def _check_options(request: Request) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 
 import msgspec
@@ -76,18 +77,26 @@ class Ends:
 
         Return at once if the invocation does not exist.
         """
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(key, []).append(waiter)
-        try:
+        with self.watching([key]) as end:
             record = await self._records.get(key)
             if record is not None and not record.state.final:
-                await asyncio.wait([waiter], timeout=timeout)
+                await asyncio.wait([end], timeout=timeout)
+
+    @contextmanager
+    def watching(self, keys: Collection[int]) -> Iterator[asyncio.Future[None]]:
+        """Yield a future that is done when the next one of these invocations ends."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for key in keys:
+            self._waiters.setdefault(key, []).append(waiter)
+        try:
+            yield waiter
         finally:
-            waiters = self._waiters.get(key, [])
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters:
-                self._waiters.pop(key, None)
+            for key in keys:
+                waiters = self._waiters.get(key, [])
+                if waiter in waiters:
+                    waiters.remove(waiter)
+                if not waiters:
+                    self._waiters.pop(key, None)
 
     def _note(self, key: int, state: State) -> None:
         self.outcomes[state.value] += 1

@@ -26,6 +26,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     alias: str = ""
     source: str = ""
     trigger_id: str = ""
+    parent: int = 0  #: key of the invocation that queued them
     codes: frozenset[int] = frozenset()
     without: frozenset[int] = frozenset()  #: codes of records that are left out
     text: str = ""  #: part of the error message; ASCII letters match in both cases

@@ -45,6 +45,7 @@ from msgspec import Struct
 
 from engine.metrics.histogram import Distribution
 from engine.model.identity import Identity
+from engine.protocols.calls import Calls
 from engine.protocols.catalog import CatalogStore, ResourceStore
 from engine.protocols.cursors import Cursors
 from engine.protocols.journal import Journal, Window
@@ -139,6 +140,9 @@ class Storage(Protocol):
 
     @property
     def cursors(self) -> Cursors: ...
+
+    @property
+    def calls(self) -> Calls: ...
 
     def store(self, plugin: str) -> Store:
         """Return the store for the durable tables of the named plugin."""

@@ -7,7 +7,7 @@
                 header ``traceparent`` follow.
         STOP    no body: run the pre-stop handler, if there is one, and exit
         NOTICE  ticket u32 | reason u8: the request was cancelled (1), has run too long (2), or has reached its
-                                        soft timeout (3)
+                                        soft timeout (3); or nothing new, but the kernel signals it again (0)
     from the instance   length u32 | kind u8 | ticket u32 | ...
         READY, DONE     code u16 | memory u32 | text u32 | message | result          (reply to SETUP, to INVOKE)
         LOG             time u64 | stream u8 | text

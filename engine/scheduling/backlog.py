@@ -22,6 +22,9 @@ from engine.scheduling.projects import Projects
 
 #: Seconds for which a measurement of the free space is used.
 LOOK_EVERY = 0.25
+#: Calls of running functions may fill the limits and this part more: otherwise a full queue of parents would wait for
+#: itself.
+KEPT = 1 / 8
 #: Bytes counted for each request in addition to its payload, because whole pages are written, and twice.
 ROW = 1 << 16
 
@@ -172,6 +175,8 @@ class Backlog(Counters):
         super().__init__(projects or Projects())
         self.limits, self.check_disk = limits, check_disk
         self._limits = limits.function_rows, limits.function_size, limits.rows, limits.size
+        rows, size, all_rows, all_size = (limit + max(1, int(limit * KEPT)) for limit in self._limits)
+        self._kept_limits = rows, size, all_rows, all_size
         self._call_limits = (limits.sync_rows, limits.sync_size) * 2
         self.calls = Counters(self._projects)
         self._waiting: dict[asyncio.Future[None], tuple[int, int, int]] = {}
@@ -196,13 +201,13 @@ class Backlog(Counters):
         own = self._functions.get(function_id)
         return (own.rows, own.size) if own else (0, 0)
 
-    def admit(self, function_id: int, size: int, name: str) -> None:
-        """Count one invocation with a payload of ``size`` bytes.
+    def admit(self, function_id: int, size: int, name: str, *, kept: bool = False) -> None:
+        """Count one invocation with a payload of ``size`` bytes. ``kept``: a running function has queued it.
 
         Raises BacklogFull, with the function's ``name`` in the message, if a limit would be exceeded, and DiskLow.
         """
         self.check_disk(size)
-        self._admit(function_id, size, name)
+        self._admit(function_id, size, name, self._kept_limits if kept else self._limits)
 
     def admit_batch(self, function_id: int, rows: int, size: int, name: str) -> None:
         """Count ``rows`` invocations of one function, with ``size`` bytes of payload in total.
@@ -228,7 +233,7 @@ class Backlog(Counters):
             return rows, None
         for done, row_size in enumerate(sizes):
             try:
-                self._admit(function_id, row_size, name)
+                self._admit(function_id, row_size, name, self._limits)
             except BacklogFull as full:
                 return done, full
         raise AssertionError("a backlog without room for all has room for each")
@@ -263,8 +268,8 @@ class Backlog(Counters):
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _admit(self, function_id: int, size: int, name: str) -> None:
-        if full := self.exceeded(function_id, 1, size, name, self._limits, True):
+    def _admit(self, function_id: int, size: int, name: str, limits: tuple[int, int, int, int]) -> None:
+        if full := self.exceeded(function_id, 1, size, name, limits, True):
             raise BacklogFull(*full)
         self.add(function_id, size)
 

@@ -11,8 +11,9 @@ import json
 import os
 import socket
 from collections import deque
+from urllib.parse import quote, urlsplit
 
-from bridge_http import BadMessage, Message, Reader, write_answer
+from bridge_http import BadMessage, Message, Reader, write_answer, write_message
 from bridge_loop import READ, Connection
 from bridge_process import check_kernel, is_ours
 from worker_frames import INIT_RAISED, OK, PREFIX, USER, Invocation, error_body, wishes
@@ -21,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from worker_types import EngineLink, Headers, Setup
 
-NEXT, RESPONSE, ERROR, INIT_ERROR = "next", "response", "error", "init error"
+NEXT, RESPONSE, ERROR, INIT_ERROR, CALLS = "next", "response", "error", "init error", "calls"
 
 
 class Api:
@@ -118,6 +119,33 @@ class Api:
                 self.bridge.answer(invocation.ticket, USER, PREFIX[USER] + line, body)
             client.accept(self.dialect.ACCEPTED)
 
+    def forward(self, client: "Client", request_id: str, message: Message) -> None:
+        """Send calls of an invocation to the engine, with their parent, and its reply to the client as it comes."""
+        invocation, access = self.running.get(request_id), self.bridge.setup.get("access")
+        if invocation is None or not access:
+            reason = f"request {request_id!r} does not run" if access else 'executor.function_role is "none"'
+            client.refuse(403, "Forbidden", f"functions queue calls while they run: {reason}")
+            return
+        try:
+            content = {**json.loads(message.body), "parent": request_id}
+            for call in content["calls"]:
+                invocation._number(call, json.dumps(call.get("event")))
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            client.refuse(400, "BadRequest", 'send {"calls": [{"function": ..., "event": ...}, ...]}')
+            return
+        url, project = urlsplit(access["url"]), quote(access["project"], "")
+        headers = [("Host", url.netloc), ("X-Auth-Token", access["token"]), ("Connection", "close")]
+        headers.append(("Content-Type", "application/json"))
+        request = write_message(f"POST /v2/{project}/fgs/calls HTTP/1.1", headers, json.dumps(content).encode())
+        sock = socket.socket(socket.AF_UNIX if access["socket"] else socket.AF_INET)
+        try:
+            sock.connect(access["socket"] or (url.hostname, url.port))
+        except OSError as error:
+            client.refuse(503, "Unavailable", str(error))
+            return
+        to_client = client.connection.write
+        Connection(self.bridge.loop, sock, to_client, lambda: to_client(b"", last=True)).write(request)
+
     def fail_start(self, client: "Client", message: Message) -> None:
         if self.bridge.is_ready:
             client.refuse(403, "InvalidStateTransition", "the runtime is initialized: it has asked for an event")
@@ -160,6 +188,8 @@ class Client:
             self.api.add_waiting(self)
         elif action in (RESPONSE, ERROR):
             self.api.conclude(self, action, request_id, message)
+        elif action == CALLS:
+            self.api.forward(self, request_id, message)
         elif action == INIT_ERROR:
             self.api.fail_start(self, message)
         else:
@@ -217,7 +247,7 @@ class Custom:
         what, _, request_id = path[len(self.ROOT) :].partition("/")
         if method == "GET":
             return (NEXT if what == "request" and not request_id else None), ""
-        return (what if method == "POST" and what in (RESPONSE, ERROR) else None), request_id
+        return (what if method == "POST" and what in (RESPONSE, ERROR, CALLS) else None), request_id
 
     def headers(self, invocation: Invocation) -> "Headers":
         return [*self.fixed, ("X-Cff-Request-Id", invocation.id), *trace_header(invocation)]
@@ -263,7 +293,7 @@ class Lambda:
             return (NEXT if parts == ["invocation", "next"] else None), ""
         if method == "POST" and parts == ["init", "error"]:
             return INIT_ERROR, ""
-        if method == "POST" and len(parts) == 3 and parts[0] == "invocation" and parts[2] in (RESPONSE, ERROR):
+        if method == "POST" and len(parts) == 3 and parts[0] == "invocation" and parts[2] in (RESPONSE, ERROR, CALLS):
             return parts[2], parts[1]
         return None, ""
 

@@ -61,7 +61,7 @@ class Loop:
 
 
 class Connection:
-    """TCP connection. ``on_data`` receives the data; ``on_end`` is called when the peer closes it or it fails."""
+    """Connection. ``on_data`` receives the data; ``on_end`` is called when the peer closes it or it fails."""
 
     def __init__(
         self, loop: Loop, sock: socket.socket, on_data: "Callable[[bytes], object]", on_end: "Callable[[], object]"
@@ -71,7 +71,9 @@ class Connection:
         self.last = False  #: no data may follow
         self.closed = False
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.is_tcp = sock.family == socket.AF_INET
+        if self.is_tcp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop.watch(sock, READ, self.on_event)
 
     def write(self, data: bytes, last: bool = False) -> None:
@@ -123,7 +125,8 @@ class Connection:
                 data = b""
             if data:
                 # Many programs write head and body separately; the second write waits 40 ms for a late acknowledgement.
-                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                if self.is_tcp:
+                    self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 self.on_data(data)
             else:
                 self.close()

@@ -42,7 +42,7 @@ class Context {
   #setup; #logger; #requestId; #alias; #timeout; #began = performance.now(); #state = null; #instanceId;
   #reason = ""; #soft = false; #heeds = false; #controller; #onCancel = []; #onSoftTimeout = [];
   #report; #reports = REPORTS; #reportedAt = 0; #sendProgress = () => {};
-  #traceparent;
+  #traceparent; #ended = false; #numbers = new Map();
 
   /** `timeout` in seconds. */
   constructor(setup, logger, requestId, alias, timeout = setup.timeout, traceparent = "") {
@@ -98,6 +98,20 @@ class Context {
   get logStreamName() { return `[${this.#setup.version}]${this.#instanceId}`; }
   getRemainingTimeInMillis() { return this.getRemainingTimeInMilliSeconds(); }
 
+  // --- calls of functions, not on FunctionGraph ---
+
+  /** Queue a call of a function of this project. Resolves to its request id when the engine has stored the call. */
+  async enqueue(name, event = undefined, { key, delay, priority, orderingKey, at, expires, unique } = {}) {
+    const { access } = this.#setup;
+    if (!access) throw new Error('functions cannot use the engine: the setting executor.function_role is "none"');
+    if (this.#ended || !this.#requestId) {
+      const ended = this.#ended ? `request ${this.#requestId} has ended` : "no request runs";
+      throw new Error(`${ended}: queue calls before the handler returns`);
+    }
+    const call = { function: name, event, key, delay, priority, ordering_key: orderingKey, at, expires, unique };
+    return require("./node_queue.cjs").enqueue(this, access, this.#numbers, call);
+  }
+
   // --- progress, not on FunctionGraph ---
 
   /**
@@ -124,6 +138,12 @@ class Context {
     const report = context.#report;
     context.#report = undefined;
     if (report !== undefined) context.#sendProgress(...report);
+  }
+
+  /** Send the last report of progress, and refuse further calls. */
+  static end(context) {
+    Context.sendReport(context);
+    context.#ended = true;
   }
 
   // --- the end of the request, not on FunctionGraph ---

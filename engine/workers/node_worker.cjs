@@ -141,7 +141,7 @@ class Instance {
   }
 
   done(request, code, text, result) {
-    if (request.context !== undefined) Context.sendReport(request.context);
+    if (request.context !== undefined) Context.end(request.context);
     this.output.end(request);
     this.running.delete(request);
     this.wire.answer(DONE, request.ticket, code, text, result);

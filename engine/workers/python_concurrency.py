@@ -10,21 +10,19 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from python_failures import Failure, failure, warn
-from python_instance import Caller, Instance, Request, completed
+from python_instance import Caller, Instance, Request, completed, inherit_by_pools, inherit_by_threads
 from python_notices import parse, tell_elsewhere
-from python_wire import ITSELF, Wire
+from python_wire import ITSELF, REQUEST, Wire
 from worker_frames import INVOKE, NOTICE, OK, STOP, USER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
-    from concurrent.futures import Future
+    from collections.abc import Awaitable
     from typing import Any
 
     from worker_types import Origin
 
-REQUEST: "contextvars.ContextVar[Origin]" = contextvars.ContextVar("functiond_request", default=ITSELF)
 COROUTINE = 0x80  # of a code object, as in inspect.CO_COROUTINE
 
 
@@ -41,7 +39,10 @@ class SharedWire(Wire):
 
     def current(self) -> "Origin":
         request = REQUEST.get()
-        return request if request in self.open else ITSELF
+        return request if request is not None and request in self.open else ITSELF
+
+    def runs(self, context: object) -> bool:
+        return any(getattr(request, "context", None) is context for request in list(self.open))
 
     def enter(self, body: bytes) -> "list[Request]":
         """Consume an INVOKE frame. Return a list with its request, which ``take`` removes.
@@ -96,7 +97,8 @@ def run_on(loop: "asyncio.AbstractEventLoop") -> None:
 
 
 def serve(wire: "SharedWire", instance: Instance, concurrency: int) -> None:
-    inherit_requests()
+    inherit_by_threads(threading.Thread)
+    inherit_by_pools(ThreadPoolExecutor)
     if is_async(instance.handler):
         serve_loop(wire, instance)
     else:
@@ -164,7 +166,7 @@ def notify(wire: "SharedWire", body: bytes) -> "Request | None":
     """
     ticket, reason = parse(body)
     request: Any = next((request for request in list(wire.open) if request.ticket == ticket), None)
-    if request is None:
+    if request is None or not reason:
         return None
     if request.context is None:
         request.early = reason
@@ -245,28 +247,3 @@ def is_async(handler: "Any") -> bool:
         if code is not None:
             return bool(code.co_flags & COROUTINE)
     return False
-
-
-def inherit_requests() -> None:
-    """Change threading so that a thread runs in the context of the code that starts it, as do tasks of thread pools.
-
-    Output of the thread or task then belongs to the same request as that of the code that started it.
-    """
-    start = threading.Thread.start
-    submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
-
-    def start_in_context(thread: threading.Thread) -> None:
-        context, run = contextvars.copy_context(), thread.run
-        thread.run = lambda: context.run(run)  # type: ignore[method-assign]  # only for this thread
-        start(thread)
-
-    def submit_in_context(
-        pool: ThreadPoolExecutor, function: "Callable[..., Any]", /, *args: object, **kwargs: object
-    ) -> "Future[Any]":
-        return submit(pool, contextvars.copy_context().run, function, *args, **kwargs)
-
-    for owner, name, function in (
-        (threading.Thread, "start", start_in_context),
-        (ThreadPoolExecutor, "submit", submit_in_context),
-    ):
-        setattr(owner, name, function)

@@ -4,6 +4,7 @@ import os
 import time
 
 from python_wire import LOGGER, Wire
+from worker_frames import Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Number(int):
     __hash__ = int.__hash__
 
 
-class Context:
+class Context(Run):
     """Context object as FunctionGraph documents it. Values for which this engine has no source are empty."""
 
     traceparent = ""  # trace context of the request: value of the header; empty: none
@@ -133,6 +134,20 @@ class Context:
 
     def setState(self, state: object) -> None:
         self._state = state
+
+    # --- calls of functions, not on FunctionGraph ---
+
+    def enqueue(self, function: str, event: object = None, **options: object) -> str:
+        """Queue a call of a function of this project, and return its request id.
+
+        Options are ``key``, ``delay``, ``priority``, ``ordering_key`` and the others of ``functiond``.
+        """
+        client = __import__("functiond_client")
+        return str(client.queue_many([client.Call(function, event, options)], self)[0].request_id)
+
+    async def enqueue_async(self, function: str, event: object = None, **options: object) -> str:
+        """Queue a call like ``enqueue``, without blocking the event loop."""
+        return str(await __import__("functiond_client").later(self.enqueue, function, event, **options))
 
     # --- progress, not on FunctionGraph ---
 

@@ -6,12 +6,13 @@ Standard library only, Python 3.9 syntax.
 import json
 import os
 import sys
+from _contextvars import copy_context
 
 from python_context import Context, Logger
 from python_failures import Failure, failure, warn
 from python_notices import TEXTS, Notices
 from python_output import flush
-from python_wire import ITSELF, Wire
+from python_wire import ITSELF, REQUEST, Wire
 from worker_frames import BAD_RESULT, DONE, ENTRY, INIT_RAISED, OK, PREFIX, TOO_LARGE, USER, Invocation
 
 TYPE_CHECKING = False
@@ -105,6 +106,8 @@ async def completed(awaitable: "Awaitable[object]") -> object:
 class Instance:
     """Python function that this process serves: its handlers, and the calls of them with a context object."""
 
+    served: "Instance | None" = None  # which ``functiond_api`` finds, as the worker is ``__main__``
+
     def __init__(self, setup: "Setup", wire: Wire) -> None:
         self.setup, self.wire, self.call = setup, wire, Caller()
         self.logger = Logger(wire)
@@ -192,6 +195,30 @@ class Instance:
             raise Failure(TOO_LARGE, f"the response has {len(result)} bytes, more than the {limit} allowed")
         return result
 
+    def running(self, context: "Context | None" = None) -> Context:
+        """Return the context of the request for which the calling code runs, or this one if its request runs.
+
+        Raises RuntimeError if there is none: what code queues belongs to the run of a request.
+        """
+        if os.getpid() != self.wire.pid:
+            raise RuntimeError("a process that the handler has started cannot queue calls: queue them in the handler")
+        self.inherit_requests()
+        if context is None:
+            context = getattr(REQUEST.get() or self.wire.current(), "context", None)
+        if context is None or not self.wire.runs(context):
+            ended = f"request {context._request_id} has ended" if context and context._request_id else "no request runs"
+            raise RuntimeError(f"{ended}: queue calls before the handler returns, and in its threads and tasks")
+        return context
+
+    def inherit_requests(self, *threads: "Any") -> None:
+        """Have threads, and tasks of thread pools, belong to the request of the code that starts them."""
+        if self.setup.get("concurrency", 1) == 1:  # otherwise all do
+            pools = sys.modules.get("concurrent.futures.thread")
+            for kind in threads:
+                inherit_by_threads(kind)
+            if pools is not None:
+                inherit_by_pools(pools.ThreadPoolExecutor)
+
     def stop(self) -> None:
         """Run the pre-stop handler, if there is one. Errors are only logged, because the engine expects no answer."""
         entry = self.setup.get("pre_stop")
@@ -212,6 +239,37 @@ def attributes(value: object) -> "dict[str, object]":
     except TypeError:
         hint = ": return its tolist()" if hasattr(value, "tolist") else ""
         raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable{hint}") from None
+
+
+# --- requests of threads ---
+
+
+def inherit_by_threads(kind: "Any") -> None:
+    """Change ``threading.Thread`` so that a thread runs in the context of the code that starts it.
+
+    Its output then belongs to the same request, as do calls that it queues. A thread of a pool serves many requests.
+    """
+    start = kind.start
+
+    def start_in_context(thread: "Any") -> None:
+        if getattr(getattr(thread, "_target", None), "__module__", "") != "concurrent.futures.thread":
+            context, run = copy_context(), thread.run
+            thread.run = lambda: context.run(run)
+        start(thread)
+
+    kind.start = start_in_context
+
+
+def inherit_by_pools(kind: "Any") -> None:
+    """Change ``ThreadPoolExecutor``, once, so that a task runs in the context of the code that submits it."""
+    submit = kind.submit
+    if submit.__name__ == "submit_in_context":
+        return
+
+    def submit_in_context(pool: "Any", function: "Callable[..., Any]", /, *args: object, **kwargs: object) -> "Any":
+        return submit(pool, copy_context().run, function, *args, **kwargs)
+
+    kind.submit = submit_in_context
 
 
 # --- lookup of handlers ---

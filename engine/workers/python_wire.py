@@ -5,6 +5,7 @@ without interruption, even if several threads write. A process that user code fo
 request would get a second answer.
 """
 
+import _contextvars
 import _thread
 import os
 import resource
@@ -33,6 +34,8 @@ class Itself:
 
 
 ITSELF = Itself()
+#: Request for which code runs; None in a thread of unknown origin.
+REQUEST: "_contextvars.ContextVar[Origin | None]" = _contextvars.ContextVar("functiond_request", default=None)
 
 
 class Wire:
@@ -101,6 +104,11 @@ class Wire:
         # frame could then be read, and answered, twice.
         values = [request], self.received[self.length() :]
         list(map(setattr, (self, self), ("running", "received"), values))
+        REQUEST.set(request)
+
+    def runs(self, context: object) -> bool:
+        """Return whether the request that has this context has no answer yet."""
+        return getattr(self.current(), "context", None) is context
 
     def end(self, request: "Origin", frames: bytes) -> None:
         """Send the frames of the answer and end the request."""

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from python_failures import Failure, failure, warn
 from python_instance import Instance, Request
 from python_output import flush, redirect
-from python_wire import ITSELF, Wire
+from python_wire import ITSELF, REQUEST, Wire
 from worker_frames import INVOKE, NOTICE, OK, READY, SETUP, STOP, USER
 
 del sys.path[0]
@@ -105,7 +105,8 @@ def start(wire: Wire, own: "Sequence[str]") -> None:
     sys.path[:0] = [setup["code"], *setup.get("layers", [])]
     sys.path.append(os.path.join(HERE, "client"))
     sys.argv[:] = [setup["code"]]
-    instance = Instance(setup, wire)
+    instance = Instance.served = Instance(setup, wire)
+    REQUEST.set(ITSELF)
     try:
         answer: tuple[int, str, bytes] = (OK, "", instance.prepare())
     except Failure as problem:

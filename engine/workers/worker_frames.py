@@ -4,12 +4,14 @@ Standard library only, Python 3.9 syntax. ``engine/runtimes/protocol.py`` descri
 error bodies are FunctionGraph's.
 """
 
+import _thread
 import json
 import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 SETUP, INVOKE, STOP, NOTICE = 1, 2, 3, 4
 CANCELLED, TIMEOUT, SOFT_TIMEOUT = 1, 2, 3  # reasons of notices
@@ -29,7 +31,37 @@ LONGEST_MESSAGE = 4096  # characters
 LONGEST_DELAY = 1e9  # seconds; the engine has a limit of its own
 
 
-class Invocation:
+LOCK = _thread.allocate_lock()
+
+
+class Run:
+    """Run whose calls of functions have numbers, by which the engine knows them in a repeated run."""
+
+    _numbers: "dict[bytes, list[int]] | None" = None
+
+    def _number(self, call: "dict[str, Any]", event: str = "", group: str = "") -> "Callable[[], object]":
+        """Set ``n`` of a call without a key: how often this run has queued an equal one before, in its group.
+
+        ``event`` is that of the call as JSON. Return a function that has the number used again, for a call that is
+        refused.
+        """
+        if "key" in call or "n" in call:
+            return lambda: None
+        from hashlib import sha256  # slow to load, and few functions queue
+
+        name, steps = str(call.get("function", "")), call.get("then")
+        name = ":".join(name.split(":")[5:7]) if name.startswith("urn:") else name  # without a version
+        then = json.dumps([(step["function"], step.get("event")) for step in steps]) if steps else ""
+        digest = sha256(f"{name}:{group}:{call.get('require')}:{then}:{event}".encode()).digest()
+        with LOCK:
+            self._numbers = self._numbers or {}
+            numbers = self._numbers.setdefault(digest, [0])  # the next one first
+            taken = call["n"] = numbers.pop() if len(numbers) > 1 else numbers[0]
+            numbers[0] = max(numbers[0], taken + 1)
+        return lambda: numbers.append(taken)
+
+
+class Invocation(Run):
     """Request that an INVOKE frame contains."""
 
     deadline = 0  # milliseconds since the epoch, if the bridge has set it

@@ -23,6 +23,7 @@ class _OptionalSetup(TypedDict, total=False):
     pre_stop: str
     concurrency: int
     maps_port: bool  #: the server's port is mapped to a free one
+    access: dict[str, str] | None  #: to the API: url, token, project, and path of a socket or nothing
 
 
 class Setup(_OptionalSetup):

@@ -12,7 +12,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import anyio
 
@@ -20,6 +20,7 @@ from engine.errors import Unsupported
 from engine.metrics.histogram import SIZES, Histogram
 from engine.model.identity import Identity
 from engine.protocols import CopySteps, StorageStatistics
+from tests.doubles.calls import NoCalls
 from tests.doubles.cursors import MemoryCursors
 from tests.doubles.journal import MemoryJournal
 from tests.doubles.outbox import MemoryOutbox
@@ -79,6 +80,7 @@ class MemoryStorage:
         self.resources = MemoryResourceStore(self._writes, self.tables)
         self.catalog = MemoryCatalogStore(self.resources, self._writes)
         self.cursors = MemoryCursors(self.tables, self._writes, self.journal)
+        self.calls: Any = NoCalls()
 
     def store(self, plugin: str) -> MemoryStore:
         return MemoryStore(self._writes, self.tables, plugin)

@@ -181,6 +181,9 @@ class Engine(NoInstances):
         with anyio.move_on_after(timeout):
             await self._ends[key].wait()
 
+    def find_run(self, key: int, instance: str) -> None:
+        return None
+
     def progress(self, key: int) -> tuple[float, str] | None:
         return self.reported.get(key)
 

@@ -98,7 +98,8 @@ class StoredStorage:
         self._real, self.writes.writer = real, real.writer
         self.disk.on_commit, self.disk.loop = pair.committed, self._world.loop
         pair.watch(real.writer)
-        self.identity, self.cluster, self.status_log = real.identity, real.cluster, real.status_log
+        self.identity, self.cluster = real.identity, real.cluster
+        self.status_log, self.calls = real.status_log, real.calls
         self.journal, self.window = pair.part("journal", real.journal), pair.part("window", real.window)
         self.records, self.outbox = pair.part("records", real.records), pair.part("outbox", real.outbox)
         self.catalog, self.resources = pair.part("catalog", real.catalog), pair.part("resources", real.resources)

@@ -33,24 +33,28 @@ from functiond.errors import (
 if TYPE_CHECKING:
     from engine.embedded import Engine as Engine
     from functiond.app import App, Function, get_context
-    from functiond.client import AsyncClient, AsyncHandle, Client, Handle
+    from functiond.calls import Call, group
+    from functiond.client import AsyncClient, Client, Group
     from functiond.events import Event
-    from functiond.records import LogLine, Record
+    from functiond.handles import AsyncGroupHandle, AsyncHandle, GroupHandle, Handle
+    from functiond.records import GroupRecord, LogLine, Member, Record
 
 #: Modules that a program loads by using their names: not each program needs asyncio, which is slow to import.
-_LATER = ("client", "app")
+_LATER = ("client", "app", "calls", "handles")
 
 #: Without ``Engine``, which imports the whole engine, so that `import *` does not.
 __all__ = [
     "ApiError",
     "App",
     "AsyncClient",
+    "AsyncGroupHandle",
     "AsyncHandle",
     "BadArgument",
     "BadConfiguration",
     "BadRequest",
     "BadResult",
     "BatchError",
+    "Call",
     "CallTimedOut",
     "Client",
     "ClientClosed",
@@ -60,11 +64,15 @@ __all__ = [
     "Event",
     "Forbidden",
     "Function",
+    "Group",
+    "GroupHandle",
+    "GroupRecord",
     "Handle",
     "InvocationCancelled",
     "InvocationDiscarded",
     "InvocationFailed",
     "LogLine",
+    "Member",
     "NotFound",
     "Overloaded",
     "Record",
@@ -75,6 +83,7 @@ __all__ = [
     "UnknownFunction",
     "Unreachable",
     "get_context",
+    "group",
 ]
 
 

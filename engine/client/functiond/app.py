@@ -4,83 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from copy import copy
-from functools import cached_property
 from threading import Lock
-from typing import Any, Generic, Never, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Any, Generic, Never, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from functiond.client import AsyncClient, AsyncHandle, Client, Handle
+from functiond.calls import Call, Signature, Target
+from functiond.client import AsyncClient, Client
 from functiond.errors import BadArgument, BadConfiguration
-from functiond.events import Event, decode, encode
+from functiond.events import Event, Options
+from functiond.handles import AsyncHandle, Handle
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
-
-
-class Signature:
-    """Parameters and result of ``call``. Annotations are read at the first use, when all names are defined."""
-
-    def __init__(self, name: str, call: Callable[..., Any]) -> None:
-        self._name, self._call = name, call
-        self._signature = inspect.signature(call)
-
-    @cached_property
-    def _hints(self) -> Mapping[str, Any]:
-        try:
-            return get_type_hints(self._call, include_extras=True)
-        except (NameError, TypeError, SyntaxError) as error:
-            raise BadArgument(f"{self._name}: its annotations cannot be read: {error}") from None
-
-    @property
-    def returns(self) -> Any:
-        """Type of the result; Any if the function has no annotation for it."""
-        return self._hints.get("return", Any)
-
-    def event(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the event of a call.
-
-        Raises BadArgument if arguments are missing, unknown, or do not have the types of their annotations.
-        """
-        try:
-            bound = self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise BadArgument(f"{self._name}: {error}") from None
-        for name, value in bound.arguments.items():
-            kind = self._signature.parameters[name].kind
-            if kind is inspect.Parameter.VAR_KEYWORD:
-                checked: Any = {key: self._checked(key, name, argument) for key, argument in value.items()}
-            elif kind is inspect.Parameter.VAR_POSITIONAL:
-                checked = tuple(self._checked(name, name, argument) for argument in value)
-            else:
-                checked = self._checked(name, name, value)
-            bound.arguments[name] = checked
-        return {"args": bound.args, "kwargs": bound.kwargs}
-
-    def _checked(self, shown: str, parameter: str, value: object) -> msgspec.Raw:
-        """Return an argument as JSON, after it has been read as a value of the annotation."""
-        try:
-            text = encode(value)
-            decode(text, self._hints.get(parameter, Any))
-        except (msgspec.MsgspecError, TypeError, ValueError, NotImplementedError, RecursionError) as error:
-            short = repr(value)
-            short = short if len(short) <= 80 else f"{short[:77]}..."
-            raise BadArgument(f"{self._name}: argument `{shown}` is {short}: {error}") from None
-        return msgspec.Raw(text)
-
-    @property
-    def required(self) -> int:
-        """Number of parameters without a default."""
-        parameters = self._signature.parameters.values()
-        return sum(parameter.default is parameter.empty and parameter.kind not in _VARIADIC for parameter in parameters)
+S = TypeVar("S")
 
 
 def get_context() -> Any:
@@ -107,7 +50,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
     zone: str | None = None
 
 
-class Function(Generic[P, R, C]):
+class Function(Target[P, R], Generic[P, R, C]):
     """Function of an app. A call runs it here, and returns a C; ``enqueue`` and ``call`` run it on the engine.
 
     Arguments must have the types of their annotations. The result has the type of the return annotation.
@@ -115,58 +58,43 @@ class Function(Generic[P, R, C]):
 
     def __init__(self, app: App, call: Callable[P, C], deployment: Deployment) -> None:
         functools.update_wrapper(self, call)
-        self.name, self.deployment = deployment.name, deployment
-        self._app, self._call, self._signature = app, call, Signature(deployment.name, call)
-        self._options = Event()
+        self.deployment, self._call = deployment, call
+        super().__init__(deployment.name, app, Signature(deployment.name, call), Event())
         if deployment.schedule is not None and self._signature.required > 1:
             raise BadConfiguration(f"{self.name} has a schedule, so it may need one argument only: the timer's event")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
         return self._call(*args, **kwargs)
 
-    def options(
-        self,
-        *,
-        key: str | None = None,
-        delay: float | None = None,
-        priority: int | None = None,
-        ordering_key: str | None = None,
-    ) -> Function[P, R, C]:
+    def options(self, **options: Unpack[Options]) -> Function[P, R, C]:
         """Return the function with options for its queued invocations, which are those of ``Event``.
 
         Options that it has stay, unless they are given.
         """
-        given = {"key": key, "delay": delay, "priority": priority, "ordering_key": ordering_key}
         other = copy(self)
-        other._options = replace(self._options, **{name: value for name, value in given.items() if value is not None})
+        given = {name: value for name, value in options.items() if value is not None}
+        other._options = replace(self._options, **given)
         return other
-
-    def event(self, *args: P.args, **kwargs: P.kwargs) -> Event:
-        """Return the event of a call, for ``enqueue_many``. Raises BadArgument."""
-        return replace(self._options, event=self._signature.event(args, kwargs))
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Queue a call. It is on the engine's disk when this method returns. Raises BadArgument."""
-        event = asdict(self.event(*args, **kwargs))
-        return self._app.client.enqueue(self.name, **event, returns=self._signature.returns)
+        return self.event(*args, **kwargs).enqueue()
 
     async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> AsyncHandle[R]:
         """Queue a call like ``enqueue``, on the running event loop."""
-        event = asdict(self.event(*args, **kwargs))
-        return await self._app.async_client.enqueue(self.name, **event, returns=self._signature.returns)
+        return await self.event(*args, **kwargs).enqueue_async()
 
-    def enqueue_many(self, events: Iterable[Event]) -> list[Handle[R]]:
+    def enqueue_many(self, events: Iterable[Call[S]]) -> list[Handle[S]]:
         """Queue calls in few requests. ``events`` are results of ``event``. Raises BatchError if some are refused."""
-        return self._app.client.enqueue_many(self.name, self._events(events), returns=self._signature.returns)
+        return self._app.client.enqueue_many(self.name, self._calls(events))
 
-    async def enqueue_many_async(self, events: Iterable[Event]) -> list[AsyncHandle[R]]:
+    async def enqueue_many_async(self, events: Iterable[Call[S]]) -> list[AsyncHandle[S]]:
         """Queue calls like ``enqueue_many``, on the running event loop."""
-        calls, returns = self._events(events), self._signature.returns
-        return await self._app.async_client.enqueue_many(self.name, calls, returns=returns)
+        return await self._app.async_client.enqueue_many(self.name, self._calls(events))
 
-    def _events(self, events: Iterable[Event]) -> Iterable[Event]:
+    def _calls(self, events: Iterable[Call[S]]) -> Iterable[Call[S]]:
         for event in events:
-            if not isinstance(event, Event):
+            if not isinstance(event, Call):
                 raise BadArgument(f"enqueue_many takes results of {self.name}.event(...), not {event!r:.80}")
             yield event
 

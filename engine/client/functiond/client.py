@@ -1,17 +1,19 @@
-"""Clients for synchronous programs and for asyncio, with the handles of their invocations."""
+"""Clients for synchronous programs and for asyncio."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack
 
 from functiond.configuration import URL, Configuration, checked_url, environment
-from functiond.errors import BatchError
-from functiond.events import Event
-from functiond.operations import Operations, Sent
-from functiond.records import LogLine, Record
+from functiond.errors import BadArgument, BatchError
+from functiond.events import Chain, Event, Link, Options
+from functiond.handles import AsyncGroupHandle, AsyncHandle, GroupHandle, Handle
+from functiond.operations import Operations, Sent, StoredGroup
+from functiond.records import Member
 from functiond.transport import Transport
+from functiond.waits import Deadline
 
 if TYPE_CHECKING:
     from functiond.async_transport import AsyncTransport
@@ -19,73 +21,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")  #: result of a function
 H = TypeVar("H")  #: handle
 C = TypeVar("C")  #: connections
-
-
-class AnyHandle(Generic[C]):
-    """Asynchronous invocation that the engine has stored, on connections of the type C."""
-
-    def __init__(self, operations: Operations, transport: C, function: str, request_id: str, kind: Any = Any) -> None:
-        self.function, self.request_id = function, request_id
-        self._operations, self._transport, self._kind = operations, transport, kind
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.function!r}, {self.request_id!r})"
-
-
-class Handle(AnyHandle[Transport], Generic[R]):
-    """Asynchronous invocation that the engine has stored."""
-
-    def result(self, timeout: float | None = None) -> R:
-        """Wait for the end of the invocation and return what the function returned.
-
-        ``timeout`` is in seconds; without it, the wait has no end. Raises ResultTimeout, or InvocationFailed if the
-        function failed. The wait goes on while the engine restarts.
-        """
-        steps = self._operations.result(self.function, self.request_id, self._kind, timeout)
-        result: R = self._transport.run(steps)
-        return result
-
-    def record(self) -> Record:
-        """Return all that the engine tells about the invocation now."""
-        return self._transport.run(self._operations.record(self.function, self.request_id))
-
-    def status(self) -> str:
-        """Return WAIT, RUNNING, SUCCESS, FAIL or DISCARD."""
-        return self.record().status
-
-    def cancel(self) -> None:
-        """Cancel the invocation. Raises BadRequest if it has already ended."""
-        self._transport.run(self._operations.cancel(self.function, self.request_id))
-
-    def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
-        """Yield the log lines of the newest attempt; with ``follow``, as they are written, until the end."""
-        return self._transport.lines(*self._operations.logs(self.function, self.request_id, follow=follow))
-
-
-class AsyncHandle(AnyHandle["AsyncTransport"], Generic[R]):
-    """Asynchronous invocation that the engine has stored. Its methods are those of ``Handle``."""
-
-    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109
-        """Wait for the end of the invocation and return what the function returned, like ``Handle.result``."""
-        steps = self._operations.result(self.function, self.request_id, self._kind, timeout)
-        result: R = await self._transport.run(steps)
-        return result
-
-    async def record(self) -> Record:
-        """Return all that the engine tells about the invocation now."""
-        return await self._transport.run(self._operations.record(self.function, self.request_id))
-
-    async def status(self) -> str:
-        """Return WAIT, RUNNING, SUCCESS, FAIL or DISCARD."""
-        return (await self.record()).status
-
-    async def cancel(self) -> None:
-        """Cancel the invocation. Raises BadRequest if it has already ended."""
-        await self._transport.run(self._operations.cancel(self.function, self.request_id))
-
-    def logs(self, *, follow: bool = False) -> AsyncIterator[LogLine]:
-        """Yield the log lines of the newest attempt; with ``follow``, as they are written, until the end."""
-        return self._transport.lines(*self._operations.logs(self.function, self.request_id, follow=follow))
 
 
 class AnyClient(Generic[C]):
@@ -140,32 +75,31 @@ class Client(AnyClient[Transport]):
         return Transport(self.configuration)
 
     def enqueue(
-        self,
-        function: str,
-        event: object = None,
-        *,
-        key: str | None = None,
-        delay: float | None = None,
-        priority: int | None = None,
-        ordering_key: str | None = None,
-        returns: Any = Any,
+        self, function: str | Chain, event: object = None, *, returns: Any = Any, **options: Unpack[Options]
     ) -> Handle[Any]:
         """Queue an invocation of a function with an event. It is on the engine's disk when this method returns.
 
         ``function`` is a name or URN, ``event`` any value that JSON can hold. Options are those of ``Event``.
-        ``returns`` is the type of the handle's result.
+        ``returns`` is the type of the handle's result. A ``Call`` may take the place of all.
         """
-        options = Event(event=event, key=key, delay=delay, priority=priority, ordering_key=ordering_key)
-        request_id = self._transport.run(self._operations.enqueue(function, options))
-        return self.handle(function, request_id, returns=returns)
+        chain = _chain(function, event, returns, options)
+        last, request_id = chain.links[-1], self._transport.run(self._operations.enqueue(chain))
+        return self.handle(last.function, request_id, returns=last.returns)
 
     def enqueue_many(self, function: str, events: Iterable[object], *, returns: Any = Any) -> list[Handle[Any]]:
         """Queue an invocation for each event, in few requests. Return their handles in the order of the events.
 
         An ``Event`` has options of its own. Raises BatchError if events were refused; it has the handles of the others.
         """
-        sent = self._transport.run(self._operations.enqueue_many(function, events))
-        return _handles(sent, lambda request_id: self.handle(function, request_id, returns=returns))
+        chains = _chains(function, events, returns)
+        return _handles(chains, self._transport.run(self._operations.enqueue_many(chains)), self.handle)
+
+    def enqueue_group(
+        self, calls: Iterable[Chain], then: Sequence[Link], *, require: str, key: str | None
+    ) -> GroupHandle[Any, Any]:
+        """Queue calls as a group, and the calls that follow it."""
+        group = self._transport.run(self._operations.enqueue_group(calls, then, require=require, key=key))
+        return GroupHandle(self._operations, self._transport, group)
 
     def call(self, function: str, event: object = None, *, returns: Any = Any, timeout: float | None = None) -> Any:
         """Run a function and return its result. Raises InvocationFailed if it fails.
@@ -177,6 +111,23 @@ class Client(AnyClient[Transport]):
     def handle(self, function: str, request_id: str, *, returns: Any = Any) -> Handle[Any]:
         """Return the handle of an invocation that was queued before."""
         return Handle(self._operations, self._transport, function, request_id, returns)
+
+    def results(self, handles: Iterable[Handle[R]], timeout: float | None = None) -> Iterator[R]:
+        """Yield the results of invocations in the order of their handles. Raises their failures.
+
+        Few requests wait for the ends of all. ``timeout`` is in seconds, for all. Raises ResultTimeout.
+        """
+        for ended in self._operations.ended(handles, Deadline(timeout), ordered=True):
+            for handle in self._transport.run(ended):
+                yield handle.result()
+
+    def as_completed(self, handles: Iterable[Handle[R]], timeout: float | None = None) -> Iterator[Handle[R]]:
+        """Yield the handles of invocations that have ended, in the order of the ends, until all have.
+
+        ``result`` of such a handle does not wait. ``timeout`` is that of ``results``.
+        """
+        for ended in self._operations.ended(handles, Deadline(timeout), ordered=False):
+            yield from self._transport.run(ended)
 
     def close(self) -> None:
         """Close the connections."""
@@ -207,27 +158,26 @@ class AsyncClient(AnyClient["AsyncTransport"]):
         return AsyncTransport(self.configuration)
 
     async def enqueue(
-        self,
-        function: str,
-        event: object = None,
-        *,
-        key: str | None = None,
-        delay: float | None = None,
-        priority: int | None = None,
-        ordering_key: str | None = None,
-        returns: Any = Any,
+        self, function: str | Chain, event: object = None, *, returns: Any = Any, **options: Unpack[Options]
     ) -> AsyncHandle[Any]:
         """Queue an invocation of a function with an event, like ``Client.enqueue``."""
-        options = Event(event=event, key=key, delay=delay, priority=priority, ordering_key=ordering_key)
-        request_id = await self._transport.run(self._operations.enqueue(function, options))
-        return self.handle(function, request_id, returns=returns)
+        chain = _chain(function, event, returns, options)
+        last, request_id = chain.links[-1], await self._transport.run(self._operations.enqueue(chain))
+        return self.handle(last.function, request_id, returns=last.returns)
 
     async def enqueue_many(
         self, function: str, events: Iterable[object], *, returns: Any = Any
     ) -> list[AsyncHandle[Any]]:
         """Queue an invocation for each event, in few requests, like ``Client.enqueue_many``."""
-        sent = await self._transport.run(self._operations.enqueue_many(function, events))
-        return _handles(sent, lambda request_id: self.handle(function, request_id, returns=returns))
+        chains = _chains(function, events, returns)
+        return _handles(chains, await self._transport.run(self._operations.enqueue_many(chains)), self.handle)
+
+    async def enqueue_group(
+        self, calls: Iterable[Chain], then: Sequence[Link], *, require: str, key: str | None
+    ) -> AsyncGroupHandle[Any, Any]:
+        """Queue calls as a group, and the calls that follow it."""
+        group = await self._transport.run(self._operations.enqueue_group(calls, then, require=require, key=key))
+        return AsyncGroupHandle(self._operations, self._transport, group)
 
     async def call(
         self,
@@ -244,6 +194,28 @@ class AsyncClient(AnyClient["AsyncTransport"]):
         """Return the handle of an invocation that was queued before."""
         return AsyncHandle(self._operations, self._transport, function, request_id, returns)
 
+    async def results(self, handles: Iterable[AsyncHandle[R]], timeout: float | None = None) -> AsyncIterator[R]:  # noqa: ASYNC109
+        """Yield the results of invocations in the order of their handles. Raises their failures.
+
+        Few requests wait for the ends of all. ``timeout`` is in seconds, for all. Raises ResultTimeout.
+        """
+        for ended in self._operations.ended(handles, Deadline(timeout), ordered=True):
+            for handle in await self._transport.run(ended):
+                yield await handle.result()
+
+    async def as_completed(
+        self,
+        handles: Iterable[AsyncHandle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncIterator[AsyncHandle[R]]:
+        """Yield the handles of invocations that have ended, in the order of the ends, until all have.
+
+        ``result`` of such a handle does not wait. ``timeout`` is that of ``results``.
+        """
+        for ended in self._operations.ended(handles, Deadline(timeout), ordered=False):
+            for handle in await self._transport.run(ended):
+                yield handle
+
     async def close(self) -> None:
         """Close the connections."""
         await self._transport.close()
@@ -257,10 +229,41 @@ class AsyncClient(AnyClient["AsyncTransport"]):
         await self.close()
 
 
-def _handles(sent: Sent, handle: Callable[[str], H]) -> list[H]:
+class Group:
+    """Group whose members have ended: the first argument of the function that follows it, ``event`` in raw handlers."""
+
+    def __init__(self, event: Mapping[str, Any]) -> None:
+        document = event["group"]
+        self.id: str = document["id"]
+        self.counts: dict[str, int] = {name: document[name] for name in ("total", "done", "failed")}
+
+    def members(self) -> Iterator[Member]:
+        """Yield the members in their order."""
+        client = Client()
+        return GroupHandle[Any, Any](client._operations, client._transport, StoredGroup(self.id)).members()
+
+
+def _chain(function: str | Chain, event: object, returns: Any, options: Options) -> Chain:
+    return function if isinstance(function, Chain) else Chain((Link(function, Event(event=event, **options), returns),))
+
+
+def _chains(function: str, events: Iterable[object], returns: Any) -> list[Chain]:
+    if isinstance(events, Mapping | str | bytes):
+        raise BadArgument(f"events is a {type(events).__name__}: give a list of events")
+    chains = []
+    for event in events:
+        given = event if isinstance(event, Event) else None
+        chain = event if isinstance(event, Chain) else Chain((Link(function, given or Event(event=event), returns),))
+        if chain.links[0].function != function:
+            raise BadArgument(f"this is a call of {chain.links[0].function}, not of {function}: enqueue it alone")
+        chains.append(chain)
+    return chains
+
+
+def _handles(chains: Sequence[Chain], sent: Sent, handle: Callable[..., H]) -> list[H]:
     """Return handles in the order of the events. Raises BatchError with those of the others if some were refused."""
-    ids = [sent.ids.get(position) for position in range(len(sent.ids) + len(sent.errors))]
-    handles = [None if request_id is None else handle(request_id) for request_id in ids]
+    lasts = [(chain.links[-1], sent.ids.get(position)) for position, chain in enumerate(chains)]
+    handles = [None if id_ is None else handle(last.function, id_, returns=last.returns) for last, id_ in lasts]
     if sent.errors:
         raise BatchError(handles, sent.errors)
     return [existing for existing in handles if existing is not None]

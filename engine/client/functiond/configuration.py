@@ -42,9 +42,9 @@ class Configuration(Struct, frozen=True, kw_only=True):
             raise BadConfiguration(f"{given}: give 0 or more retries, and some seconds")
 
     @property
-    def functions(self) -> str:
-        """Path of the functions of the project."""
-        return f"/v2/{quote(self.project, safe='')}/fgs/functions"
+    def base(self) -> str:
+        """Path of all that the project has."""
+        return f"/v2/{quote(self.project, safe='')}/fgs"
 
     def headers(self, method: str, target: str, given: Mapping[str, str], body: bytes) -> dict[str, str]:
         """Return all headers of a request: ``given``, Host, and those that prove who sends it."""

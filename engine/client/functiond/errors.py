@@ -17,7 +17,7 @@ ClientError
 ├── BatchError                    events of ``enqueue_many`` that were refused
 ├── InvocationFailed              the function failed; ``code``, ``message``, ``error_type``, ``traceback``
 │   ├── InvocationCancelled
-│   └── InvocationDiscarded       its maximum age passed before it ran, or its function was deleted
+│   └── InvocationDiscarded       it expired, its maximum age passed before it ran, or its function was deleted
 ├── ResultTimeout                 ``result(timeout)`` has waited so long; the invocation continues
 └── BadResult                     result that has another type, is not kept, or may not be seen
 """

@@ -1,7 +1,8 @@
 """The package ``functiond`` in instances, where ``functiond deploy`` packs this file as ``functiond.py``.
 
-The functions of an app can be defined and called here. ``Client`` is that of the worker (``functiond_client``). Any
-other name of the package is a class whose use raises an error. Standard library only, Python 3.9 syntax.
+The functions of an app can be defined and called here. Calls are queued by the worker (``functiond_client``), which has
+``Client``, ``group`` and others, too. Any other name of the package is a class whose use raises an error. Standard
+library only, Python 3.9 syntax.
 """
 
 import base64
@@ -22,9 +23,14 @@ from importlib import import_module
 from pathlib import PurePath
 from uuid import UUID
 
-_NO_CLIENT = (
-    "not in instances: leave {} to programs, use call and enqueue of Client(), or chain functions by on_success"
-)
+try:
+    # At once, because threads that start from now on belong to their requests.
+    _worker: typing.Any = import_module("functiond_client")
+except ImportError:  # not in an instance
+    _worker = None
+_GROUP: typing.Any = getattr(_worker, "Group", ())  # older engines have none
+
+_NO_CLIENT = "not in instances: leave {} to programs; functions can be queued here, chained by then, and grouped"
 _DURATION = re.compile(r"([+-]?)P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?)?")
 _Arguments = tuple[tuple[typing.Any, ...], dict[str, typing.Any]]
 _context: "ContextVar[typing.Any]" = ContextVar("functiond.context", default=None)
@@ -41,15 +47,15 @@ class App:
 
     def function(self, **options: object) -> "typing.Callable[[typing.Any], Function]":
         def add(call: typing.Any) -> Function:
-            return self.functions.setdefault(call.__name__, Function(call))
+            return self.functions.setdefault(call.__name__, Function(call, options.get("name", call.__name__)))
 
         return add
 
 
 class Function:
-    def __init__(self, call: typing.Any) -> None:
+    def __init__(self, call: typing.Any, name: object) -> None:
         self.__wrapped__ = call
-        self.__name__, self.__doc__, self.name = call.__name__, call.__doc__, call.__name__
+        self.__name__, self.__doc__, self.name = call.__name__, call.__doc__, name
 
     def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
         return self.__wrapped__(*args, **kwargs)
@@ -57,7 +63,22 @@ class Function:
     def __getattr__(self, name: str) -> typing.Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise RuntimeError(_NO_CLIENT.format(f"{self.name}.{name}"))
+        if not hasattr(_worker, "Function"):
+            raise RuntimeError(f"{self.name}.{name} needs an instance of an engine that is no older than this app")
+        return getattr(_worker.Function(self), name)
+
+    def event_of(self, args: "tuple[object, ...]", kwargs: "dict[str, object]", after: bool = False) -> object:
+        """Return the event of a call; ``after``: another argument will precede. Raises BadArgument."""
+        event, call = {"args": plain(args), "kwargs": plain(kwargs)}, self.__wrapped__
+        try:
+            if after:
+                inspect.signature(call).bind(None, *args, **kwargs)
+            else:
+                arguments(call, event)
+            json.dumps(event, default=_refuse)
+        except TypeError as error:
+            raise BadArgument(f"{self.name}{inspect.signature(call)} got {event!r:.200}: {error}") from None
+        return event
 
 
 class _Absent(Exception):
@@ -78,10 +99,8 @@ class _Absent(Exception):
 def __getattr__(name: str) -> type:
     if name.startswith("_"):
         raise AttributeError(name)
-    with suppress(ImportError):
-        client = import_module("functiond_client")
-        if name in client.__all__:
-            return typing.cast(type, getattr(client, name))
+    if name in getattr(_worker, "__all__", ()):
+        return typing.cast(type, getattr(_worker, name))
     absent = type(name, (_Absent,), {})
     globals()[name] = absent
     return absent
@@ -131,8 +150,9 @@ def arguments(call: typing.Any, event: typing.Any) -> _Arguments:
     with suppress(NameError):  # of names that only type checkers import
         hints = typing.get_type_hints(call)
     if isinstance(event, dict) and event.keys() == {"args", "kwargs"}:
-        return _converted(signature.bind(*event["args"], **event["kwargs"]), hints)
-    parameters = signature.parameters
+        args = [*map(_grouped, event["args"][:1]), *event["args"][1:]]
+        return _converted(signature.bind(*args, **event["kwargs"]), hints)
+    event, parameters = _grouped(event), signature.parameters
     needs = any(
         parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
         for parameter in parameters.values()
@@ -153,6 +173,13 @@ def arguments(call: typing.Any, event: typing.Any) -> _Arguments:
     if needs or parameters.keys() & (event if isinstance(event, dict) else parameters):
         raise problem
     return (), {}
+
+
+def _grouped(event: typing.Any) -> typing.Any:
+    """Return the group that a first argument describes, as an object, or the argument."""
+    found = event.get("group") if isinstance(event, dict) and len(event) == 1 else None
+    is_group = isinstance(found, dict) and found.keys() >= {"id", "total", "done", "failed"}
+    return _GROUP(event) if is_group and _GROUP else event
 
 
 def _converted(bound: inspect.BoundArguments, hints: "dict[str, typing.Any]") -> _Arguments:
@@ -212,6 +239,8 @@ def plain(value: typing.Any) -> typing.Any:
 def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
     """Return a value of JSON as an object of the type ``hint``. Raises TypeError and others if it is none."""
     origin = typing.get_origin(hint)
+    if isinstance(value, _GROUP):
+        return value
     if hint in (typing.Any, object) or (value is None and hint in (None, type(None))):
         return value
     if hasattr(origin or hint, "__struct_fields__"):

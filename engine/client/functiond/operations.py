@@ -2,63 +2,36 @@
 
 from __future__ import annotations
 
-import math
 import random
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-from urllib.parse import quote
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Raw, Struct
 
-from functiond.configuration import Configuration
 from functiond.errors import (
     ApiError,
-    BadArgument,
-    BadResult,
     ClientError,
-    InvocationCancelled,
-    InvocationDiscarded,
     InvocationFailed,
     Overloaded,
-    ResultTimeout,
     TooLarge,
     Unavailable,
     Unreachable,
     error_class,
 )
-from functiond.events import Event, Item, batches, decode_result
-from functiond.records import LogReader, Record
-from functiond.steps import (
-    JSON,
-    LONGEST_LIMIT,
-    Request,
-    RetryLimits,
-    Sleep,
-    Steps,
-    decoded,
-    delay_after,
-    error_of,
-    retry_after,
-    sent,
-)
+from functiond.events import HEADERS, Chain, Event, Item, Link, batches, decode_result
+from functiond.records import GroupRecord, LogReader, MemberOutcome, failure
+from functiond.steps import LONGEST_LIMIT, Request, RetryLimits, Sleep, Steps, decoded, error_of, retry_after, sent
+from functiond.waits import WINDOW, A, Deadline, Waits, invocation_path, path_of
 
-LONGEST_WAIT = 50.0  #: seconds by which one reply is delayed; the engine allows 60
 LONGEST_CALL = 100.0  #: seconds of a synchronous call; the engine's default is 90
 QUIET = 60.0  #: seconds without a byte of a log; the engine sends one each 15 s
-CANCELLED = 4208
 RETRY_DELAY = 1.0  #: seconds until events without room are sent again, if the engine does not ask for more
 UNBOUNDED = 1_000_000  #: retries, where time is the only bound
-
-
-class ErrorBody(Struct, rename="camel"):
-    """Error of a function, as the engine stores it."""
-
-    error_message: str = ""
-    error_type: str = ""
-    stack_trace: list[str] = []
 
 
 class RequestId(Struct):
@@ -71,6 +44,24 @@ class ItemResult(Struct):
     error_msg: str = ""
 
 
+class Results(Struct):
+    results: list[ItemResult]
+
+
+class MemberPage(Struct):
+    members: list[MemberOutcome]
+    next_after: int | None = None
+
+
+class StoredGroup(NamedTuple):
+    """Group with the types of its members' results by the names of functions, and the last call that follows it."""
+
+    id: str
+    request_id: str = ""  #: of this call
+    last: Link | None = None
+    kinds: dict[str, Any] = {}
+
+
 class Sent(Struct, frozen=True):
     """Request ids of accepted events, and errors of refused ones, by position."""
 
@@ -78,73 +69,60 @@ class Sent(Struct, frozen=True):
     errors: dict[int, ClientError]
 
 
-class Operations:
-    def __init__(self, configuration: Configuration) -> None:
-        self._base = configuration.functions
-        self._limits = RetryLimits(configuration.retries, configuration.timeout)
+class Operations(Waits):
+    def enqueue(self, chain: Chain) -> Steps[str]:
+        """Queue a chain and return the request id of its last call. The engine has stored all of it by then."""
+        if chain.is_plain:
+            (link,) = chain.links
+            path, headers = path_of(link.function, "invocations-async"), {HEADERS["key"]: uuid.uuid4().hex}
+            reply = yield from sent(self._post(path, link.event.body(), headers | link.event.headers), self._limits)
+            return decoded(reply, RequestId).request_id
+        reply = yield from sent(self._post("calls", b'{"calls":[%b]}' % chain.item(keyed=True)), self._limits)
+        return decoded(reply, Results).results[0].request_id
 
-    def enqueue(self, function: str, event: Event) -> Steps[str]:
-        """Queue an invocation and return its request id. The engine has stored the invocation by then."""
-        keyed = event.with_key()
-        request = self._post(function, "invocations-async", keyed.body(), keyed.headers)
-        reply = yield from sent(request, self._limits)
-        return decoded(reply, RequestId).request_id
+    def enqueue_many(self, chains: Sequence[Chain]) -> Steps[Sent]:
+        """Queue chains that begin with the same function, in their order.
 
-    def enqueue_many(self, function: str, events: Iterable[object]) -> Steps[Sent]:
-        """Queue invocations for all events, in their order.
-
-        Those without room are sent again, within the client's limits. An event that is refused for another reason does
+        Those without room are sent again, within the client's limits. A chain that is refused for another reason does
         not stop the others. If the connection breaks, all that are left get the error. Raises Unreachable or ApiError
-        if no event was accepted because of the whole request.
+        if none was accepted because of the whole request.
         """
-        if isinstance(events, Mapping | str | bytes):
-            raise BadArgument(f"events is a {type(events).__name__}: give a list of events")
-        keyed = [(event if isinstance(event, Event) else Event(event=event)).with_key() for event in events]
-        waiting: Sequence[Item] = [Item(position, event.item()) for position, event in enumerate(keyed)]
+        if all(chain.is_plain for chain in chains):
+            path, field = path_of(chains[0].links[0].function, "invocations-async/batch") if chains else "", b"events"
+            items = [chain.links[0].event.item(keyed=True) for chain in chains]
+        else:
+            path, field, items = "calls", b"calls", [chain.item(keyed=True) for chain in chains]
+        left = [Item(position, item) for position, item in enumerate(items)]
         outcome, limits = Sent({}, {}), self._limits
-        accepted = tries = 0
-        began = time.monotonic()
-        while True:
-            asked = yield from self._send(function, waiting, outcome)
-            delay = max(RETRY_DELAY, asked) * random.uniform(1, 1.5)
-            waiting = [item for item in waiting if _may_repeat(outcome.errors.get(item.position))]
-            if len(outcome.ids) > accepted:
-                accepted, tries, began = len(outcome.ids), 0, time.monotonic()
-            tries += 1
-            if not waiting or tries > limits.retries or time.monotonic() - began + delay > limits.timeout:
-                return outcome
-            yield Sleep(delay)
-
-    def _send(self, function: str, items: Sequence[Item], outcome: Sent) -> Steps[float]:
-        """Send items once, until there is no room or no connection. All items that are left get this error.
-
-        Return the seconds after which the engine asks for another attempt.
-        """
-        done, asked = 0, 0.0
-        for batch in batches(items):
-            done += len(batch)
+        tries, began = 0, time.monotonic()
+        while left:
+            batch, accepted = next(batches(left)), len(outcome.ids)
             try:
-                body = b'{"events":[%b]}' % b",".join(item.body for item in batch)
-                reply = yield from sent(self._post(function, "invocations-async/batch", body, {}), self._limits)
-                asked = retry_after(reply) or 0.0
+                body = b'{"%b":[%b]}' % (field, b",".join(item.body for item in batch))
+                reply = yield from sent(self._post(path, body), limits)
+                asked = retry_after(reply)
                 _keep(batch, outcome, decoded(reply, dict[str, Any]))
-            except ApiError as error:
-                whole = "results" not in error.details and not isinstance(error, TooLarge)
-                if whole and not outcome.ids:  # such as an unknown function
+            except (ApiError, Unreachable) as error:
+                details = error.details if isinstance(error, ApiError) else {}
+                if not (accepted or "results" in details or isinstance(error, TooLarge)):  # such as an unknown function
                     raise
-                asked = error.retry_after or 0.0
-                _keep(batch, outcome, error.details, error)
-            except Unreachable as error:
-                if not outcome.ids:
-                    raise
-                outcome.errors.update((item.position, error) for item in [*batch, *items[done:]])
-                break
-            refusals = [outcome.errors.get(item.position) for item in batch]
-            full = next(filter(_may_repeat, refusals), None)
+                if isinstance(error, Unreachable):
+                    outcome.errors.update((item.position, error) for item in left)
+                    break
+                asked = error.retry_after
+                _keep(batch, outcome, details, error)
+            full = [item for item in batch if _may_repeat(outcome.errors.get(item.position))]
+            left = [*full, *left[len(batch) :]]
+            if len(outcome.ids) > accepted:
+                tries, began = 0, time.monotonic()
             if full:
-                outcome.errors.update((item.position, full) for item in items[done:])
-                break
-        return asked
+                delay = max(RETRY_DELAY, asked or 0.0) * random.uniform(1, 1.5)
+                tries += 1
+                if tries > limits.retries or time.monotonic() - began + delay > limits.timeout:
+                    outcome.errors.update((item.position, outcome.errors[full[0].position]) for item in left)
+                    break
+                yield Sleep(delay)
+        return outcome
 
     def call(self, function: str, event: object, kind: Any, timeout: float | None) -> Steps[Any]:
         """Run a function and return its result. A call that may have run is not sent again."""
@@ -153,108 +131,102 @@ class Operations:
             timeout = min(timeout, LONGEST_LIMIT)
             limits = RetryLimits(limits.retries, min(timeout, limits.timeout))
             wait = timeout - limits.timeout
-        request = self._post(function, "invocations", Event(event=event).body(), {}, wait=wait, repeatable=False)
+        request = self._post(path_of(function, "invocations"), Event(event=event).body(), wait=wait, repeatable=False)
         reply = yield from sent(request, limits)
         request_id, text = reply.headers.get("x-cff-request-id", ""), reply.body.decode("utf-8", "replace")
         if not request_id:
             raise error_of(reply)
         if reply.headers.get("x-is-func-err") == "true":
             code = int(reply.headers.get("x-func-err-code", 0))
-            raise _failure(InvocationFailed, request_id, code, "", text)
+            raise failure(InvocationFailed, request_id, code, "", text)
         return decode_result(text, kind, request_id)
 
-    def record(
-        self, function: str, request_id: str, wait: float = 0.0, limits: RetryLimits | None = None
-    ) -> Steps[Record]:
-        """Return what the engine tells about an invocation, after ``wait`` seconds or at its end."""
-        target = self._target(function, f"async-invocations/{quote(request_id, safe='')}?wait={wait:.3f}")
-        reply = yield from sent(Request(method="GET", target=target, wait=wait), limits or self._limits)
-        return decoded(reply, Record)
+    def enqueue_group(
+        self, chains: Iterable[Chain], then: Sequence[Link], *, require: str, key: str | None
+    ) -> Steps[StoredGroup]:
+        """Queue chains as a group, and the calls that follow it. ``chains`` are read as they are sent.
 
-    def result(self, function: str, request_id: str, kind: Any, timeout: float | None) -> Steps[Any]:
-        """Wait for the end of an invocation and return its result, or raise its failure.
-
-        The wait goes on while the engine restarts. A last request that gets no reply ends it some seconds after
-        ``timeout``, see ``REPLY`` and the time to connect.
+        Without a key, nobody can complete a group that this method has not: it is cancelled.
         """
-        heard, failures = time.monotonic(), 0
-        until = math.inf if timeout is None else heard + timeout
-        while True:
-            left = max(0.0, until - time.monotonic())
-            wait = min(left, LONGEST_WAIT)
-            try:
-                limits = RetryLimits(0, min(left - wait, self._limits.timeout))
-                record = yield from self.record(function, request_id, wait, limits)
-            except (Unreachable, Overloaded, Unavailable) as problem:
-                now = time.monotonic()
-                if timeout is not None and now >= until:
-                    raise ResultTimeout(request_id, timeout, "", str(problem)) from problem
-                delay = delay_after(problem, failures)
-                if now + delay - heard > LONGEST_WAIT + self._limits.timeout:
-                    raise
-                failures += 1
-                yield Sleep(min(delay, until - now))
-                continue
-            if record.ended:
-                return _result(record, kind)
-            heard, failures = time.monotonic(), 0
-            if timeout is not None and heard >= until:
-                raise ResultTimeout(request_id, timeout, record.status)
+        kinds: dict[str, Any] = {}
+
+        def items() -> Iterator[Item]:
+            for place, chain in enumerate(chains):
+                kinds[chain.links[-1].function] = chain.links[-1].returns
+                yield Item(place, chain.item())
+
+        batched = batches(items())
+        batch = next(batched, [])  # before anything is stored: errors in small groups leave nothing behind
+        links = [Raw(link.item()) for link in then]
+        given = {"require": require, "key": uuid.uuid4().hex if key is None else key, "then": links}
+        reply = yield from sent(self._post("groups", given), self._limits)
+        ids, total = decoded(reply, dict[str, str]), 0
+        group = StoredGroup(ids["group_id"], ids["request_id"], then[-1] if then else None, kinds)
+        try:
+            while batch:
+                place = msgspec.json.encode({"id": group.id, "first": total})
+                body = b'{"group":%b,"calls":[%b]}' % (place, b",".join(item.body for item in batch))
+                yield from sent(self._post("calls", body), self._limits)
+                total, batch = total + len(batch), next(batched, [])
+            yield from sent(self._post(f"groups/{group.id}/seal", {"total": total}), self._limits)
+        except Exception as error:
+            if key is None and not isinstance(error, Unreachable):
+                with suppress(ClientError):
+                    yield from self.cancel_group(group.id)
+            raise
+        return group
+
+    def group(self, group_id: str) -> Steps[GroupRecord]:
+        """Return what the engine tells about a group."""
+        return decoded((yield from sent(self._get(f"groups/{group_id}"), self._limits)), GroupRecord)
+
+    def cancel_group(self, group_id: str) -> Steps[None]:
+        yield from sent(self._post(f"groups/{group_id}/cancel", {}), self._limits)
+
+    def members(self, group_id: str) -> Iterator[Steps[list[MemberOutcome]]]:
+        """Yield steps that each return a page of members, in their order."""
+        after: int | str | None = ""
+
+        def read() -> Steps[list[MemberOutcome]]:
+            nonlocal after
+            path = f"groups/{group_id}/members?limit={WINDOW}&after={after}"
+            reply = yield from sent(self._get(path), self._limits)
+            page = decoded(reply, MemberPage)
+            after = page.next_after
+            return page.members
+
+        while after is not None:
+            yield read()
+
+    def member_results(
+        self, group_id: str, handle: Callable[[str, str, Any], A], kinds: Mapping[str, Any], deadline: Deadline
+    ) -> Iterator[Steps[list[A]]]:
+        """Yield steps that each return handles of members that have ended, in their order."""
+        handles: list[A] = []
+
+        def read(page: Steps[list[MemberOutcome]]) -> Steps[list[A]]:
+            for member in (yield from page):
+                handles.append(handle(member.function, member.request_id, kinds.get(member.function, Any)))
+                handles[-1].outcome = None if member.status in ("WAIT", "RUNNING") else member
+            return []
+
+        for page in self.members(group_id):
+            yield read(page)
+            yield from self.ended(handles, deadline, ordered=True)
+            handles.clear()
 
     def cancel(self, function: str, request_id: str) -> Steps[None]:
         """Cancel an invocation that waits or runs. Raise BadRequest if it has ended."""
-        body = msgspec.json.encode({"request_id": request_id, "type": "force"})
-        yield from sent(self._post(function, "cancel", body, {}), self._limits)
+        body = {"request_id": request_id, "type": "force"}
+        yield from sent(self._post(path_of(function, "cancel"), body), self._limits)
 
     def logs(self, function: str, request_id: str, *, follow: bool) -> tuple[Request, LogReader]:
         accept = "text/event-stream" if follow else "application/x-ndjson"
-        target = self._target(function, f"async-invocations/{quote(request_id, safe='')}/logs")
+        target = f"{self._base}/{invocation_path(function, request_id)}/logs"
         limit = QUIET if follow else self._limits.timeout
         request = Request(method="GET", target=target, headers={"Accept": accept}, limit=limit)
         limits = RetryLimits(UNBOUNDED, self._limits.timeout) if follow else self._limits
         return request, LogReader(limits, follow=follow)
-
-    def _post(
-        self,
-        function: str,
-        rest: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        *,
-        wait: float = 0.0,
-        repeatable: bool = True,
-    ) -> Request:
-        given = {"Content-Type": JSON, **headers}
-        target = self._target(function, rest)
-        return Request(method="POST", target=target, body=body, headers=given, wait=wait, repeatable=repeatable)
-
-    def _target(self, function: str, rest: str) -> str:
-        return f"{self._base}/{quote(function, safe=':!')}/{rest}"
-
-
-def _result(record: Record, kind: Any) -> Any:
-    if record.status == "SUCCESS":
-        if "result" in record.damaged:
-            raise BadResult(f"the result of {record.request_id} is damaged on the engine's disk")
-        if isinstance(record.result, UnsetType):
-            raise BadResult(f"the role of these credentials may not see the result of {record.request_id}")
-        if record.error_message:
-            raise BadResult(f"the engine has no result of {record.request_id}: {record.error_message}")
-        return decode_result(record.result, kind, record.request_id)
-    other = InvocationDiscarded if record.status == "DISCARD" else InvocationFailed
-    error = InvocationCancelled if record.error_code == CANCELLED else other
-    text = "" if record.result is UNSET else record.result
-    raise _failure(error, record.request_id, record.error_code, record.error_message, text)
-
-
-def _failure(kind: type[InvocationFailed], request_id: str, code: int, message: str, text: str) -> InvocationFailed:
-    """Return the error for a failed invocation. ``text`` is its result: an error of user code as JSON, if any."""
-    try:
-        body = msgspec.json.decode(text, type=ErrorBody)
-    except msgspec.DecodeError:
-        body = ErrorBody()
-    shown = message or body.error_message or text
-    return kind(request_id, code, shown, error_type=body.error_type, traceback=body.stack_trace)
 
 
 def _keep(batch: Sequence[Item], outcome: Sent, reply: Mapping[str, Any], refusal: ApiError | None = None) -> None:

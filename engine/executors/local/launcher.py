@@ -161,7 +161,7 @@ class LocalLauncher:
     def launch(self, plan: LaunchPlan, owner: InstanceOwner) -> Instance:
         spec, sandbox = self._new_spec(plan), (*plan.key[:3], plan.gpus)
         seen_inside = self._spawner.seen_inside(spec)
-        variables = environment(plan.function, seen_inside, self._options.access)
+        variables = environment(plan.function, seen_inside)
         process_spec = ProcessSpec(list(plan.command), variables, seen_inside.code, seen_inside.layers)
         spawned = self._spawner.start(sandbox, spec, process_spec)
         try:
@@ -264,7 +264,7 @@ class LocalLauncher:
         self._isolation.close()
 
     def _new_spec(self, plan: LaunchPlan) -> InstanceSpec:
-        function = plan.function
+        function, access = plan.function, self._options.access
         return InstanceSpec(
             instance_id=plan.instance,
             marker=self._options.marker,
@@ -276,6 +276,7 @@ class LocalLauncher:
             layers=tuple(self._code_path(dependency.code).absolute() for dependency in function.dependencies),
             maps_port=self.walls["http_network"] == "mapped" and family_of(function.runtime) is Family.HTTP,
             gpus=plan.gpus,
+            access=access and access.of(function, plan.instance),
         )
 
 

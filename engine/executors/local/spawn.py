@@ -38,6 +38,11 @@ class FunctionAccess(NamedTuple):
     url: str  #: address of the API, as functions reach it
     token_of: Callable[[Function, str], str]  #: returns the token of an instance of a function, by the instance's id
 
+    def of(self, function: Function, instance: str) -> dict[str, str]:
+        """Return what SETUP tells an instance. Outside a sandbox, no path of a socket is needed."""
+        token = self.token_of(function, instance)
+        return {"url": self.url, "token": token, "project": function.project, "socket": ""}
+
 
 class InstanceSpec(NamedTuple):
     """Identity, folders and memory limit of one instance, from which its environment and configuration are made."""
@@ -53,6 +58,7 @@ class InstanceSpec(NamedTuple):
     runtime: Path = WORKERS  #: folder of the worker programs
     maps_port: bool = False  #: its server's port is mapped to a free one
     gpus: Gpus = Gpus()
+    access: dict[str, str] | None = None  #: to the API of the engine, see ``FunctionAccess.of``
 
 
 class Spawned(NamedTuple):
@@ -144,15 +150,14 @@ def _pipe(undo: ExitStack, childs: ExitStack) -> tuple[int, int]:
     return reading, writing
 
 
-def environment(function: Function, spec: InstanceSpec, access: FunctionAccess | None = None) -> dict[str, str]:
+def environment(function: Function, spec: InstanceSpec) -> dict[str, str]:
     """Return the environment of an instance: defaults, the user's variables, then those that users cannot replace."""
     user = function.user_data | function.encrypted_user_data
     tmp, code = str(spec.tmp), str(spec.code)
     variables = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": tmp, "TMPDIR": tmp}
     variables |= {name: value for name, value in user.items() if _exportable(name, value)}
-    if access is not None and not OWN_ACCESS & user.keys():
-        variables |= {"FUNCTIOND_URL": access.url, "FUNCTIOND_PROJECT": function.project}
-        variables["FUNCTIOND_TOKEN"] = access.token_of(function, spec.instance_id)
+    if spec.access is not None and not OWN_ACCESS & user.keys():
+        variables |= {f"FUNCTIOND_{name.upper()}": spec.access[name] for name in ("url", "project", "token")}
     if spec.gpus.visible:
         variables["CUDA_VISIBLE_DEVICES"] = spec.gpus.visible
     return variables | {
@@ -202,6 +207,7 @@ def setup(function: Function, spec: InstanceSpec) -> dict[str, Any]:
         "user_data": function.user_data | function.encrypted_user_data,
         "result_limit": RESULT_LIMIT,
         "maps_port": spec.maps_port,
+        "access": spec.access,
         "guarded": True,
     }
 

@@ -18,7 +18,7 @@ import structlog
 from engine.executors.local.spawn import PATH, Channels, InstanceSpec, ProcessSpec, Spawned, launch, spawn
 from engine.executors.local.template import ForkedChild, Template
 from engine.executors.local.tenants import Tenant, Tenants
-from engine.isolation.bubblewrap import CODE, LAYERS, RUNTIME, TMP, Bubblewrap
+from engine.isolation.bubblewrap import API, CODE, LAYERS, RUNTIME, TMP, Bubblewrap
 from engine.isolation.gpus import Gpus
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.isolation.seccomp import SeccompFilter
@@ -151,7 +151,8 @@ class SandboxSpawner(Spawner):
 
     def seen_inside(self, spec: InstanceSpec) -> InstanceSpec:
         layers = tuple(LAYERS / str(number) for number in range(len(spec.layers)))
-        return spec._replace(code=CODE, tmp=TMP, layers=layers, runtime=RUNTIME)
+        access = spec.access and {**spec.access, "socket": str(API)}
+        return spec._replace(code=CODE, tmp=TMP, layers=layers, runtime=RUNTIME, access=access)
 
     async def prepare(self, project: str) -> None:
         await self._tenants.open(project)

@@ -107,10 +107,11 @@ async def accept_events(
     if requests:
         for place, result in zip(places, await intake.accept_each(requests), strict=True):
             results[place] = result
-    return _reply(results)
+    return reply_to(results)
 
 
-def _reply(results: Sequence[str | FunctiondError]) -> Reply:
+def reply_to(results: Sequence[str | FunctiondError]) -> Reply:
+    """Return the reply to a batch, with the request id or error of each event."""
     shown = [_result(result) for result in results]
     errors = [result for result in results if not isinstance(result, str)]
     if len(errors) < len(results):
@@ -139,14 +140,18 @@ def _key(longest: int) -> Meta:
     return Meta(pattern=f"^[ -~]{{1,{longest}}}$", description=f"must be 1 to {longest} printable ASCII characters")
 
 
+IdempotencyKey = Annotated[str, _key(IDEMPOTENCY_KEY)]
+OrderingKey = Annotated[str, _key(ORDERING_KEY)]
+
+
 class BatchEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Event of a batch, with the options that a single request has in its headers."""
 
     event: Raw | UnsetType = UNSET  #: any JSON value; absent: ``{}``
-    key: Annotated[str, _key(IDEMPOTENCY_KEY)] | None = None  #: idempotency key
+    key: IdempotencyKey | None = None  #: idempotency key
     delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY)] | None = None  #: seconds
     priority: Annotated[int, Meta(ge=0, le=9)] | None = None
-    ordering_key: Annotated[str, _key(ORDERING_KEY)] | None = None
+    ordering_key: OrderingKey | None = None
 
 
 class BatchBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

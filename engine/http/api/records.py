@@ -15,6 +15,7 @@ from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
 from engine.functions.invocation_filter import record_of, selection_of
 from engine.http.api.clients import Number, number_form
+from engine.http.api.groups import GroupPlace, GroupReply, LinkReplies
 from engine.http.api.paging import MAX_LIMIT, PAGE, bounds, read_place, show_place
 from engine.http.api.routing import (
     FUNCTION,
@@ -43,7 +44,7 @@ MAX_IDS = 10
 MAX_WAIT = 60.0  #: seconds
 MAX_COUNT = 10_000  #: records that a page with ``after`` counts
 
-_FILTER = (*PAGE, "status", "query_begin_time", "query_end_time", "after", "error_text", "trigger_id")
+_FILTER = (*PAGE, "status", "query_begin_time", "query_end_time", "after", "error_text", "trigger_id", "parent")
 
 ACTIVE = frozenset({State.WAIT, State.RUNNING})
 
@@ -118,7 +119,11 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     trigger_id: str | UnsetType = UNSET  #: trigger that made its request; absent if none did
     caused_by: str | UnsetType = UNSET  #: request id of the one whose outcome is its event, or which it repeats
     ordering_key: str | UnsetType = UNSET  #: absent if the invocation has none; so is the next
-    held: bool | UnsetType = UNSET  #: the invocation waits for the end of an earlier one with its ordering key
+    held: bool | UnsetType = UNSET  #: it waits for the end of an earlier one with its ordering key, or of its group
+    parent: str | UnsetType = UNSET  #: request id of the invocation that queued it
+    children: int | UnsetType = UNSET  #: number of invocations that it has queued
+    group: GroupPlace | UnsetType = UNSET  #: of which it is a member
+    waits_for: GroupReply | UnsetType = UNSET  #: group, or call, whose continuation it is
     damaged: list[str] | UnsetType = UNSET  #: of payload, result and attempts: damaged on disk, so left out
 
 
@@ -145,13 +150,14 @@ class InvocationRecords(ApiFamily):
         catalog: Catalog,
         controls: FunctionControls,
         records: Records,
-        identity: Identity,
         runs: Dispatcher,
         running: Pool,
         clock: Clock,
         explainer: Explainer,
+        links: LinkReplies,
     ) -> None:
-        self._catalog, self._controls, self._records, self._identity = catalog, controls, records, identity
+        self._links, self._identity = links, links.identity
+        self._catalog, self._controls, self._records = catalog, controls, records
         self._runs, self._running, self._clock, self._explainer = runs, running, clock, explainer
 
     @read(
@@ -215,6 +221,7 @@ class InvocationRecords(ApiFamily):
         return replace(
             base,
             trigger_id=_trigger_id(call.text("trigger_id")),
+            parent=self._links.parent(call.text("parent")),
             states=read_states(call.text("status")) & allowed,
             keys=frozenset(key for key in keys if key is not None) if ids else None,
             begin=read_time("query_begin_time", begin) if begin else since,
@@ -247,7 +254,8 @@ class InvocationRecords(ApiFamily):
             record = await self._records.get(record.key) or record
         paused = record.state is State.WAIT and self._controls.of(record.function_id).paused
         progress = None if record.state.final else self._running.progress(record.key)
-        return _whole(record, function, call.region, progress, self._identity, paused=paused)
+        whole = _whole(record, function, call.region, progress, self._identity, paused=paused)
+        return replace(whole, **await self._links.of(record.key))
 
     @read(
         "ExplainAsyncInvocation",
@@ -279,6 +287,7 @@ class InvocationRecords(ApiFamily):
             record = await record_of(self._records, self._identity, function, body.request_id)
         except UnknownInvocation as problem:
             raise InvalidRequest(f"Invalid RequestId: {problem}") from None
+        await self._links.cancel(record.key, function.project)
         if record.code != Code.CANCELLED and not await self._runs.cancel(record.key):
             raise InvalidRequest(f"Invalid RequestId: {body.request_id} has already ended")
 
@@ -356,7 +365,7 @@ def _whole(
         trigger_id=record.trigger_id or UNSET,
         caused_by=identity.request_id(record.cause) if record.cause else UNSET,
         ordering_key=record.ordering_key or UNSET,
-        held=record.held if record.ordering_key else UNSET,
+        held=record.held if record.ordering_key else record.held or UNSET,
         damaged=sorted(record.damaged) or UNSET,
     )
 

@@ -50,7 +50,7 @@ def without_credentials(value: Any) -> Any:
         return {name: _field(name, item) for name, item in value.items()}
     if isinstance(value, list):
         return [without_credentials(item) for item in value]
-    return _URL.sub(_only_host, value) if isinstance(value, str) else value
+    return _URL.sub(_only_host, value) if isinstance(value, str) and "://" in value else value
 
 
 def param_shown(param: str) -> str:

@@ -33,18 +33,19 @@ class Statement(IntEnum):
     APPEND = 1
     PAYLOAD = 2
     START = 3
-    FINISH = 4
-    RETRY = 5
-    RESULT = 6
-    ATTEMPT = 7
-    UNTALLY_ATTEMPTS = 8
-    DROP_ATTEMPTS = 9
-    ADD_DELIVERY = 10
-    TALLY = 11
-    STATUS = 12
-    RELEASE = 13
-    RARE = 14
-    RELEASE_MORE = 15
+    COUNT = 4
+    FINISH = 5
+    RETRY = 6
+    RESULT = 7
+    ATTEMPT = 8
+    UNTALLY_ATTEMPTS = 9
+    DROP_ATTEMPTS = 10
+    ADD_DELIVERY = 11
+    TALLY = 12
+    STATUS = 13
+    RELEASE = 14
+    RARE = 15
+    RELEASE_MORE = 16
 
 
 _OF_KEY = "FROM invocation INDEXED BY ordering WHERE function_id = ?1 AND ordering_key = ?2"
@@ -60,6 +61,12 @@ SQL: dict[Statement, str] = {
     Statement.APPEND: (f"INSERT INTO invocation (state, {MOVED}, {FIXED}, sum) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"),
     Statement.PAYLOAD: "INSERT INTO payload (key, body, sum) VALUES (?,?,?)",
     Statement.START: "UPDATE invocation SET state = 2, attempt = ?, started = ?, begun = ? WHERE key = ?",
+    # Counts the end of a member. A batch whose commit was in doubt is written again: an end must not count twice.
+    Statement.COUNT: (
+        "UPDATE call_group SET done = done + 1, failed = failed + ?1, state = CASE WHEN state = 0"
+        " AND (done + 1 >= total OR (need_all AND ?1)) THEN decided() ELSE state END"
+        " WHERE key = (SELECT grp FROM call JOIN invocation USING (key) WHERE key = ?2 AND (state < 3 OR ?3))"
+    ),
     Statement.FINISH: (
         "UPDATE invocation SET state = ?, failures = ?, started = ?, ended = ?, code = ?, message = ?, attempt = ?,"
         " sum = sum + ?9 WHERE key = ?8"
@@ -177,6 +184,7 @@ class Batch(list[WriteRequest]):
         super().__init__(items)
         self.failure: WriteFailure | None = None
         self.finished = threading.Event()
+        self.decided = False  #: a group was decided
         self.after_commit: Callable[[sqlite3.Connection], None] | None = None  #: called after a successful COMMIT
         self.syncing = False  #: the writer's thread is in COMMIT, where it waits for the disk without the GIL
 
@@ -206,6 +214,8 @@ class WritingConnection(sqlite3.Connection):
     ) -> None:
         super().__init__(*arguments, **options)
         self._damaged = damaged
+        self._decided = False
+        self.create_function("decided", 0, self._decide)
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
         if isinstance(parameters, Visit):
@@ -218,8 +228,14 @@ class WritingConnection(sqlite3.Connection):
             if parameters.failure is None and parameters.after_commit is not None:
                 parameters.after_commit(self)
         finally:
+            parameters.decided, self._decided = self._decided, False
             parameters.finished.set()
         return self.cursor()
+
+    def _decide(self) -> int:
+        """Return the state of a group that is decided, for ``COUNT``, and note that there is one."""
+        self._decided = True
+        return 1
 
     def _apply(self, batch: Batch) -> None:
         committing = False

@@ -33,6 +33,11 @@ _TABLES = {
     "cursor": ("trigger_id, name", "position"),
     "plugin_row": ("plugin, name, key", "value"),
 }
+#: The same of tables whose writers compute the sums, of what never changes in them.
+_FIXED = {
+    "call": ("key", "parent, token, depth, grp, place, only"),
+    "call_group": ("key", "project, token, kind, need_all, created"),
+}
 #: Condition for a changed invocation: its sum has a third part if it has ended, after an attempt or before any.
 _ENDS = (
     f"sum - row_sum({MOVED}) - row_sum({FIXED}) - iif(coalesce({RARE}) IS NULL, 0, row_sum({RARE})) NOT IN"
@@ -86,7 +91,9 @@ def add_sums(db: sqlite3.Connection) -> None:
 def changed_rows(db: sqlite3.Connection) -> Iterator[tuple[str, str, list[object]]]:
     """Yield the table of each row that differs from its checksum, the names of its key, and the key."""
     db.create_function("row_sum", -1, row_sum, deterministic=True)
-    conditions = {table: (key, f"sum <> row_sum({key}, {others})") for table, (key, others) in _TABLES.items()}
+    conditions = {
+        table: (key, f"sum <> row_sum({key}, {others})") for table, (key, others) in (_TABLES | _FIXED).items()
+    }
     for table, (key, condition) in {**conditions, "invocation": ("key", _ENDS)}.items():
         if db.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = 'sum'", (table,)).fetchall():
             for row in db.execute(f"SELECT {key} FROM {table} WHERE {condition}"):

@@ -30,6 +30,7 @@ from engine.model.identity import NODE_BITS, Identity
 from engine.protocols import Cluster, CopySteps, StorageStatistics
 from engine.storage.data_directory import KEY, Ballast
 from engine.storage.sqlite.batch import Visit, WritingConnection
+from engine.storage.sqlite.calls import SQLiteCalls
 from engine.storage.sqlite.checkpoints import Checkpoints
 from engine.storage.sqlite.checks import check_start
 from engine.storage.sqlite.checksums import add_sums
@@ -100,6 +101,7 @@ class SQLiteStorage:
         self.catalog = SQLiteCatalogStore(writer)
         self.resources = SQLiteResourceStore(writer)
         self.cursors = SQLiteCursors(writer, self.journal)
+        self.calls = SQLiteCalls(readers, writer, identity, self.journal)
 
     def store(self, plugin: str) -> SQLiteStore:
         return SQLiteStore(self.writer, plugin, self._damage)
@@ -251,7 +253,8 @@ def _prepare(path: Path, db: sqlite3.Connection) -> tuple[int, int]:
         raise DataDirectoryUnusable(str(path), f"{problem}; {recover(path.parent)}")
     db.execute("INSERT OR IGNORE INTO meta VALUES ('node', ?)", (secrets.randbits(NODE_BITS),))
     [[node]] = db.execute("SELECT value FROM meta WHERE name = 'node'")
-    [[last_key]] = db.execute("SELECT coalesce(max(key), 0) FROM invocation")
+    newest = " UNION ALL ".join(f"SELECT max(key) AS key FROM {table}" for table in ("invocation", "call_group"))
+    [[last_key]] = db.execute(f"SELECT coalesce(max(key), 0) FROM ({newest})")
     return node, last_key
 
 

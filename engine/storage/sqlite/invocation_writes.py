@@ -26,6 +26,7 @@ from engine.errors import IdempotencyConflict
 from engine.model import ContentKey, Invocation, Outcome, State
 from engine.model.retry import HISTORY
 from engine.protocols import Settlement, WaitingEnd
+from engine.protocols.calls import CALL
 from engine.storage.sqlite.batch import Row, Statement, WritingConnection
 from engine.storage.sqlite.checksums import row_sum
 from engine.storage.sqlite.rows import DELAYED, HELD, READY, RESULT_SIZE, STORED
@@ -65,12 +66,14 @@ def end_all(
     """End waiting invocations. Return key and payload size of those that waited."""
     ended: list[tuple[int, int]] = []
     rows: list[tuple[Statement, Row]] = []
-    returned = f"{_END} RETURNING function_id, size, attempt, ordering_key"
+    returned = f"{_END} RETURNING function_id, size, attempt, ordering_key, source"
     for key in keys:
         row = db.execute(returned, _end_row(key, end.state, end.outcome)).fetchone()
         if row is None:
             continue
-        function_id, size, attempt, ordering_key = row
+        function_id, size, attempt, ordering_key, source = row
+        if source == CALL:
+            rows.append((Statement.COUNT, (True, key, True)))
         # result and log of an earlier attempt
         kept = 0 if attempt == 1 else db.execute(f"SELECT {RESULT_SIZE.format('?1')}", (key,)).fetchone()[0]
         rows += [(Statement.TALLY, (function_id, -1, -size)), (Statement.TALLY, (-function_id, 1, size + kept))]
@@ -112,7 +115,11 @@ def insert_all(db: WritingConnection, invocations: Sequence[Invocation], per_key
             if room[key] <= 0:
                 held.add(invocation.key)
             room[key] -= 1
-    db.run_rows(row for invocation in invocations for row in append_rows(invocation, held=invocation.key in held))
+    db.run_rows(
+        row
+        for invocation in invocations
+        for row in append_rows(invocation, held=invocation.held or invocation.key in held)
+    )
     return frozenset(held)
 
 
@@ -130,6 +137,8 @@ def settle_rows(settlement: Settlement, per_key: Mapping[int, int]) -> tuple[tup
         started = outcome.started_at if settlement.ran else None
         end = (STORED[settlement.state], failures, started, outcome.ended_at, outcome.code, outcome.message)
         size = len(before.payload) + len(outcome.result) + len(outcome.log)
+        if before.source == CALL:
+            rows.append((Statement.COUNT, (not outcome.ok or not settlement.ran, before.key, False)))
         rows.append((Statement.FINISH, (*end, before.attempt, before.key)))
         if before.ordering_key:
             rows.append(_release_row(per_key, before.function_id, before.ordering_key, outcome.ended_at))

@@ -25,13 +25,28 @@ FREE_PAGES = 4096
 #: Least seconds between two scans of the keys ahead of the clock, which are all newer rows after a wrong clock.
 LOOK_AHEAD = 600.0
 
-#: Row of a scan: key, end (None: not ended), size in bytes, 1 if a delivery is pending, last attempt, and function.
+#: Row of a scan: key, end (None: not ended), size in bytes, 1 if a delivery or its group still needs it, last attempt,
+#: and function.
 _Row = tuple[int, float | None, int, int, int, int]
 _NEXT = (  # of some rows, see ``_next_rows``
     f"SELECT key, ended, size + {RESULT_SIZE.format('i.key')}"
     f" + CASE WHEN attempt > 1 THEN {LOGS_SIZE.format('i.key')} ELSE 0 END,"
-    " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL), attempt, function_id"
+    " EXISTS (SELECT 1 FROM owed WHERE key = i.key AND due IS NOT NULL)"
+    " OR (source = 'CALL' AND EXISTS (SELECT 1 FROM call c JOIN call_group g ON g.key = c.grp"
+    " LEFT JOIN invocation n ON n.key = g.key WHERE c.key = i.key AND (g.ended IS NULL OR n.state < 3))),"
+    " attempt, function_id"
     " FROM invocation i WHERE {} key > ?1 ORDER BY key LIMIT ?2"
+)
+#: Links of dropped invocations. Those to a parent stay until it has ended, because it may be repeated until then.
+_UNLINK = (
+    "DELETE FROM call WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM invocation WHERE key = parent AND state < 3)",
+    "DELETE FROM call WHERE parent = ?1 AND NOT EXISTS (SELECT 1 FROM invocation i WHERE i.key = call.key)",
+    "DELETE FROM call_group WHERE key = ?1",
+)
+#: Groups without a continuation.
+_DROP_GROUPS = (
+    "DELETE FROM call_group WHERE key IN (SELECT key FROM call_group INDEXED BY call_group_alone"
+    " WHERE kind = 2 AND ended <= ? LIMIT ?)"
 )
 #: Functions with ended invocations: project (NULL: the function was deleted), id, and a sum.
 _HOLDERS = (
@@ -84,6 +99,7 @@ class Purge:
         """
         self._doubt = ahead
         more_keys, next_expiry = _drop_idempotency_keys(db, now)
+        db.execute(_DROP_GROUPS, (now - age, STEP_ROWS))
         scan, over = self._scan(db, now, age, rows, size)
         _drop(db, scan)
         return self._purged(scan, over, age, next_expiry, more=more_keys | _release_pages(db))
@@ -213,6 +229,8 @@ def _drop(db: sqlite3.Connection, scan: Scan) -> None:
         return
     for table in ("invocation", "owed", "result", "attempt", "payload"):
         db.executemany(f"DELETE FROM {table} WHERE key = ?", keys)
+    for statement in _UNLINK:
+        db.executemany(statement, keys)
     db.execute(SQL[Statement.TALLY], (0, -len(keys), 0))
     db.execute("UPDATE tally SET size = max(0, ?) WHERE function_id = 0", (scan.kept_size,))
     # Of the mean size, so that an estimate ends with the rows for which it was made.

@@ -47,6 +47,9 @@ def filters(selection: Selection, states: frozenset[State]) -> tuple[str, list[A
         if value:
             text += f" AND {column} = ?"
             values.append(value)
+    if selection.parent:
+        text += " AND key IN (SELECT key FROM call WHERE parent = ?)"
+        values.append(selection.parent)
     for among, those in (
         ("key IN", selection.keys),
         ("function_id IN", selection.functions or None),

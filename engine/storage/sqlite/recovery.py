@@ -48,6 +48,8 @@ _MEANING = {
     "attempt": ("records lack attempts", ""),
     "owed": ("an outcome is not delivered", "look at its record, and tell the receiver"),
     "idempotency": ("a repetition of its request runs again", ""),
+    "call": ("a run that is repeated queues its call again, and its group waits for it", "cancel the group"),
+    "call_group": ("its continuation waits for ever", "cancel it, and queue it again"),
     "status_target": ("states of a function are not logged", "set its status log again"),
     "status_log": ("changes of states are missing in their log stream", ""),
 }

@@ -40,6 +40,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.metrics.histogram import SIZES, Histogram
+from engine.model.signal import Signal
 from engine.protocols import CopySteps, StorageStatistics
 from engine.storage.sqlite.batch import Batch, CallRequest, Statement, WriteRequest, WritingConnection
 from engine.storage.sqlite.checkpoints import Checkpoints
@@ -94,6 +95,7 @@ class Writer:
         self._began = 0.0
         self._sizes = Histogram(SIZES)
         self._seconds = Histogram()
+        self.groups_decided: Signal[[]] = Signal()
         #: Number of the batch that is being gathered. Its requests can still be changed.
         self.number = 0
 
@@ -216,6 +218,8 @@ class Writer:
                 self._make_room()
             else:
                 self._on_recovered()
+        if batch.decided:
+            self.groups_decided()
         _notify(batch)
 
     async def _commit(self, batch: Batch) -> None:

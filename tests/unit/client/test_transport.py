@@ -33,6 +33,7 @@ from functiond import (
     Unreachable,
 )
 from functiond.configuration import Configuration
+from functiond.events import Chain, Link
 from functiond.operations import Operations
 from functiond.steps import Reply, Request, Sleep
 
@@ -253,7 +254,7 @@ def test_events_that_would_be_sent_otherwise_are_refused() -> None:
         return 2 * n
 
     with pytest.raises(BadArgument, match=r"takes results of double\.event"):
-        double.enqueue_many([4])  # type: ignore[list-item]
+        double.enqueue_many([4])  # type: ignore[arg-type]
     with pytest.raises(BadArgument, match="events is a dict: give a list"):
         app.client.enqueue_many("double", {"n": 4})
 
@@ -418,7 +419,7 @@ def reply(*results: dict[str, str], seconds: str) -> Reply:
 
 def test_events_without_room_wait_as_long_as_the_engine_asks() -> None:
     operations = Operations(Configuration(url="http://a"))
-    steps = operations.enqueue_many("f", [1, 2])
+    steps = operations.enqueue_many([Chain((Link("f", Event(event=n)),)) for n in (1, 2)])
     first = next(steps)
     wait = steps.send(reply({"request_id": "a"}, FULL, seconds="20"))
     assert isinstance(wait, Sleep)

@@ -181,6 +181,8 @@ LONGER = {
     "CreateTags": 256 << 10,
     "DeleteTags": 256 << 10,
     "ShowResInstanceInfo": 1 << 20,
+    "QueueCalls": 6 << 20,
+    "CreateGroup": 6 << 20,
 }
 CODE = {"CreateFunction", "UpdateFunctionCode", "ImportFunction"}
 CODE |= {"CreateDependencyVersion", "CreateDependency", "UpdateDependency"}

@@ -135,10 +135,15 @@ def test_the_table_gives_each_role_the_operations_of_its_purpose() -> None:
     status = {"ListAsyncInvocations", "ListActiveAsyncInvocations", "ShowAsyncInvocation", "ExplainAsyncInvocation"}
 
     calls = {"AsyncInvokeFunction", "BatchAsyncInvokeFunction", "InvokeFunction"}
-    assert by_role["invoke"] == engine | status | calls | {"CancelAsyncInvocation"}
+    links = {"ListChildren", "ListMembers", "ListResults", "ShowGroup"}
+    groups = {"QueueCalls", "CreateGroup", "SealGroup", "CancelGroup", "CancelTree"}
+    assert by_role["invoke"] == engine | status | calls | links | groups | {"CancelAsyncInvocation"}
     assert by_role["admin"] == set()
     assert by_role["operator"] == engine | whole
-    changes = {operation.name for operation in OPERATIONS if operation.method != "GET"} - {"ShowResInstanceInfo"}
+    changes = {operation.name for operation in OPERATIONS if operation.method != "GET"} - {
+        "ShowResInstanceInfo",
+        "ListResults",
+    }
     assert not by_role["read"] & changes
     assert not by_role["read"] & {"ShowFunctionCode", "ExportFunction"}
 

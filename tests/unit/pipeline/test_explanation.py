@@ -21,7 +21,9 @@ class House:
     def __init__(self) -> None:
         self.storage, self.clock = MemoryStorage(), SystemClock()
         self.scheduler = Scheduler(RunQueue(slots=2, sync_slots=0, memory=1000), self.storage.window, self.clock)
-        self.explainer = Explainer(self.storage.records, self.scheduler, self.clock, self.storage.identity)
+        self.explainer = Explainer(
+            self.storage.records, self.storage.calls, self.scheduler, self.clock, self.storage.identity
+        )
         self.configure()
 
     def configure(self, function_id: int = 1, *, limit: int = -1, memory: int = 100) -> None:

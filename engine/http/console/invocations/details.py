@@ -1,11 +1,11 @@
-"""Data of one invocation for its page: record, attempts with logs, deliveries, related invocations, event, result.
+"""Data of one invocation for its page: record, attempts with logs, deliveries, calls, group, event, result.
 
 Events and results are shown as texts: JSON with line breaks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -19,12 +19,15 @@ from engine.http.api.deliveries import DeliveriesApi, DeliveryItem
 from engine.http.api.logs import attempt_of, log_of
 from engine.http.api.routing import Call
 from engine.http.console.invocations.filters import InvocationTriggers
+from engine.http.console.paths import name_of
 from engine.http.console.visibility import delivery_shown
 from engine.logs.lines import Line, decode, last
 from engine.model import Record, State
 from engine.model.identity import Identity
+from engine.model.urn import LATEST
 from engine.pipeline.redrive import SOURCE
 from engine.protocols import Outbox, Records
+from engine.protocols.calls import Calls, Group
 
 SHOWN = 64 << 10  #: bytes shown of an event, and of a result
 DEEP = 32  #: levels of nesting up to which JSON gets line breaks
@@ -32,6 +35,7 @@ LOG = 64 << 10  #: bytes shown of a log, at its end
 BRIEF = 8 << 10  #: bytes shown of the log of an earlier attempt
 LOGS = 5  #: attempts whose logs are shown
 CAUSED = 50  #: invocations shown that another one caused
+CALLS = 20  #: calls shown that another one queued
 CAUSE = "Cause: its outcome is the event"
 LARGEST = 1 << 20  #: bytes of an event in which its cause is looked for
 
@@ -61,6 +65,17 @@ class Related(Struct, frozen=True, kw_only=True):
     state: State | None  #: None: its record is no longer stored
 
 
+class Linked(Struct, frozen=True, kw_only=True):
+    """Calls of an invocation, and groups to which it belongs."""
+
+    count: int  #: of all its calls
+    calls: Sequence[tuple[int, Record]]  #: the first ones, each with the number of its own
+    names: Mapping[int, str]  #: of their functions, by id; without deleted ones
+    group: Group | None  #: of which it is a member
+    place: int  #: in the group
+    waits_for: Group | None  #: whose continuation it is
+
+
 class _Context(Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
@@ -81,10 +96,11 @@ class InvocationDetails:
         outbox: Outbox,
         api: DeliveriesApi,
         triggers: InvocationTriggers,
+        calls: Calls,
     ) -> None:
         self._catalog, self._records, self._identity = catalog, records, identity
         self._archive, self._outbox, self._item = archive, outbox, api.item
-        self.triggers = triggers
+        self.triggers, self._calls = triggers, calls
 
     async def record(self, call: Call) -> Record:
         """Return the record of the invocation that the path names.
@@ -118,9 +134,15 @@ class InvocationDetails:
     async def related(self, call: Call, record: Record, *, readable: bool) -> Sequence[Related]:
         """Return the invocations that caused this one, and the first ``CAUSED`` that it caused.
 
-        A cause may be known from the event only, which is read if it is ``readable``.
+        A cause may be known from the event only, which is read if it is ``readable``. The one before in a chain is
+        among them.
         """
-        causes = {record.cause: "Repeats" if record.source == SOURCE else CAUSE} if record.cause else {}
+        links = await self._calls.links(record.key)
+        causes = {links.parent: "Queued by"} if links.parent else {}
+        if (group := links.waits_for) is not None and group.chain:
+            members, _ = await self._calls.members(group.key, -1, 1, 0)
+            causes |= {member.key: "Gets the result of" for _, member in members}
+        causes |= {record.cause: "Repeats" if record.source == SOURCE else CAUSE} if record.cause else {}
         if readable and (key := self._identity.key_of(_cause(record.payload))) is not None:
             causes.setdefault(key, CAUSE)
         relations = []
@@ -134,6 +156,24 @@ class InvocationDetails:
                 relation = "Repeated by" if later.source == SOURCE else "Its outcome is the event of"
                 relations.append(Related(relation=relation, request_id=later.request_id, state=later.state))
         return relations
+
+    async def linked(self, record: Record) -> Linked:
+        """Return the first calls of an invocation, and its groups without steps of chains."""
+        links = await self._calls.links(record.key)
+        calls = await self._calls.children(record.key, 0, CALLS) if links.children else ()
+        functions = {called.function_id for _, called in calls}
+        found = (self._catalog.resolve(function_id, LATEST) for function_id in functions)
+        return Linked(
+            count=links.children,
+            calls=calls,
+            names={function.function_id: name_of(function) for function in found if function is not None},
+            group=await self._calls.group(links.group) if links.group else None,
+            place=links.place,
+            waits_for=None if links.waits_for is None or links.waits_for.chain else links.waits_for,
+        )
+
+    def request_id(self, key: int) -> str:
+        return self._identity.request_id(key)
 
     # --- inside ---------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class InvocationFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: str = ""  #: names of states, with commas
     source: str = ""
     trigger: str = ""  #: id
+    parent: str = ""  #: request id of the invocation that queued them
     code: str = ""  #: of the error; ``any``: there is one, such as that of a failed attempt that is tried again
     time: str = ""  #: a key of ``SPANS``
     begin: str = ""
@@ -112,6 +113,9 @@ class Filters:
         if chosen.function:
             base = selection_of(self._catalog, self.urn(chosen, project))
         since, below = self._keys(chosen.request)
+        parent = self._identity.key_of(chosen.parent) if chosen.parent else 0
+        if parent is None:
+            raise BadQuery("parent", chosen.parent, "must be a request id of this engine")
         begin, end = self.times(chosen)
         for field in ("text", "trigger"):
             if len(value := getattr(chosen, field)) > LONGEST:
@@ -121,6 +125,7 @@ class Filters:
             states=read_states(chosen.status),
             source=chosen.source,
             trigger_id=chosen.trigger,
+            parent=parent,
             codes=self.codes(chosen),
             without=frozenset({0} if chosen.code == ANY else ()),
             text=chosen.text,

@@ -135,8 +135,10 @@ class ManyInvocations(PageFamily):
         """Return a filter for the function of the path. Raises InvalidRequest if the API cannot filter so."""
         if not may(call, _OPERATIONS[kind]):
             raise AccessDenied(f"your role may not use {_OPERATIONS[kind]}")
-        if chosen.text or chosen.request or chosen.code == ANY:
-            raise InvalidRequest("many invocations cannot be chosen by text, request id or any error; remove it")
+        if chosen.text or chosen.request or chosen.parent or chosen.code == ANY:
+            raise InvalidRequest(
+                "many invocations cannot be chosen by text, request id, parent or any error; remove it"
+            )
         if "function" not in call.parts:
             return chosen
         function = self._frame.function_of(call)

@@ -113,11 +113,12 @@ class InvocationPage(PageFamily):
 
     async def _show(self, call: Call, record: Record, errors: Mapping[str, str] | None = None) -> Reply:
         deliveries = await self._details.deliveries(call, record)
-        readable = sees_payloads(call)
+        readable, linked = sees_payloads(call), await self._details.linked(record)
+        unended = not record.state.final or any(not called.state.final for _, called in linked.calls)
         return await self._pages.show(
             call,
             "invocation.html",
-            live=not errors and (not record.state.final or any(delivery.next_try for delivery in deliveries)),
+            live=not errors and (unended or any(delivery.next_try for delivery in deliveries)),
             errors=errors or {},
             progress=self._details.progress(record),
             explanation=None if record.state.final else await self._explanation(call, record),
@@ -125,6 +126,8 @@ class InvocationPage(PageFamily):
             deliveries=deliveries,
             trigger=self._details.triggers.of(call.project, record),
             related=await self._details.related(call, record, readable=readable),
+            linked=linked,
+            request_id=self._details.request_id,
             event=body_of(record.payload) if readable else None,
             result=body_of(record.result) if readable and record.state.final else None,
             failure=read_error("", record.result[:SHOWN]) if readable and record.code else None,
