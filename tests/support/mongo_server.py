@@ -6,20 +6,16 @@ and the tests use it over its port only.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-import pytest
 from pymongo import AsyncMongoClient
 
 from plugins.dds.options import USER
+from tests.support.own_environment import own_environment
 from tests.support.ports import free_port
 from tests.support.server_process import ServerProcess
 
@@ -74,29 +70,5 @@ async def mongo_server(folder: Path) -> AsyncIterator[MongoServer]:
         await server.kill()
 
 
-def home() -> Path:
-    """Return the folder of the server's virtual environment, existing or not."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "functiond-tests" / PACKAGE
-
-
 def _program() -> Path:
-    place = home()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place.parent / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (
-            (place / "ready").exists() and (place / "bin" / "python").exists()
-        ):  # the interpreter may have been uninstalled
-            _install(place)
-            (place / "ready").touch()
-    return place / "bin" / "secantusd-py"
-
-
-def _install(place: Path) -> None:
-    make, fill = ("-m", "venv", "--clear", place), ("-m", "pip", "install", "-q", PACKAGE)
-    for python, command in ((sys.executable, make), (place / "bin" / "python", fill)):
-        done = subprocess.run([python, *command], capture_output=True, text=True)
-        if done.returncode:
-            why = (done.stderr or done.stdout).strip().rpartition("\n")[2]
-            pytest.skip(f"there is no MongoDB server to try: {PACKAGE} cannot be installed in {place}: {why}")
+    return own_environment(PACKAGE, "MongoDB server to try") / "bin" / "secantusd-py"
