@@ -31,10 +31,19 @@ PROOF = {
 }
 #: Options of the chaos.
 CHAOS = {"lease": "seconds of the nodes' lease", "local": "first, fallback or never"}
-ON_REQUEST = ("chaos", "nodes_on_ray", "proof", "purge", "soak")  #: scenarios that run only if they are named
+ON_REQUEST = (
+    "chaos",
+    "children",
+    "groups",
+    "nodes_on_ray",
+    "proof",
+    "purge",
+    "soak",
+)  #: scenarios that run only if they are named
 SCENARIOS = (
     "accept",
     "accept_batch",
+    "calls",
     "intake",
     "end_to_end",
     "status_log",

@@ -38,7 +38,7 @@ def rounds(options: Options, progress: Progress) -> Generator[Round, None, None]
             progress(f"accept_batch: SQLite alone, {size:,} rows a commit")
             alone = [_inserted(size, options)]
             progress(f"accept_batch: {size:,} events a request")
-            figures |= _accepted(size, options)
+            figures |= accepted(size, options)
             alone.append(_inserted(size, options))
             figures[f"SQLite alone {size:,}"] = mean(alone)
             figures[f"accept_batch / SQLite alone {size:,}"] = figures[f"accept_batch {size:,}"] / mean(alone)
@@ -55,7 +55,7 @@ def _decoded() -> float:
     return (time.process_time() - began) * 1000
 
 
-def _accepted(size: int, options: Options) -> Round:
+def accepted(size: int, options: Options) -> Round:
     with scratch(options) as directory, engine(directory, profile=options.profile) as server:
         path = server.deploy("held", HELD, instances=1) + "/invocations-async/batch"
         body = json.dumps({"events": [{"event": EVENT}] * size})

@@ -48,6 +48,9 @@ def measure(name: str, directory: Path, scale: float = 0.001) -> dict[str, Measu
 CHAINS: dict[str, tuple[float, list[list[str | float]]]] = {
     "accept": (0.001, [["accept 1"], ["accept 16"], ["accept 64"], ["accept 256"], ["engine loop"]]),
     "accept_batch": (0.001, [["engine loop 100"], ["engine loop 1,000"], ["decode 6 MiB"]]),
+    "calls": (0.001, [["queued by runs"], ["plain"], ["members"], ["results by the client"]]),
+    "groups": (0.002, [[20, "kills"], [1, "ids of continuations that ran", 1, "runs of the continuation"]]),
+    "children": (0.01, [[10, "kills"], [1000, "children", 1000, "runs of children"], [10, "runs of parents"]]),
     "status_log": (0.001, []),
     "end_to_end": (0.001, [["end to end", "accepted"], ["children"]]),
     "latency": (0.001, [["requests"], ["start p50", "start p99", "start worst"]]),
