@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
@@ -15,6 +16,8 @@ from engine.model.urn import FunctionUrn
 from engine.pipeline.intake import Intake, InvocationFactory
 from engine.protocols.calls import Calls, Membership, NewCall, NewGroup
 from engine.scheduling.backlog import Backlog
+
+TURN = 100  #: calls that are accepted until other work of the loop has its turn
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -61,6 +64,8 @@ class CallIntake:
         full: FunctiondError | None = None
         try:
             for place, call in enumerate(calls):
+                if place % TURN == TURN - 1:
+                    await asyncio.sleep(0)
                 new = full or (call if isinstance(call, FunctiondError) else self._try(call, parent, routes, group))
                 if not isinstance(new, FunctiondError):
                     places.append(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated
@@ -17,8 +18,8 @@ from engine.model import Invocation, Request
 from engine.model.clock import Clock
 from engine.model.identity import Identity
 from engine.model.limits import LONGEST_DELAY
+from engine.pipeline.calls import TURN, CallIntake, Step
 from engine.pipeline.calls import Call as NewCall
-from engine.pipeline.calls import CallIntake, Step
 from engine.pipeline.groups import NO_EVENT, Arguments, Groups
 from engine.protocols.calls import CALL, Membership
 
@@ -177,7 +178,11 @@ class CallsApi(ApiFamily):
                 raise InvalidField("group.first", body.group.first, f"a group has up to {MOST_MEMBERS} members")
             key = group_key(self._identity, body.group.id)
             member = Membership(group=key, project=call.project, first=body.group.first)
-        calls = [self._reader.read(each, call.project, member=member is not None) for each in body.calls]
+        calls: list[NewCall | FunctiondError] = []
+        for each in body.calls:
+            if len(calls) % TURN == TURN - 1:
+                await asyncio.sleep(0)
+            calls.append(self._reader.read(each, call.project, member=member is not None))
         results = await self._intake.accept(calls, self._parents.of(call, body.parent), member)
         expires = [step.expires for each in body.calls for step in (each, *each.then) if step.expires is not None]
         if expires:

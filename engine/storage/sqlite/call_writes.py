@@ -25,9 +25,10 @@ INSERT_GROUP = (
     "INSERT INTO call_group (key, project, token, kind, need_all, created, total, stored, sum)"
     " VALUES (?,?,?,?,?,?,?,?,?)"
 )
+#: Key of a group that was created with a token.
+BY_KEY = "SELECT key FROM call_group WHERE project = ? AND token = ?"
 #: Key of an invocation that has a group's place, a parent's token, or a unique event and has not ended.
 AT_PLACE = "SELECT key FROM call WHERE grp = ? AND place = ?"
-BY_KEY = "SELECT key FROM call_group WHERE project = ? AND token = ?"
 BY_TOKEN = "SELECT token, key FROM call WHERE parent = ? AND token IN ({})"
 UNIQUE = (
     "SELECT key FROM (SELECT key FROM call WHERE only = ? ORDER BY key DESC LIMIT 1) JOIN invocation USING (key)"
