@@ -34,6 +34,7 @@
     │   └── UnknownTrigger
     ├── Conflict
     │   ├── FunctionExists  DependencyExists  FunctionPaused
+    │   ├── FunctionOfApp               the function belongs to another app than the request's
     │   ├── VersionExists  AliasExists  VersionTaken  CodeChanged
     │   ├── IdempotencyConflict
     │   ├── GroupConflict               a group has ended, or has other members
@@ -374,6 +375,14 @@ class Conflict(FunctiondError):
 class FunctionExists(Conflict):
     def __init__(self, name: str) -> None:
         super().__init__(f"The function has existed: {name}")
+
+
+class FunctionOfApp(Conflict):
+    def __init__(self, name: str, app: str) -> None:
+        super().__init__(
+            f"the function {name} belongs to the app {app}: use another name, or take the function over with "
+            "--take-over (in the API take_over=true)"
+        )
 
 
 class DependencyExists(Conflict):

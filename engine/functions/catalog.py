@@ -25,6 +25,8 @@ from engine.code.store import CodeSource, CodeStore
 from engine.errors import CodeChanged, FunctionExists, InvalidField, TooManyFunctions
 from engine.functions.function_index import FunctionIndex, Name, name_of
 from engine.functions.function_rules import (
+    ANY_APP,
+    Claim,
     FunctionRules,
     check_dependencies,
     check_function,
@@ -98,23 +100,25 @@ class Catalog(FunctionIndex):
 
     # --- changing -------------------------------------------------------------------------------------------
 
-    async def create(self, draft: Function, source: CodeSource) -> Function:
+    async def create(self, draft: Function, source: CodeSource, claim: Claim = ANY_APP) -> Function:
         """Store a new function with the fields of ``draft`` and the code of ``source``. Return the stored function.
 
-        Values of ``draft`` for id, version, revision, code and times are ignored.
+        Values of ``draft`` for id, version, revision, code and times are ignored. If the function exists and belongs to
+        another app than that of ``claim``, the error says so.
         """
+        draft = msgspec.structs.replace(draft, details=claim.applied(draft.details))
         self._check(draft)
-        self._check_room(draft)
+        self._check_room(draft, claim)
         await self._check_machine(draft.runtime)
         with self.quota.claims(draft.project) as admit:
             code = await self._codes.add(
                 source, draft.project, handler=draft.handler, runtime=draft.runtime, admit=admit
             )
-            return await self._create(msgspec.structs.replace(draft, code=code))
+            return await self._create(msgspec.structs.replace(draft, code=code), claim)
 
-    async def _create(self, draft: Function) -> Function:
+    async def _create(self, draft: Function, claim: Claim) -> Function:
         async with self.changing():
-            self._check_room(draft)
+            self._check_room(draft, claim)
             now = self._clock.now()
             draft = self._with_dependencies(draft, draft.details)
             function_id = await self._store.new_function_id()
@@ -125,29 +129,38 @@ class Catalog(FunctionIndex):
         return function
 
     async def update_code(
-        self, urn: FunctionUrn, source: CodeSource, details: dict[str, Any], *, replaced: str | None = None
+        self,
+        urn: FunctionUrn,
+        source: CodeSource,
+        details: dict[str, Any],
+        *,
+        replaced: str | None = None,
+        claim: Claim = ANY_APP,
     ) -> Function:
         """Replace the code of ``latest``, and merge ``details`` into the stored ones. Return the changed function.
 
         ``replaced`` is the digest of the code that is replaced. Raises CodeChanged if the function has other code; None
-        replaces any.
+        replaces any. Raises FunctionOfApp if the function belongs to another app than that of ``claim``.
         """
         old = self._changeable(urn)
         _check_code(old, replaced)
+        claim.check(old)
         with self.quota.claims(old.project, replaced=old.code.sha256) as admit:
             code = await self._codes.add(source, old.project, handler=old.handler, runtime=old.runtime, admit=admit)
-            return await self.update(urn, {"code": code, "details": details}, replaced=replaced)
+            return await self.update(urn, {"code": code, "details": details}, replaced=replaced, claim=claim)
 
-    async def update(self, urn: FunctionUrn, changes: dict[str, Any], *, replaced: str | None = None) -> Function:
+    async def update(
+        self, urn: FunctionUrn, changes: dict[str, Any], *, replaced: str | None = None, claim: Claim = ANY_APP
+    ) -> Function:
         """Set the fields of ``latest`` that ``changes`` names, and return the changed function.
 
         Entries of ``details`` are merged into the stored ones; an entry with the value UNSET is removed. ``replaced``
-        is as for ``update_code``.
+        and ``claim`` are as for ``update_code``.
         """
         async with self.changing():
             old = self._changeable(urn)
             _check_code(old, replaced)
-            given = changes.get("details", {})
+            given = claim.applied(changes.get("details", {}), old)
             details = {name: value for name, value in {**old.details, **given}.items() if value is not UNSET}
             changes = {**changes, "details": details, "modified_at": self._clock.now()}
             function = self._with_dependencies(msgspec.structs.replace(old, **changes), given)
@@ -169,13 +182,14 @@ class Catalog(FunctionIndex):
         self.find(urn)
         await self.update(_latest(urn), {"collected": collected})
 
-    async def delete(self, urn: FunctionUrn) -> None:
+    async def delete(self, urn: FunctionUrn, claim: Claim = ANY_APP) -> None:
         """Delete a function with all versions, aliases, settings, and resources such as triggers.
 
         The discarder, which is connected to ``changed``, ends its waiting invocations.
         """
         async with self.changing():
             function = self.find(_latest(urn))
+            claim.check(function)
             await self._store.delete_function(function.function_id)
             self.unindex_function(function)
             self.changed(function.function_id, None)
@@ -302,8 +316,9 @@ class Catalog(FunctionIndex):
         now = self._clock.now()
         return msgspec.structs.replace(function, dependencies=copies, revision=revision, modified_at=now)
 
-    def _check_room(self, draft: Function) -> None:
-        if name_of(draft) in self._ids:
+    def _check_room(self, draft: Function, claim: Claim) -> None:
+        if (existing := self._ids.get(name_of(draft))) is not None:
+            claim.check(self._functions[existing][LATEST])
             raise FunctionExists(draft.name)
         if len(self.list(draft.project)) >= MAX_FUNCTIONS:
             raise TooManyFunctions(MAX_FUNCTIONS)

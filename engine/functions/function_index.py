@@ -10,6 +10,7 @@ from random import Random
 
 from engine.errors import NoAsyncSettings, UnknownAlias, UnknownFunction, UnknownVersion
 from engine.functions.alias_rules import Headers, choose_version
+from engine.functions.function_rules import app_of
 from engine.model import Alias, AsyncSettings, DestinationSpec, Function
 from engine.model.urn import LATEST, FunctionUrn
 
@@ -105,10 +106,13 @@ class FunctionIndex:
 
     # --- all ------------------------------------------------------------------------------------------------
 
-    def list(self, project: str, *, package: str = "", name_part: str = "") -> Sequence[Function]:
+    def list(
+        self, project: str, *, package: str = "", name_part: str = "", app: str | None = None
+    ) -> Sequence[Function]:
         """Return the ``latest`` version of each function of a project, in the order of creation.
 
-        ``package`` selects functions of one package, ``name_part`` functions whose name contains it.
+        ``package`` selects functions of one package, ``name_part`` functions whose name contains it, ``app`` functions
+        of one app, or of none if it is empty.
         """
         functions = (versions[LATEST] for versions in self._functions.values())
         return [
@@ -117,6 +121,7 @@ class FunctionIndex:
             if function.project == project
             and (not package or function.package == package)
             and name_part in function.name
+            and app in (None, app_of(function))
         ]
 
     def destinations_in(self, project: str) -> Iterator[tuple[Function, str, DestinationSpec]]:

@@ -37,11 +37,12 @@ _FLAG = {"type": "string", "enum": ["", "true", "false"]}
 _TIME = {"type": "string", "format": "date-time", "description": "UTC, as 2026-01-31T23:59:59."}
 _QUERIES = {
     **dict.fromkeys(_NUMBERS, _OPTIONAL_NUMBER),
-    **dict.fromkeys(("config", "code"), _FLAG),
+    **dict.fromkeys(("config", "code", "take_over"), _FLAG),
     **dict.fromkeys(("query_begin_time", "query_end_time"), _TIME),
     "filter": {"type": "string", "enum": ["monitor_data", "monthly_report"]},
     "option": {"type": "string", "enum": ["", *MONTHS]},
     "metric_type": {"type": "string", "enum": ["", *WORKFLOW_METRICS]},
+    "app": {"type": "string", "pattern": r"^[\w.-]{0,64}$", "description": "App of the function; empty: none."},
     "wait": {"type": "string", "pattern": r"^\d{1,2}$", "description": f"Seconds, up to {MAX_WAIT:g}."},
 }
 _HEADERS = {

@@ -38,6 +38,7 @@ _CODES: dict[type[e.FunctiondError], str] = {
     e.UnknownDependency: "FSS.1056",
     e.NamelessConfig: "FSS.1057",
     e.FunctionExists: "FSS.1061",
+    e.FunctionOfApp: "FSS.1067",
     e.DependencyExists: "FSS.1065",
     e.VersionExists: "FSS.1062",
     e.AliasExists: "FSS.1063",

@@ -146,6 +146,10 @@ class Call:
             raise LookupError(f"{self.operation.name} does not declare the query parameter {name}")
         return self._query.get(name, "")
 
+    def given(self, name: str) -> str | None:
+        """Return the query parameter ``name`` as text, as ``text`` does, but None if it is absent."""
+        return self.text(name) if name in self._query else None
+
     def number(self, name: str, default: int) -> int:
         """Return the query parameter ``name`` as a number; ``default`` if it is absent or empty.
 

@@ -323,6 +323,7 @@ async def test_a_project_holds_a_bounded_number_of_functions(catalog: Catalog) -
         ("details", {"functiond": {"weight": 1e-300}}),
         ("details", {"functiond": {"weight": 1e300}}),
         ("details", {"functiond": {"wait": 1}}),
+        ("details", {"functiond": {"app": "a" * 65}}),
         ("details", {"extend_config": "x" * 40_000, "func_vpc": {"id": "x" * 40_000}}),
     ],
 )

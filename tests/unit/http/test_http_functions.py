@@ -76,6 +76,45 @@ async def test_code_is_replaced_on_the_condition_that_it_is_the_named_one(api: A
     assert [(await replace(condition))[0] for condition in ('""', "*")] == [412, 200]
 
 
+async def test_a_function_of_an_app_is_changed_and_deleted_by_its_own_app_or_taken_over(api: Api) -> None:
+    code = {"code_type": "inline", "func_code": {"file": encoded("x = 2")}}
+    await api.create(functiond={"per_key": 3})  # of before: belongs to nobody
+
+    async def app_after(method: str, path: str, body: object, query: str) -> Any:
+        answer = await api.send(method, path + query, body)
+        return answer.json["functiond"].get("app") if answer.status == 200 else (answer.status, answer.json)
+
+    config, source = f"/{urn_of()}/config", f"/{urn_of()}/code"
+    message = "the function hello belongs to the app shop: use another name, or take the function over with --take-over"
+    for method, path, body in (
+        ("PATCH", config, {"timeout": 10}),
+        ("PUT", source, code),
+        ("POST", "", {**CONFIG, **code, "package": "default"}),
+        ("DELETE", f"/{urn_of(version='')}", None),
+    ):
+        claimed = await app_after("PUT", source, code, "?app=shop")
+        refused = [await app_after(method, path, body, f"?app={app}") for app in ("crm", "")]
+        assert claimed == "shop"
+        assert [(status, reply["error_code"]) for status, reply in refused] == [(409, "FSS.1067")] * 2
+        assert refused[0][1]["error_msg"] == f"{message} (in the API take_over=true)"
+
+    kept = [
+        await app_after("PATCH", config, {"functiond": {"per_key": 2}}, ""),
+        await app_after("PUT", config, CONFIG, ""),
+        await app_after("PUT", source, code, ""),
+    ]
+    listed = [(await api.send("GET", f"?app={app}")).json["count"] for app in ("shop", "crm", "")]
+    taken = await app_after("PATCH", config, {}, "?app=crm&take_over=true")
+    body_of_another = await app_after("PATCH", config, {"functiond": {"app": "shop"}}, "")
+    free = await app_after("PUT", source, code, "?app=&take_over=true")
+    invalid = await app_after("PUT", source, code, "?app=a/b")
+
+    assert kept == ["shop"] * 3
+    assert api.catalog.all()[0].details["functiond"] == {"per_key": 2}
+    assert (listed, taken, body_of_another[0], free, invalid[0]) == ([1, 0, 0], "crm", 409, None, 400)
+    assert (await api.send("DELETE", f"/{urn_of(version='')}?app=shop")).status == 204
+
+
 async def test_code_that_no_reply_can_hold_is_shown_without_its_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     created = await api.create()
     monkeypatch.setattr("engine.http.api.functions.PACKAGE_LIMIT", created.json["code_size"] - 1)
