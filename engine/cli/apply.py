@@ -113,6 +113,7 @@ def apply(
     prune: Flag = False,
     yes: Flag = False,
     secrets: Flag = False,
+    take_over: Flag = False,
     target: Target = DEFAULT_TARGET,
 ) -> int:
     """Create and update functions, triggers, topics and streams as a manifest declares them.
@@ -132,11 +133,13 @@ def apply(
         With --prune: delete without asking.
     secrets
         Send secrets of triggers again. The engine does not show stored ones, so they are not compared.
+    take_over
+        Take functions over from apps that have them.
     """
     manifest, project = read_manifest(file, os.environ), Project(target.client())
     project.check_role()
     try:
-        made = make_plan(manifest, project, prune=prune, send_secrets=secrets)
+        made = make_plan(manifest, project, prune=prune, send_secrets=secrets, take_over=take_over)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     shown = Shown(manifest.secrets)

@@ -33,6 +33,7 @@ _CLIENT_COMMANDS = {
     "apply": ("apply:apply", "Create and update functions, triggers, topics and streams from a manifest."),
     "export": ("export:export", "Write a manifest of the project."),
     "functions": ("functions:functions", "List the functions."),
+    "apps": ("functions:apps", "List the apps and their functions."),
     "delete": ("functions:delete", "Delete a function."),
     "invoke": ("invoke:invoke", "Call a function, or queue an invocation (--async)."),
     "triggers": ("triggers:triggers", "List triggers and the state of their sources."),

@@ -81,6 +81,7 @@ def deploy(
     installation: Installation = INSTALLED,
     asynchronous: AsynchronousOptions = UNCHANGED_ASYNC,
     prune: Flag = False,
+    take_over: Flag = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """Create a function, or update its code and the given options. Other configuration stays unchanged.
@@ -93,6 +94,8 @@ def deploy(
         Name of the function. [default: name of the folder or file]
     prune
         Delete functions of the app that its code has no more.
+    take_over
+        Take the function over from the app that has it.
     """
     if is_app(str(path)):
         check_app_options(name, configuration, asynchronous)
@@ -107,7 +110,8 @@ def deploy(
         raise UsageError("--prune needs an app, given as module:app")
     name = name or default_name(path)
     client, options = target.client(), installation.options()
-    stored = deploy_function(client, path, name, configuration.fields(), options, asynchronous)
+    config = configuration.fields()
+    stored = deploy_function(client, path, name, config, options, asynchronous, take_over=take_over)
     text = f"{stored.summary(name)}\n  {terms_of(stored.function, stored.settings)}"
     made = {**stored.function, "async_invoke_config": stored.settings}
     print_result(made, text, stored.function["func_urn"], json=target.json)

@@ -9,17 +9,36 @@ from typing import Any
 from engine.cli.options import Function
 from engine.cli.output import Output, print_done, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
-from engine.deploy.client import path_of
+from engine.deploy.client import app_of, path_of
 from engine.deploy.fields import read_value
 from engine.errors import UsageError
 from engine.model.controls import Controls
 from engine.model.urn import short_name
 
 
-def functions(*, target: Target = DEFAULT_TARGET) -> None:
-    """List the functions of the project."""
-    columns = ("NAME", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CHANGED", "STATE")
-    print_list(target.client().get_all("", "functions"), "No functions.", columns, _row, json=target.json)
+def functions(*, app: str = "", target: Target = DEFAULT_TARGET) -> None:
+    """List the functions of the project.
+
+    Parameters
+    ----------
+    app
+        Only functions that belong to this app.
+    """
+    columns = ("NAME", "APP", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CHANGED", "STATE")
+    listed = target.client().get_all("", "functions", maxitems=400, app=app)
+    print_list(listed, "No functions.", columns, _row, json=target.json)
+
+
+def apps(*, target: Target = DEFAULT_TARGET) -> None:
+    """List the apps of the project: their functions, and when one of these was deployed or changed last."""
+    found: dict[str, dict[str, Any]] = {}
+    for function in target.client().get_all("", "functions"):
+        if name := app_of(function):
+            app = found.setdefault(name, {"name": name, "functions": [], "last_modified": ""})
+            app["functions"].append(short_name(function["func_urn"]))
+            app["last_modified"] = max(app["last_modified"], function["last_modified"])
+    listed = [found[name] for name in sorted(found)]
+    print_list(listed, "No apps.", ("NAME", "FUNCTIONS", "CHANGED"), _app_row, json=target.json)
 
 
 def delete(name: Function, /, *, target: Target = DEFAULT_TARGET) -> None:
@@ -92,6 +111,7 @@ def _change_of(text: str) -> tuple[str, object]:
 def _row(function: dict[str, Any]) -> tuple[str, ...]:
     return (
         short_name(function["func_urn"]),
+        app_of(function),
         function["runtime"],
         function["handler"],
         f"{function['memory_size']} MB",
@@ -99,3 +119,7 @@ def _row(function: dict[str, Any]) -> tuple[str, ...]:
         function["last_modified"].replace("T", " "),
         "paused" if function.get("paused") else "",
     )
+
+
+def _app_row(app: dict[str, Any]) -> tuple[str, ...]:
+    return app["name"], ", ".join(app["functions"]), app["last_modified"].replace("T", " ")

@@ -78,17 +78,17 @@ class Client:
         return self.send("GET", path + (f"?{urlencode(given)}" if given else "")).json
 
     def get_all(
-        self, path: str, field: str, *, start: str = "marker", total: str = "count", **size: int
+        self, path: str, field: str, *, start: str = "marker", total: str = "count", **query: object
     ) -> list[dict[str, Any]]:
         """Return the entries of all pages of the list at ``path``.
 
         Each page is a JSON object that contains its entries in ``field``, and the number of all in ``total``. ``start``
-        and ``size`` are the parameters for the first entry and for the size of a page, by default ``maxitems``.
+        and ``query`` are the parameters for the first entry, and for the size of a page and filters.
         """
         entries: list[dict[str, Any]] = []
         count = 1
         while len(entries) < count:
-            page = self.get(path, **{start: len(entries), **(size or {"maxitems": 400})})
+            page = self.get(path, **{start: len(entries), **(query or {"maxitems": 400})})
             entries += page[field]
             count = page[total] if page[field] else 0
         return entries
@@ -201,6 +201,15 @@ def path_of(name: str, rest: str = "") -> str:
     Methods of ``Client`` take such paths.
     """
     return f"/{quote(name, safe=':!')}{rest}"
+
+
+def claim_of(app: str, *, take_over: bool) -> str:
+    """Return the query of requests that create, change or delete a function for an app; empty: for none."""
+    return f"?app={quote(app)}" + ("&take_over=true" if take_over else "")
+
+
+def app_of(function: Mapping[str, Any]) -> str:
+    return str((function.get("functiond") or {}).get("app", ""))
 
 
 def path_of_trigger(trigger: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.deploy.client import ApiError, Client, path_of
+from engine.deploy.client import ApiError, Client, app_of, claim_of, path_of
 from engine.deploy.destinations import DestinationOption, read_destination
 from engine.deploy.packaging import Build, BuildOptions, build
 from engine.deploy.packaging.tools import interpreter_text
@@ -145,11 +145,13 @@ def deploy_function(
     config: Mapping[str, Any],
     options: BuildOptions,
     asynchronous: Asynchronous,
+    *,
+    take_over: bool = False,
 ) -> Stored:
     """Create or update a function from a folder or file. Print notes for the user to standard error.
 
     ``config`` has fields of the API. Runtime and handler in ``options`` do not count: they follow from ``config``, the
-    function as it is, and the folder.
+    function as it is, and the folder. The function belongs to no app then. Only ``take_over`` takes it from one.
     """
     if not path.exists():
         raise UsageError(f"cannot read {path}: no such file or folder")
@@ -162,7 +164,7 @@ def deploy_function(
     for note in built.notes:
         report(f"functiond: {note}")
     guessed = {"runtime": built.runtime, "handler": built.handler} if old is None else {}
-    shown = store(client, name, built.package, old, {**guessed, **config})
+    shown = store(client, name, built.package, old, {**guessed, **config}, claim_of("", take_over=take_over))
     if warning := warning_of(shown["runtime"]):
         report(f"functiond: {warning}")
     try:
@@ -174,34 +176,37 @@ def deploy_function(
 
 
 def store(
-    client: Client, name: str, package: bytes, old: Mapping[str, Any] | None, config: Mapping[str, Any]
+    client: Client, name: str, package: bytes, old: Mapping[str, Any] | None, config: Mapping[str, Any], claim: str = ""
 ) -> dict[str, Any]:
     """Create a function, or change the configuration ``old`` and then the code. Return the function.
 
-    If the code of an existing function is refused, its configuration is as before.
+    ``claim`` is that of its app. If the code of an existing function is refused, its configuration is as before.
     """
     if old is None:
-        return create(client, name, package, config)
+        return create(client, name, package, config, claim)
     changes = {field: value for field, value in config.items() if old.get(field) != value}
     if changes:
         # PUT would reset everything else, also encrypted variables and changes that others make meanwhile.
-        client.patch(path_of(name, "/config"), changes)
+        client.patch(path_of(name, "/config") + claim, changes)
     try:
-        return upload(client, "PUT", path_of(name, "/code"), {}, package)
+        return upload(client, "PUT", path_of(name, "/code") + claim, {}, package)
     except ApiError as refusal:
         if changes and refusal.status < 500:  # after a failure of the engine, the code may be stored
-            client.patch(path_of(name, "/config"), {field: old[field] for field in changes if field in old})
+            before = claim_of(app_of(old), take_over=True) if claim else ""
+            client.patch(path_of(name, "/config") + before, {field: old[field] for field in changes if field in old})
         raise
 
 
-def create(client: Client, name: str, code: bytes | Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def create(
+    client: Client, name: str, code: bytes | Mapping[str, Any], config: Mapping[str, Any], claim: str = ""
+) -> dict[str, Any]:
     """Create a function, named ``name`` or ``package:name``, with its code as ``upload`` takes it.
 
     Configuration that is not given gets the defaults of the command line.
     """
     group, _, own = name.rpartition(":")
     head = {"func_name": own, "package": group or "default", **NEW, **config}
-    return upload(client, "POST", "", head, code)
+    return upload(client, "POST", claim, head, code)
 
 
 def upload(

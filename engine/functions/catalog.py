@@ -22,11 +22,11 @@ from msgspec import UNSET
 
 from engine.code.quota import CodeQuota
 from engine.code.store import CodeSource, CodeStore
-from engine.errors import CodeChanged, FunctionExists, InvalidField, TooManyFunctions
+from engine.errors import FunctionExists, InvalidField, TooManyFunctions
 from engine.functions.function_index import FunctionIndex, Name, name_of
 from engine.functions.function_rules import (
-    ANY_APP,
-    Claim,
+    ALWAYS,
+    Condition,
     FunctionRules,
     check_dependencies,
     check_function,
@@ -100,25 +100,25 @@ class Catalog(FunctionIndex):
 
     # --- changing -------------------------------------------------------------------------------------------
 
-    async def create(self, draft: Function, source: CodeSource, claim: Claim = ANY_APP) -> Function:
+    async def create(self, draft: Function, source: CodeSource, condition: Condition = ALWAYS) -> Function:
         """Store a new function with the fields of ``draft`` and the code of ``source``. Return the stored function.
 
         Values of ``draft`` for id, version, revision, code and times are ignored. If the function exists and belongs to
-        another app than that of ``claim``, the error says so.
+        another app than that of ``condition``, the error says so.
         """
-        draft = msgspec.structs.replace(draft, details=claim.applied(draft.details))
+        draft = msgspec.structs.replace(draft, details=condition.applied(draft.details, draft))
         self._check(draft)
-        self._check_room(draft, claim)
+        self._check_room(draft, condition)
         await self._check_machine(draft.runtime)
         with self.quota.claims(draft.project) as admit:
             code = await self._codes.add(
                 source, draft.project, handler=draft.handler, runtime=draft.runtime, admit=admit
             )
-            return await self._create(msgspec.structs.replace(draft, code=code), claim)
+            return await self._create(msgspec.structs.replace(draft, code=code), condition)
 
-    async def _create(self, draft: Function, claim: Claim) -> Function:
+    async def _create(self, draft: Function, condition: Condition) -> Function:
         async with self.changing():
-            self._check_room(draft, claim)
+            self._check_room(draft, condition)
             now = self._clock.now()
             draft = self._with_dependencies(draft, draft.details)
             function_id = await self._store.new_function_id()
@@ -129,38 +129,27 @@ class Catalog(FunctionIndex):
         return function
 
     async def update_code(
-        self,
-        urn: FunctionUrn,
-        source: CodeSource,
-        details: dict[str, Any],
-        *,
-        replaced: str | None = None,
-        claim: Claim = ANY_APP,
+        self, urn: FunctionUrn, source: CodeSource, details: dict[str, Any], condition: Condition = ALWAYS
     ) -> Function:
         """Replace the code of ``latest``, and merge ``details`` into the stored ones. Return the changed function.
 
-        ``replaced`` is the digest of the code that is replaced. Raises CodeChanged if the function has other code; None
-        replaces any. Raises FunctionOfApp if the function belongs to another app than that of ``claim``.
+        Raises the errors of ``condition``.
         """
         old = self._changeable(urn)
-        _check_code(old, replaced)
-        claim.check(old)
+        condition.check(old)
         with self.quota.claims(old.project, replaced=old.code.sha256) as admit:
             code = await self._codes.add(source, old.project, handler=old.handler, runtime=old.runtime, admit=admit)
-            return await self.update(urn, {"code": code, "details": details}, replaced=replaced, claim=claim)
+            return await self.update(urn, {"code": code, "details": details}, condition)
 
-    async def update(
-        self, urn: FunctionUrn, changes: dict[str, Any], *, replaced: str | None = None, claim: Claim = ANY_APP
-    ) -> Function:
+    async def update(self, urn: FunctionUrn, changes: dict[str, Any], condition: Condition = ALWAYS) -> Function:
         """Set the fields of ``latest`` that ``changes`` names, and return the changed function.
 
-        Entries of ``details`` are merged into the stored ones; an entry with the value UNSET is removed. ``replaced``
-        and ``claim`` are as for ``update_code``.
+        Entries of ``details`` are merged into the stored ones; an entry with the value UNSET is removed. Raises the
+        errors of ``condition``.
         """
         async with self.changing():
             old = self._changeable(urn)
-            _check_code(old, replaced)
-            given = claim.applied(changes.get("details", {}), old)
+            given = condition.applied(changes.get("details", {}), old)
             details = {name: value for name, value in {**old.details, **given}.items() if value is not UNSET}
             changes = {**changes, "details": details, "modified_at": self._clock.now()}
             function = self._with_dependencies(msgspec.structs.replace(old, **changes), given)
@@ -182,14 +171,14 @@ class Catalog(FunctionIndex):
         self.find(urn)
         await self.update(_latest(urn), {"collected": collected})
 
-    async def delete(self, urn: FunctionUrn, claim: Claim = ANY_APP) -> None:
+    async def delete(self, urn: FunctionUrn, condition: Condition = ALWAYS) -> None:
         """Delete a function with all versions, aliases, settings, and resources such as triggers.
 
         The discarder, which is connected to ``changed``, ends its waiting invocations.
         """
         async with self.changing():
             function = self.find(_latest(urn))
-            claim.check(function)
+            condition.check(function)
             await self._store.delete_function(function.function_id)
             self.unindex_function(function)
             self.changed(function.function_id, None)
@@ -316,9 +305,9 @@ class Catalog(FunctionIndex):
         now = self._clock.now()
         return msgspec.structs.replace(function, dependencies=copies, revision=revision, modified_at=now)
 
-    def _check_room(self, draft: Function, claim: Claim) -> None:
+    def _check_room(self, draft: Function, condition: Condition) -> None:
         if (existing := self._ids.get(name_of(draft))) is not None:
-            claim.check(self._functions[existing][LATEST])
+            condition.check(self._functions[existing][LATEST])
             raise FunctionExists(draft.name)
         if len(self.list(draft.project)) >= MAX_FUNCTIONS:
             raise TooManyFunctions(MAX_FUNCTIONS)
@@ -344,11 +333,6 @@ class Catalog(FunctionIndex):
 def alias_resource(function_id: int, name: str, body: bytes = b"") -> StoredResource:
     """Return the row of the store that contains an alias. Deleting the row needs no ``body``."""
     return StoredResource(kind=ALIAS, owner=f"function:{function_id}", id=name, body=body)
-
-
-def _check_code(function: Function, digest: str | None) -> None:
-    if digest not in (None, function.code.digest):
-        raise CodeChanged(function.code.digest)
 
 
 def _latest(urn: FunctionUrn) -> FunctionUrn:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from engine.errors import BadDependency, FunctionOfApp, InvalidField, TooManyVariables, VariablesTooLarge
+from engine.errors import BadDependency, CodeChanged, FunctionOfApp, InvalidField, TooManyVariables, VariablesTooLarge
 from engine.model import ENGINE_FAULTS, AsyncSettings, Code, DestinationSpec, Function
 from engine.model.limits import (
     DESCRIPTION,
@@ -38,14 +38,12 @@ DETAILS_SIZE = 64 << 10  #: bytes as JSON: every version keeps them in memory, a
 PER_KEY = (1, 1_000)  #: invocations of one ordering key at a time
 WEIGHTS = (0.001, 1_000.0)  #: a wider range would lose shares to rounding in the queue's virtual time
 OWN = "functiond"  #: key in ``details`` of this engine's own settings
-_OWN_KEYS = "app, per_key, priority_cap, weight"
 FUNCTION = "FunctionGraph"  #: kind of a destination that is a function
 VENDOR_KINDS = ("OBS", "SMN", "DIS")
 #: Codes that no retry rule can match: successes, cancelled and discarded invocations, and errors of the engine.
 _NEVER_MATCHED = ENGINE_FAULTS | {Code.OK, Code.CANCELLED, Code.FUNCTION_MISSING, Code.EXPIRED, Code.CALL_BEFORE}
 
 _HANDLER = re.compile(r"[\w-]+([./][\w-]+)*\.[A-Za-z_]\w*", re.ASCII)
-_APP = re.compile(r"[\w.-]{0,64}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 MayRunLong = Callable[[FunctionUrn], bool]
@@ -65,6 +63,15 @@ def listed(names: Iterable[str]) -> MayRunLong:
         return not entries.isdisjoint(("*", urn.name, f"{urn.package}:{urn.name}", urn.function, str(urn)))
 
     return on_list
+
+
+class OwnSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of a function that only this engine has, as its ``details`` have them."""
+
+    app: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._-]*\Z")] = ""
+    priority_cap: Annotated[int, Meta(ge=0, le=9)] = 9
+    per_key: Annotated[int, Meta(ge=PER_KEY[0], le=PER_KEY[1])] = 1
+    weight: Annotated[float, Meta(ge=WEIGHTS[0], le=WEIGHTS[1])] = 1.0
 
 
 class FunctionRules(Struct, frozen=True, kw_only=True):
@@ -136,36 +143,31 @@ def app_of(function: Function) -> str:
     return app
 
 
-class Claim(Struct, frozen=True):
-    """App for which a request creates, changes or deletes a function.
+class Condition(Struct, frozen=True, kw_only=True):
+    """Condition of a request that creates, changes or deletes a function: its present code, and its app."""
 
-    None stands for requests that know of no apps: the function then keeps its app.
-    """
-
-    app: str | None = None
+    digest: str | None = None  #: of the code; None: of any
+    app: str | None = None  #: to which the function is to belong; None: the function keeps its app
     take_over: bool = False  #: also from another app
 
     def check(self, function: Function) -> None:
-        """Raise FunctionOfApp if the function belongs to another app."""
+        """Raise CodeChanged if the function has other code, FunctionOfApp if it belongs to another app."""
+        if self.digest not in (None, function.code.digest):
+            raise CodeChanged(function.code.digest)
         if self.app is not None and not self.take_over and app_of(function) not in ("", self.app):
             raise FunctionOfApp(function.name, app_of(function))
 
-    def applied(self, details: dict[str, Any], old: Function | None = None) -> dict[str, Any]:
-        """Return ``details`` of a request with the app that the function has after it.
-
-        A request without app may name one in its body. Raises FunctionOfApp as ``check`` does.
-        """
-        stored: dict[str, Any] = old.details.get(OWN, {}) if old is not None else {}
-        own: dict[str, Any] = details.get(OWN, stored)
-        app = own.get("app") if self.app is None else self.app
-        if old is not None:
-            app = app_of(old) if app is None else app
-            msgspec.structs.replace(self, app=app).check(old)
-        own = {name: value for name, value in own.items() if name != "app"} | ({"app": app} if app else {})
-        return details if own == details.get(OWN, stored) else {**details, OWN: own}
+    def applied(self, details: dict[str, Any], old: Function) -> dict[str, Any]:
+        """Check the condition, and return ``details`` with the app of the function. These may name one themselves."""
+        stored: dict[str, Any] = old.details.get(OWN, {})
+        given: dict[str, Any] = details.get(OWN, stored)
+        app = next(app for app in (self.app, given.get("app"), app_of(old)) if app is not None)
+        msgspec.structs.replace(self, app=app).check(old)
+        own = {name: value for name, value in given.items() if name != "app"} | ({"app": app} if app else {})
+        return details if own == given else {**details, OWN: own}
 
 
-ANY_APP = Claim()
+ALWAYS = Condition()
 
 
 def equal_for_instances(one: Function, other: Function) -> bool:
@@ -262,24 +264,13 @@ def _check_variables(field: str, variables: dict[str, str]) -> None:
 
 
 def _check_own(own: Any) -> None:
-    if not isinstance(own, dict):
-        raise InvalidField(OWN, own, f"must be an object with {_OWN_KEYS}")
-    for name, value in own.items():
-        if name in ("priority_cap", "per_key"):
-            low, high = PER_KEY if name == "per_key" else (0, 9)
-            fine = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-        elif name == "weight":
-            fine = isinstance(value, int | float) and not isinstance(value, bool) and WEIGHTS[0] <= value <= WEIGHTS[1]
-        elif name == "app":
-            fine = isinstance(value, str) and _APP.fullmatch(value) is not None
-        else:
-            raise InvalidField(f"{OWN}.{name}", value, f"no such key: must be one of {_OWN_KEYS}")
-        if not fine:
-            hint = (
-                "priority_cap is from 0 to 9, per_key from {} to {}, weight from {:g} to {:g}, "
-                "app up to 64 letters, digits, ., _ and -"
-            ).format(*PER_KEY, *WEIGHTS)
-            raise InvalidField(f"{OWN}.{name}", value, hint)
+    try:
+        msgspec.convert(own, OwnSettings)
+    except msgspec.ValidationError as error:
+        problem, _, name = str(error).partition(" - at `$.")
+        hint = "priority_cap is from 0 to 9, per_key from {} to {}, weight from {:g} to {:g}, app up to 64 letters"
+        hint = f"{problem}; {hint.format(*PER_KEY, *WEIGHTS)}, digits, ., _ and -"
+        raise InvalidField(f"{OWN}.{name}".rstrip(".`"), own, hint) from None
 
 
 def _check_details(details: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from engine.code.store import CodeStore
 from engine.errors import InvalidField, NothingToPublish, TooManyVersions, VersionExists, VersionInUse
 from engine.functions.alias_rules import check_version_name
 from engine.functions.catalog import BoundTo, Catalog, alias_resource
-from engine.functions.function_rules import ANY_APP, Claim, equal_as_versions
+from engine.functions.function_rules import ALWAYS, Condition, equal_as_versions
 from engine.model import CodePackage, Function
 from engine.model.clock import Clock
 from engine.model.identity import Identity
@@ -82,7 +82,7 @@ class Versions:
             self._catalog.notify(version.function_id)
         return version
 
-    async def delete(self, urn: FunctionUrn, claim: Claim = ANY_APP) -> None:
+    async def delete(self, urn: FunctionUrn, condition: Condition = ALWAYS) -> None:
         """Delete a published version, its asynchronous settings, its triggers, and aliases whose main version it is.
 
         Triggers of these aliases are deleted too. Raises InvalidField if ``urn`` names ``latest``; VersionInUse while
@@ -93,7 +93,7 @@ class Versions:
             if version.version == LATEST:
                 hint = "latest cannot be deleted alone: leave the version out to delete the function"
                 raise InvalidField("version", LATEST, hint)
-            claim.check(self._catalog.find(msgspec.structs.replace(urn, qualifier=LATEST)))
+            condition.check(self._catalog.find(msgspec.structs.replace(urn, qualifier=LATEST)))
             function_id = version.function_id
             resources, names = [*self._bound_to(function_id, version.version)], []
             for alias in self._catalog.aliases(function_id):

@@ -26,8 +26,8 @@ class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
 
     #: Failed attempts that another follows; 0: no retry.
     max_retries: Annotated[int, Meta(ge=0, le=MAX_RETRIES), words("Then")]
-    #: Name of the exception's class.
-    error_type: Annotated[str, Meta(max_length=256), words("Error type", example="ValueError")] = ""
+    #: Name of the exception's class, or of a class that it is derived from.
+    error_type: Annotated[str, Meta(max_length=256), words("Error type", example="ConnectionError")] = ""
     code: Annotated[int, words("Error code")] = 0  #: of the attempt, such as 4010 for a timeout
     #: Beginning of the error's own message.
     message_prefix: Annotated[str, Meta(max_length=1024), words("Message begins with", example="bad input")] = ""
@@ -45,7 +45,7 @@ class RetryRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     def matches(self, code: int, error: FunctionError) -> bool:
         return (
             self.code in (0, code)
-            and self.error_type in ("", error.kind)
+            and self.error_type in ("", error.kind, *error.classes)
             and error.message.startswith(self.message_prefix)
         )
 
@@ -64,6 +64,7 @@ class FunctionError(Struct, frozen=True, kw_only=True):
 
     kind: str = field(default="", name="errorType")
     message: str = field(default="", name="errorMessage")
+    classes: tuple[str, ...] = field(default=(), name="errorClasses")  #: if several: its own first, then its bases
     retry_after: float | None = field(default=None, name="retryAfter")  #: seconds
     retryable: bool = True
     trace: list[str] = field(default_factory=list, name="stackTrace")

@@ -342,5 +342,5 @@ def describe_error(body: bytes, kind: str) -> "tuple[str, bytes]":
     text, kind = str(error.get("errorMessage") or ""), str(error.get("errorType") or kind or "Error")
     trace = error.get("stackTrace") or error.get("trace") or []
     trace = [str(line) for line in trace] if isinstance(trace, list) else [str(trace)]
-    said = wishes(error.get("retryAfter"), error.get("retryable"))
+    said = wishes(error.get("retryAfter"), error.get("retryable"), error.get("errorClasses"))
     return f"{kind}: {text}" if text else kind, error_body(text, kind, trace, said)

@@ -40,7 +40,7 @@ function failure(code, error, kind = undefined) {
     const noBuffer = line === "RangeError: Array buffer allocation failed";
     const own = BY_ERROR_CODE.get(error?.code) ?? (noBuffer ? NO_MEMORY : code);
     const text = kind === undefined ? message : line;
-    return new Failure(own, PREFIX[own] + line, errorBody(text, kind ?? name, frames, wishes(error)));
+    return new Failure(own, PREFIX[own] + line, errorBody(text, kind ?? name, frames, wishes(error, name)));
   } catch {
     return new Failure(code, `${PREFIX[code]}an error that cannot be described was thrown`);
   }
@@ -77,17 +77,32 @@ function userFrames(stack) {
     .slice(0, MOST_FRAMES);
 }
 
-/** Return what an error says about a retry: its retry_after (or retryAfter) in seconds, and a false retryable. */
-function wishes(error) {
+/**
+ * Return what an error says about a retry: its retry_after (or retryAfter) in seconds, a false retryable, and the names
+ * of its classes below Error, its own first, if they say more than its name does.
+ */
+function wishes(error, name) {
   const found = {};
   try {
     const after = error?.retry_after ?? error?.retryAfter;
     if (typeof after === "number" && after >= 0 && after <= LONGEST_DELAY) found.retryAfter = after;
     if (error?.retryable === false) found.retryable = false;
+    const classes = typeof error?.stack === "string" ? classesOf(error) : [];
+    if (classes.some((own) => own !== name)) found.errorClasses = classes;
   } catch {
     return {}; // getters of user code may throw
   }
   return found;
+}
+
+function classesOf(error) {
+  const names = [];
+  for (let at = Object.getPrototypeOf(error); at && names.length < 32; at = Object.getPrototypeOf(at)) {
+    const own = String(at.constructor?.name ?? "");
+    if (own === "Error" || own === "Object") break;
+    if (own) names.push(own.slice(0, 256));
+  }
+  return names;
 }
 
 function errorBody(errorMessage, errorType, stackTrace, said = {}) {

@@ -48,17 +48,19 @@ def failure(code: int, error: BaseException) -> Failure:
 def describe(error: BaseException) -> "tuple[str, bytes]":
     """Return an exception as one line, and as an error body in FunctionGraph's format.
 
-    The body also has what the exception says about a retry.
+    The body also has what the exception says about a retry, and the names of its classes below Exception.
     """
     kind = type(error).__name__
     try:
         text = str(error)
     except Exception:
         text = ""
+    bases = [base for base in type(error).__mro__ if issubclass(base, BaseException)]
+    classes = [base.__name__ for base in bases if base not in (Exception, BaseException)]
     try:
-        said = wishes(getattr(error, "retry_after", None), getattr(error, "retryable", None))
+        said = wishes(getattr(error, "retry_after", None), getattr(error, "retryable", None), classes)
     except BaseException:  # attributes of user code may raise
-        said = {}
+        said = wishes(None, None, classes)
     body = error_body(text[:LONGEST_MESSAGE], kind, user_frames(error.__traceback__), said)
     return f"{kind}: {text}" if text else kind, body
 

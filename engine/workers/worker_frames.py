@@ -94,13 +94,18 @@ def error_body(message: str, kind: str, trace: "Sequence[str]" = (), said: "dict
     return json.dumps(body, indent=4).encode()
 
 
-def wishes(after: object, retryable: object) -> "dict[str, object]":
-    """Return the fields of an error body for what an error says about a retry: seconds until it, or False."""
+def wishes(after: object, retryable: object, classes: object) -> "dict[str, object]":
+    """Return the fields of an error body for what an error says about a retry: seconds until it, or False; its classes.
+
+    The classes are a list of names, the error's own first.
+    """
     fields = dict[str, object]()
     if isinstance(after, (int, float)) and not isinstance(after, bool) and 0 <= after <= LONGEST_DELAY:
         fields["retryAfter"] = float(after)
     if retryable is False:
         fields["retryable"] = False
+    if isinstance(classes, list) and len(classes) > 1:
+        fields["errorClasses"] = [str(name)[:256] for name in classes[:32]]
     return fields
 
 

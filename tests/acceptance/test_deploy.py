@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.deploy.client import Client, path_of
 from tests.support.cli import functiond_here
 from tests.support.distributions import add_wheel
 from tests.support.engine_process import EngineProcess, engine_process
@@ -148,6 +149,36 @@ def test_destinations_of_any_kind_are_options(engine: EngineProcess, tmp_path: P
     assert (wrong.returncode, "did you mean topic_urn?" in wrong.stderr) == (2, True)
     assert (absent.returncode, "the function nobody" in absent.stderr) == (1, True)
     assert "unsent" not in functiond_here("functions", url=engine.url).stdout
+
+
+def test_a_folder_and_a_manifest_take_a_function_from_an_app_only_if_told(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    folder, file = write(tmp_path / "till", index_py="def handler(event, context): ...\n"), tmp_path / "till.toml"
+    file.write_text('[functions.till]\ncode = "till"\ntimeout = 7\n')
+
+    def run(*arguments: str | Path) -> str:
+        done = functiond_here(*arguments, url=engine.url)
+        return done.stdout + done.stderr if done.returncode else "done"
+
+    def claim(app: str) -> str:
+        shown = Client(engine.url, "default").patch(path_of("till", f"/config?app={app}&take_over=true"), {})
+        return str(shown["functiond"]["app"])
+
+    deploy = ("deploy", folder, "--timeout", "9")
+    assert run("deploy", folder) == "done"
+    claim("shop")
+    listed = [functiond_here(*command, url=engine.url).stdout for command in (["apps"], ["functions", "--app", "shop"])]
+    refused = [run(*deploy), run("apply", file)]
+    file.write_text("[topics.none]\n")
+    pruned = run("apply", file, "--prune", "--yes")
+    file.write_text('[functions.till]\ncode = "till"\n')
+    taken = [run(*deploy, "--take-over"), claim("crm"), run("apply", file, "--take-over"), run(*deploy)]
+
+    assert [("shop" in text, "till" in text) for text in listed] == [(True, True)] * 2
+    assert ["FSS.1067 the function till belongs to the app shop" in text for text in refused] == [True, True]
+    assert (pruned, taken) == ("done", ["done", "crm", "done", "done"])
+    assert functiond_here("apps", url=engine.url).stdout == "No apps.\n"
 
 
 def test_variables_come_from_options_and_from_the_environment(engine: EngineProcess, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ gpu_memory = 1024
 enable_lts_log = false
 log_config = { group_id = "g", stream_id = "s" }
 lts_custom_tag = { a = "b" }
-functiond = { weight = 2.0 }
+functiond = { app = "shop", weight = 2.0 }
 strategy_config = { concurrency = 7, concurrent_num = 1 }
 network_controller = { disable_public_network = true }
 domain_names = "[]"

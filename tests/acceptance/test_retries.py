@@ -69,7 +69,7 @@ class Throttled(Exception):
     pass
 
 def handler(event, context):
-    error = Throttled(event["text"])
+    error = (ConnectionResetError if event["text"] == "gone" else Throttled)(event["text"])
     vars(error).update(event.get("said", {}))
     raise error
 """
@@ -80,6 +80,8 @@ def test_rules_and_the_error_itself_decide_about_retries_and_each_attempt_shows_
     rules = [
         {"message_prefix": "bad", "max_retries": 0},
         {"error_type": "Throttled", "max_retries": 5, "base": 0.01, "longest": 0.01, "jitter": 0},
+        {"error_type": "BrokenPipeError", "max_retries": 3},
+        {"error_type": "ConnectionError", "max_retries": 1, "base": 0.01},
     ]
     engine.configure("raises", max_async_retry_attempts=0, retry_rules=rules)
     events = (
@@ -87,11 +89,12 @@ def test_rules_and_the_error_itself_decide_about_retries_and_each_attempt_shows_
         {"text": "slow down"},
         {"text": "no use", "said": {"retryable": False}},
         {"text": "in a moment", "said": {"retry_after": 0.02}},
+        {"text": "gone"},
     )
     ids = [engine.accepted("raises", event) for event in events]
 
     ends = [engine.record("raises", request_id, wait=30) for request_id in ids]
-    assert [(end["status"], end["attempt"]) for end in ends] == [("FAIL", 1), ("FAIL", 6), ("FAIL", 1), ("FAIL", 6)]
+    assert [(end["status"], end["attempt"]) for end in ends] == [("FAIL", n) for n in (1, 6, 1, 6, 2)]
     decisions = [[attempt["decision"]["text"] for attempt in end["attempts"]] for end in ends]
     rule = "rule 2 (error_type Throttled)"
     assert decisions[0] == ["no retry: none is allowed, rule 1 (message_prefix bad)"]
@@ -100,6 +103,7 @@ def test_rules_and_the_error_itself_decide_about_retries_and_each_attempt_shows_
     assert ends[1]["attempts"][0]["decision"] == {"retry": True, "by": "rule 2", "delay": 0.01, "text": retried[0]}
     assert decisions[2] == ["no retry: its error is not retryable"]
     assert decisions[3][0] == f"retry in 0.02 s: 1 of 5, {rule}, as its error asks"
+    assert decisions[4][1] == "no retry: 1 of 1 used up, rule 4 (error_type ConnectionError)"
 
 
 # --- discarding ---------------------------------------------------------------------------------------------

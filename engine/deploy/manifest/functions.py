@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from engine.deploy.client import Client, path_of
+from engine.deploy.client import Client, app_of, claim_of, path_of
 from engine.deploy.functions import NEW, create, upload
 from engine.deploy.manifest.changes import Change, Field, created, differences, hidden
 from engine.deploy.manifest.project import Data, Project
@@ -94,12 +94,13 @@ def _inline_name(function: dict[str, Any]) -> str:
     return str(function["handler"].rpartition(".")[0] or "index") + ending
 
 
-def function_changes(function: Function, project: Project) -> Iterator[Change]:
-    """Yield the change that creates or updates a function, if it needs one."""
-    old = project.functions.get(function.name)
+def function_changes(function: Function, project: Project, app: str, *, take_over: bool) -> Iterator[Change]:
+    """Yield the change that creates or updates a function of an app, if it needs one."""
+    old, app = project.functions.get(function.name), app_of(function.config) or app
+    claim = claim_of(app, take_over=take_over)
     built = _built(function, project, old or {})
     if old is None:
-        yield _creation(function, project, built)
+        yield _creation(function, project, built, claim)
         return
     body = {name: new for name, new in function.config.items() if not _is_equal(name, old.get(name), new)}
     fields = {name: Field(old=old.get(name), new=new) for name, new in body.items()}
@@ -110,8 +111,10 @@ def function_changes(function: Function, project: Project) -> Iterator[Change]:
     code = _new_code(function, project, old, built)
     if code:
         fields["code"] = Field(old=f"{old['code_size']:,} bytes", new=code)
+    if app_of(old) != app:
+        fields["app"] = Field(old=app_of(old), new=app)
     if fields:
-        run = partial(_update, function, project.client, body, built, new_code=bool(code))
+        run = partial(_update, function, project.client, body, built, new_code=bool(code), claim=claim)
         yield Change(action="update", kind="function", name=function.name, fields=fields, run=run)
 
 
@@ -131,7 +134,7 @@ def _built(function: Function, project: Project, old: Data) -> Build | None:
     return built
 
 
-def _creation(function: Function, project: Project, built: Build | None) -> Change:
+def _creation(function: Function, project: Project, built: Build | None, claim: str) -> Change:
     client, url = project.client, function.own.code_url
     guessed = {
         "runtime": built.runtime if built else function.config.get("runtime") or default_runtime(client, Family.PYTHON),
@@ -146,11 +149,13 @@ def _creation(function: Function, project: Project, built: Build | None) -> Chan
     fields = {**created({**NEW, **config}), "code": Field(new=shown)}
     for field, variables in function.environments.items():
         fields |= hidden(created(variables), f"{_ENVIRONMENTS[field]}.")
-    run = partial(create, client, function.name, code, {**config, **environments})
+    run = partial(create, client, function.name, code, {**config, **environments}, claim)
     return Change(action="create", kind="function", name=function.name, fields=fields, run=run)
 
 
 def _is_equal(name: str, old: Any, new: Any) -> bool:
+    if name == "functiond":  # without its app, which the request has
+        old, new = ({**(value or {}), "app": ""} for value in (old, new))
     if name == "strategy_config":  # its fields are independent
         return bool(new.items() <= (old or {}).items())
     if name == "mount_config":
@@ -168,9 +173,9 @@ def _new_code(function: Function, project: Project, old: Data, built: Build | No
     return f"{len(built.package):,} bytes"
 
 
-def _update(function: Function, client: Client, body: Data, built: Build | None, *, new_code: bool) -> None:
-    if body:
-        client.patch(path_of(function.name, "/config"), body)
+def _update(function: Function, client: Client, body: Data, built: Build | None, *, new_code: bool, claim: str) -> None:
+    if body or not new_code:
+        client.patch(path_of(function.name, "/config") + claim, body)
     if new_code:
         code: Data | bytes = built.package if built else {"code_type": "obs", "code_url": function.own.code_url}
-        upload(client, "PUT", path_of(function.name, "/code"), {}, code)
+        upload(client, "PUT", path_of(function.name, "/code") + claim, {}, code)

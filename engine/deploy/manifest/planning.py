@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from msgspec import UNSET
 
-from engine.deploy.client import path_of
+from engine.deploy.client import app_of, claim_of, path_of
 from engine.deploy.manifest.changes import Change, Plan, deletion
 from engine.deploy.manifest.functions import function_changes
 from engine.deploy.manifest.kinds import Kinds
@@ -23,8 +23,12 @@ from engine.deploy.manifest.versions import alias_changes, control_changes, sett
 from engine.model.urn import LATEST
 
 
-def make_plan(manifest: Manifest, project: Project, *, prune: bool, send_secrets: bool) -> Plan:
+def make_plan(
+    manifest: Manifest, project: Project, *, prune: bool, send_secrets: bool, take_over: bool = False
+) -> Plan:
     """Compare a manifest with a project. With ``prune``, delete what the manifest does not name.
+
+    Functions of other apps than the manifest's are not deleted, and changed with ``take_over`` only.
 
     Raises UsageError for a reference to what neither exists nor is declared, and for data that no engine accepts.
     """
@@ -32,7 +36,8 @@ def make_plan(manifest: Manifest, project: Project, *, prune: bool, send_secrets
     functions = list(manifest.functions.values())
     planner = TriggerPlanner(project, references, kinds, send_secrets=send_secrets)
     changes = list(service_changes(manifest, project))
-    changes += [change for function in functions for change in function_changes(function, project)]
+    for function in functions:
+        changes += function_changes(function, project, manifest.app, take_over=take_over)
     changes += [change for function in functions for change in version_changes(function, project)]
     changes += [change for function in functions for change in alias_changes(function, project, prune=prune)]
     changes += [change for function in functions for change in settings_changes(function, project, references, kinds)]
@@ -50,9 +55,9 @@ def _deletions(manifest: Manifest, project: Project) -> Iterator[Change]:
     """Yield the deletions of all that the manifest does not name, except triggers of functions that it names."""
     for function in manifest.functions.values():
         yield from _deletions_of(function, project)
-    for name in project.functions:
-        if name not in manifest.functions:
-            yield deletion(project.client, "function", name, path_of(name))
+    for name, existing in project.functions.items():
+        if name not in manifest.functions and app_of(existing) == manifest.app:
+            yield deletion(project.client, "function", name, path_of(name) + claim_of(manifest.app, take_over=False))
     yield from service_deletions(manifest, project)
 
 

@@ -162,6 +162,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     streams: dict[str, StreamTable]
     log_groups: dict[str, GroupTable]
     secrets: frozenset[str]  #: texts that contain values of variables
+    app: str = ""  #: to which its functions belong, unless their ``functiond.app`` names another; empty: to none
 
 
 class Variables:

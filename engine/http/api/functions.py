@@ -14,7 +14,7 @@ from engine.code.store import PACKAGE_LIMIT, CodeSource, CodeStore
 from engine.errors import CodeMissing, CodePackageTooLarge, InvalidField
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
-from engine.functions.function_rules import Claim
+from engine.functions.function_rules import Condition
 from engine.functions.versions import Versions
 from engine.http.api.function_replies import function_reply, with_warning
 from engine.http.api.function_shapes import (
@@ -55,7 +55,7 @@ Config = TypeVar("Config", bound=ConfigChanges)
 
 _CODE = f"{FUNCTION}/code"
 _CONFIG = f"{FUNCTION}/config"
-_CLAIM = ("app", "take_over")  #: extension: query of requests that create, change or delete a function for an app
+_APP = ("app", "take_over")  #: extension: query of requests that create, change or delete a function for an app
 
 
 class Functions(ApiFamily):
@@ -72,11 +72,11 @@ class Functions(ApiFamily):
         self._catalog, self._controls, self._versions = catalog, controls, versions
         self._codes, self._usage, self._reservations, self._region = codes, usage, reservations, region
 
-    @operation("CreateFunction", "POST", FUNCTIONS, CreateBody, FunctionReply, query=_CLAIM, limit=CODE_LIMIT)
+    @operation("CreateFunction", "POST", FUNCTIONS, CreateBody, FunctionReply, query=_APP, limit=CODE_LIMIT)
     async def create(self, call: BodyCall[CreateBody]) -> Reply:
         async with self._codes.receiving("file") as upload:
             body = await call.read_code(upload, CodePackageTooLarge(PACKAGE_LIMIT))
-            function = await self._catalog.create(draft_of(body, call.project), _source(body, upload), _claim(call))
+            function = await self._catalog.create(draft_of(body, call.project), _source(body, upload), _condition(call))
         return with_warning(json_reply(self._with_reserved(function)), function)
 
     @read("ListFunctions", FUNCTIONS, FunctionList, query=(*ITEMS, "package_name", "func_name", "app"))
@@ -88,14 +88,14 @@ class Functions(ApiFamily):
         functions = (self._listed(function, failed.get(function.function_id, 0)) for function in page.items)
         return await list_reply("functions", functions, count=page.count, next_marker=page.next_marker)
 
-    @operation("DeleteFunction", "DELETE", FUNCTION, status=204, query=_CLAIM)
+    @operation("DeleteFunction", "DELETE", FUNCTION, status=204, query=_APP)
     async def delete(self, call: Call) -> None:
         """Delete the version that the URN names, directly or by an alias.
 
         If the URN names neither a version nor an alias, delete the whole function.
         """
-        urn, claim = call.urn, _claim(call)
-        await (self._versions.delete(urn, claim) if urn.qualified else self._catalog.delete(urn, claim))
+        urn, condition = call.urn, _condition(call)
+        await (self._versions.delete(urn, condition) if urn.qualified else self._catalog.delete(urn, condition))
 
     @read("ShowFunctionConfig", _CONFIG, FunctionReply)
     async def show_config(self, call: Call) -> FunctionReply:
@@ -113,12 +113,12 @@ class Functions(ApiFamily):
         return with_warning(json_reply(self._reply(function)), function)
 
     @operation(
-        "PatchFunctionConfig", "PATCH", _CONFIG, PatchBody, FunctionReply, query=_CLAIM, limit=LONG_LIMIT, own=True
+        "PatchFunctionConfig", "PATCH", _CONFIG, PatchBody, FunctionReply, query=_APP, limit=LONG_LIMIT, own=True
     )
     async def patch_config(self, call: BodyCall[PatchBody]) -> Reply:
         """Change the fields of the configuration that the body has. All others stay."""
         changes = changes_of(await self._read_config(call))
-        function = await self._catalog.update(call.urn, changes, claim=_claim(call))
+        function = await self._catalog.update(call.urn, changes, _condition(call))
         return with_warning(json_reply(self._reply(function)), function)
 
     async def _read_config(self, call: BodyCall[Config]) -> Config:
@@ -132,32 +132,22 @@ class Functions(ApiFamily):
         return body
 
     @operation(
-        "UpdateFunctionCode",
-        "PUT",
-        _CODE,
-        CodeBody,
-        FunctionReply,
-        query=_CLAIM,
-        headers=("If-Match",),
-        limit=CODE_LIMIT,
+        "UpdateFunctionCode", "PUT", _CODE, CodeBody, FunctionReply, query=_APP, headers=("If-Match",), limit=CODE_LIMIT
     )
     async def update_code(self, call: BodyCall[CodeBody]) -> Reply:
         """Replace the code. With the header If-Match, only if the present code has that digest."""
-        urn, replaced, claim = call.urn, _digest_in(call.headers.get(b"if-match", b"*")), _claim(call)
-        claim.check(self._catalog.find(urn))
+        urn, digest = call.urn, _digest_in(call.headers.get(b"if-match", b"*"))
+        condition = replace(_condition(call), digest=digest)
+        condition.check(self._catalog.find(urn))
         async with self._codes.receiving("file") as upload:
             body = await call.read_code(upload, CodePackageTooLarge(PACKAGE_LIMIT))
             if body.func_code.file or body.code_type == "obs":
-                function = await self._catalog.update_code(
-                    urn, _source(body, upload), details_of(body), replaced=replaced, claim=claim
-                )
+                function = await self._catalog.update_code(urn, _source(body, upload), details_of(body), condition)
             else:
-                function = await self._update_dependencies(urn, body, replaced, claim)
+                function = await self._update_dependencies(urn, body, condition)
         return with_warning(await self._with_code(function), function)
 
-    async def _update_dependencies(
-        self, urn: FunctionUrn, body: CodeBody, replaced: str | None, claim: Claim
-    ) -> Function:
+    async def _update_dependencies(self, urn: FunctionUrn, body: CodeBody, condition: Condition) -> Function:
         """Apply an update of the code that has no code: keep the code, and replace the dependencies.
 
         Terraform sends such a request for a function with default code. Raises CodeMissing if the request names no
@@ -165,7 +155,7 @@ class Functions(ApiFamily):
         """
         if body.depend_version_list is UNSET or body.code_type != self._catalog.find(urn).code.kind:
             raise CodeMissing(body.code_type)
-        return await self._catalog.update(urn, {"details": details_of(body)}, replaced=replaced, claim=claim)
+        return await self._catalog.update(urn, {"details": details_of(body)}, condition)
 
     @operation(
         "UpdateFunctionMaxInstanceConfig", "PUT", f"{FUNCTION}/config-max-instance", MaxInstanceBody, FunctionReply
@@ -219,8 +209,8 @@ class Functions(ApiFamily):
         return function_reply(function, self._region, code)
 
 
-def _claim(call: Call) -> Claim:
-    return Claim(call.given("app"), take_over=call.text("take_over") == "true")
+def _condition(call: Call) -> Condition:
+    return Condition(app=call.given("app"), take_over=call.text("take_over") == "true")
 
 
 def _digest_in(header: bytes) -> str | None:

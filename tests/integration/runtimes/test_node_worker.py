@@ -204,7 +204,8 @@ async def test_an_error_shows_the_frames_of_user_code_and_no_others(folder: Path
     outcome = await run(node("raising"))
 
     body = json.loads(outcome.result)
-    assert (body["errorMessage"], body["errorType"]) == ("not so", "TypeError")
+    assert (body["errorMessage"], body["errorType"]) == ("not so", "TypeError")  # the name that it inherits
+    assert body["errorClasses"] == ["Gone", "TypeError"]
     assert [frame.split(" (")[0] for frame in body["stackTrace"]] == ["at inner", "at exports.raising"]
     assert f"{folder}/code/index.js:" in body["stackTrace"][0]
     assert outcome.result.decode() == json.dumps(body, indent=4)

@@ -35,7 +35,8 @@ exports.bigint = async (event, context) => 1n;
 exports.aFunction = async (event, context) => exports.aFunction;
 exports.text = async (event, context) => 'é'.repeat(event / 2);
 
-function inner() { throw new TypeError('not so'); }
+class Gone extends TypeError {}
+function inner() { throw new Gone('not so'); }
 exports.raising = async (event, context) => { await null; inner(); };
 exports.throwing = (event, context) => inner();
 exports.refusing = (event, context, callback) => callback(new SyntaxError('refused'));

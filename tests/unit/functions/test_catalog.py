@@ -26,7 +26,7 @@ from engine.errors import (
     VariablesTooLarge,
 )
 from engine.functions.catalog import MAX_FUNCTIONS, Catalog
-from engine.functions.function_rules import FunctionRules, listed, per_key, priority_cap, weight
+from engine.functions.function_rules import Condition, FunctionRules, listed, per_key, priority_cap, weight
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.clock import SystemClock
 from engine.model.urn import FunctionUrn, parse_urn
@@ -203,7 +203,7 @@ async def test_one_of_two_replacements_of_the_same_code_is_refused(catalog: Cata
     async def replace(text: str) -> None:
         source = CodeSource(kind="inline", file=encoded(text))
         try:
-            await catalog.update_code(urn(), source, {}, replaced=old.code.digest)
+            await catalog.update_code(urn(), source, {}, Condition(digest=old.code.digest))
         except CodeChanged as error:
             refused.append(str(error))
 

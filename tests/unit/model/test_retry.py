@@ -193,7 +193,12 @@ ANY_RULES = st.builds(
     Rules, retries=st.integers(0, 3), max_age=st.floats(1, 86_400), retry_rules=st.lists(ANY_RULE).map(tuple)
 )
 SAID: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
-    {}, optional={"retryAfter": st.floats(0, 1e9), "retryable": st.just(False)}
+    {},
+    optional={
+        "retryAfter": st.floats(0, 1e9),
+        "retryable": st.just(False),
+        "errorClasses": st.lists(KINDS, min_size=2),
+    },
 )
 
 
@@ -205,7 +210,9 @@ def test_no_rule_and_no_error_exceeds_the_limits(
     attempt = faults + failures + 1
     retry, decision = decided(outcome, rules, failures=failures, attempt=attempt)
 
-    first = next((rule for rule in rules.retry_rules if meets(rule, kind, text, code)), None)
+    first = next(
+        (rule for rule in rules.retry_rules if meets(rule, [kind, *said.get("errorClasses", [])], text, code)), None
+    )
     allowed = rules.retries if first is None else first.max_retries
     assert decision is not None
     assert decision.retry is (retry is not None)
@@ -221,8 +228,8 @@ def test_no_rule_and_no_error_exceeds_the_limits(
             assert retry.due_at == min(said["retryAfter"], LONGEST_RETRY)
 
 
-def meets(rule: RetryRule, kind: str, text: str, code: int) -> bool:
-    met = [not rule.error_type or rule.error_type == kind, not rule.code or rule.code == code]
+def meets(rule: RetryRule, kinds: list[str], text: str, code: int) -> bool:
+    met = [not rule.error_type or rule.error_type in kinds, not rule.code or rule.code == code]
     return all(met) and text[: len(rule.message_prefix)] == rule.message_prefix
 
 

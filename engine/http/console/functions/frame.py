@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from engine.asgi.wire import HeaderPairs, Reply
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
+from engine.functions.function_rules import app_of
 from engine.http.api.routing import BASE, Call, own_urn
 from engine.http.console.api_requests import ApiReply, ApiRequests
 from engine.http.console.pages import Pages
@@ -127,6 +128,7 @@ class FunctionFrame:
             template,
             function=function,
             name=name_of(function),
+            app=app_of(function),
             controls=self._controls.of(function.function_id),
             function_path=path_of(function),
             tabs=TABS,

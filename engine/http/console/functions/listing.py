@@ -18,6 +18,7 @@ from engine.code.store import INLINE_LIMIT, PACKAGE_LIMIT
 from engine.errors import FunctiondError, InvalidField
 from engine.functions.catalog import Catalog
 from engine.functions.controls import FunctionControls
+from engine.functions.function_rules import app_of
 from engine.http.api.function_shapes import FunctionReply
 from engine.http.api.paging import page_of
 from engine.http.api.project_lists import CheckRuntime, problems_of_runtimes
@@ -77,6 +78,7 @@ class FunctionLoad:
 class FunctionRow(Struct, frozen=True, kw_only=True):
     function: Function  #: version ``latest``
     urn: str
+    app: str  #: to which it belongs; empty: to none
     controls: Controls
     versions: Sequence[str]  #: published versions
     aliases: Sequence[Alias]
@@ -88,7 +90,7 @@ class FunctionRow(Struct, frozen=True, kw_only=True):
 
 
 class FunctionsPage(PageFamily):
-    """Page of a project's functions: all, those whose name contains ``name`` of the query, or ``failing`` ones."""
+    """Page of a project's functions: all, or those whose name contains ``name``, of an ``app``, or ``failing`` ones."""
 
     def __init__(
         self,
@@ -105,9 +107,9 @@ class FunctionsPage(PageFamily):
 
     @get("ConsoleFunctions", f"{PROJECT}/functions")
     async def show(self, call: Call) -> Reply:
-        name = call.text("name").strip()
+        name, app = call.text("name").strip(), call.text("app")
         failures, failing = self._usage.sums("errors"), bool(call.text("failing"))
-        functions = self._catalog.list(call.project, name_part=name)
+        functions = self._catalog.list(call.project, name_part=name, app=app or None)
         functions = [function for function in functions if failures.get(function.function_id)] if failing else functions
         page = page_of(call, functions, "limit", maximum=ROWS)
         triggers = Counter(trigger.function_id for trigger in self._triggers.in_project(call.project))
@@ -116,13 +118,14 @@ class FunctionsPage(PageFamily):
             for function in page.items
         ]
         shown: dict[str, Any] = {"page": page, "rows": rows, "limit": ROWS, "searched": name, "failing": failing}
-        return await self._pages.show(call, "functions.html", **shown)
+        return await self._pages.show(call, "functions.html", app=app, **shown)
 
     def _row(self, function: Function, triggers: int, failures: int) -> FunctionRow:
         function_id = function.function_id
         return FunctionRow(
             function=function,
             urn=function.urn(self._region).function,
+            app=app_of(function),
             controls=self._controls.of(function_id),
             versions=[version.version for version in self._catalog.versions(function_id)[1:]],
             aliases=self._catalog.aliases(function_id),
