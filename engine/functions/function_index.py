@@ -121,7 +121,7 @@ class FunctionIndex:
             if function.project == project
             and (not package or function.package == package)
             and name_part in function.name
-            and app in (None, app_of(function))
+            and (app is None or app_of(function) == app)
         ]
 
     def destinations_in(self, project: str) -> Iterator[tuple[Function, str, DestinationSpec]]:

@@ -87,10 +87,12 @@ def test_a_response_is_the_result(
 def test_an_error_is_an_outcome_with_the_documented_body(bridge: Bridge, runtime: Runtime) -> None:
     take(bridge, runtime, "request")
 
-    assert runtime.post("error/r-1", b'{"errorMessage": "no", "errorType": "Bad"}') == (200, b"")
+    assert (
+        runtime.post("error/r-1", b'{"errorMessage": "no", "errorType": "Bad", "errorClasses": ["Bad", 1]}')[0] == 200
+    )
     answer = bridge.answer()
     assert (answer.code, answer.message) == (4002, "function invocation exception, error: Bad: no")
-    assert answer.error == {"errorMessage": "no", "errorType": "Bad", "stackTrace": []}
+    assert answer.error == {"errorMessage": "no", "errorType": "Bad", "stackTrace": [], "errorClasses": ["Bad", "1"]}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from engine.code.store import NO_CODE, CodeSource, CodeStore
 from engine.errors import (
     CodeChanged,
     FunctionExists,
+    FunctionOfApp,
     InvalidField,
     NoAsyncSettings,
     NotStored,
@@ -26,7 +27,7 @@ from engine.errors import (
     VariablesTooLarge,
 )
 from engine.functions.catalog import MAX_FUNCTIONS, Catalog
-from engine.functions.function_rules import Condition, FunctionRules, listed, per_key, priority_cap, weight
+from engine.functions.function_rules import Condition, FunctionRules, app_of, listed, per_key, priority_cap, weight
 from engine.model import AsyncSettings, DestinationSpec, Function
 from engine.model.clock import SystemClock
 from engine.model.urn import FunctionUrn, parse_urn
@@ -197,23 +198,26 @@ async def test_code_that_nothing_refers_to_goes_with_a_restart(
     assert CodeStore(tmp_path).folder(new.code).is_dir()
 
 
-async def test_one_of_two_replacements_of_the_same_code_is_refused(catalog: Catalog) -> None:
+@pytest.mark.parametrize("by", ["code", "app"])
+async def test_one_of_two_replacements_of_the_same_code_or_for_two_apps_is_refused(catalog: Catalog, by: str) -> None:
     old, refused = await catalog.create(draft(), INLINE), []
 
     async def replace(text: str) -> None:
         source = CodeSource(kind="inline", file=encoded(text))
         try:
-            await catalog.update_code(urn(), source, {}, Condition(digest=old.code.digest))
-        except CodeChanged as error:
+            condition = Condition(digest=old.code.digest) if by == "code" else Condition(app=f"app{text[-1]}")
+            await catalog.update_code(urn(), source, {}, condition)
+        except (CodeChanged, FunctionOfApp) as error:
             refused.append(str(error))
 
     async with anyio.create_task_group() as both:
         both.start_soon(replace, "x = 2")
         both.start_soon(replace, "x = 3")
 
-    digest = catalog.find(urn()).code.digest
-    assert digest != old.code.digest
-    assert refused == [f"the code was changed meanwhile (its digest is {digest}): read it, and change it again"]
+    new = catalog.find(urn())
+    assert new.code.digest != old.code.digest
+    changed = f"the code was changed meanwhile (its digest is {new.code.digest}): read it, and change it again"
+    assert [text == changed if by == "code" else f"to the app {app_of(new)}:" in text for text in refused] == [True]
 
 
 async def test_a_change_that_cannot_be_stored_is_not_shown(catalog: Catalog, writes: NotedWrites) -> None:
