@@ -220,3 +220,12 @@ def test_extras_in_pages_are_offered() -> None:
 
     assert named <= set(project["optional-dependencies"])
     assert len(named) > 5
+
+
+def test_the_page_of_default_values_agrees_with_the_settings() -> None:
+    settings, page = ((DOCS / name).read_text() for name in ("settings.md", "defaults.md"))
+    defaults = dict(re.findall(r"^\| `([\w.<>]+)` \| [^|]+ \| (.*?)(?: \([^|]*)? \|", settings, re.MULTILINE))
+    rows = re.findall(r"^\| [^|]*\| ([^|]*) \| `([\w.]+)` \|", page, re.MULTILINE)
+
+    assert [(setting, cell) for cell, setting in rows if f"`{defaults.get(setting)}`" not in cell] == []
+    assert len(rows) > 40

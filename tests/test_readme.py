@@ -135,6 +135,21 @@ def test_programs_are_complete(page: Path) -> None:
         assert part.file or "huaweicloudsdk" in part.text or "Engine(plugins" in part.text, "no test runs this"
 
 
+def test_mypy_finds_the_mistakes_of_the_page_about_typing_and_no_others(tmp_path: Path) -> None:
+    parts = blocks(DOCS / "typing.md", "python")
+    for part in parts:
+        (tmp_path / part.file).write_text(part.text)
+    files = [str(tmp_path / part.file) for part in parts]
+    environ = {**os.environ, "MYPYPATH": str(tmp_path)}
+
+    run = subprocess.run([sys.executable, "-m", "mypy", *files], capture_output=True, text=True, cwd=ROOT, env=environ)
+
+    lines = {(part.file, n): line for part in parts for n, line in enumerate(part.text.splitlines(), 1)}
+    found = {(name, int(n)) for name, n in re.findall(r"([\w.]+):(\d+): error", run.stdout)}
+    assert found == {place for place, line in lines.items() if "  # error: " in line}, run.stdout + run.stderr
+    assert len(found) > 5
+
+
 def test_each_kind_of_trigger_is_created_from_its_row(demo: Demo) -> None:
     table = section(DOCS / "triggers.md", "Kinds")
     rows = re.findall(r"^\| (\[?[A-Z]{3}.*?) \|.*\| `(\{.*\})` \|$", table, re.MULTILINE)
