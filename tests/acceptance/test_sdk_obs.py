@@ -22,8 +22,7 @@ from tests.acceptance.sdk import (
     platform_on,
     refused,
 )
-from tests.acceptance.test_sdk_packages import export, take_in
-from tests.acceptance.test_sdk_resources import add_dependency
+from tests.acceptance.test_sdk import add_dependency, export, take_in
 from tests.support.http_app import zipped
 from tests.support.s3_server import S3Server, s3_server
 

@@ -1,17 +1,23 @@
-"""Forms and texts of the console for the built-in kinds of triggers and destinations."""
+"""Forms, texts and examples of events for the built-in kinds of triggers and destinations."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import bson
 import msgspec
 import pytest
+from bson import json_util
 
 from engine import Plugin
-from engine.config.plugin_registry import load_plugins
+from engine.config.plugin_registry import Registry, load_plugins
 from engine.http.console.forms import Form
 from engine.http.console.struct_forms import fields_of, flat, read_struct, shown_values
+from plugins.dds import DOCUMENT, TOKEN
+from plugins.dds import example as dds_example
+from plugins.dds.records import EventEncoder, change_of
 from plugins.timer import next_due
 from plugins.timer.options import TimerOptions, TimerSettings
 from tests.acceptance.triggering import GOOD
@@ -72,3 +78,32 @@ def test_the_next_run_of_a_timer(kind: Any, schedule: str, seconds: float) -> No
 
     assert due is not None
     assert (due.timestamp() - NOON, str(due.tzinfo)) == (seconds, "UTC")
+
+
+REGISTRY = Registry(load_plugins())
+
+
+@pytest.mark.parametrize("kind", REGISTRY.triggers)
+def test_each_kind_with_a_source_has_an_example(kind: str) -> None:
+    plugin = REGISTRY.trigger(kind)
+    assert plugin is not None
+    assert (plugin.example is None) == (plugin.trigger is None)
+    if plugin.example is not None:
+        assert isinstance(json.loads(plugin.example(kind)), dict)
+
+
+@pytest.mark.parametrize("kind", ["DDS", "GAUSSMONGO"])
+def test_the_example_of_a_document_database_equals_an_event_of_the_source(kind: str) -> None:
+    document = {
+        "_id": json.loads(TOKEN),
+        "operationType": "insert",
+        "fullDocument": json_util.loads(DOCUMENT),
+        "ns": {"db": "shop", "coll": "orders"},
+    }
+    source_id = "9a0364b9-e99b-480d-d25e-1f0284c85555"
+    encoder = EventEncoder(
+        kind=kind, region="local-1", source_id=source_id, database="shop", collection="orders", limit=10_000
+    )
+    made = json.loads(encoder.events([change_of(bson.encode(document))])[0].payload)
+
+    assert json.loads(dds_example(kind)) == made

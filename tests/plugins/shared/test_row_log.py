@@ -6,8 +6,8 @@ import pytest
 from msgspec import Struct
 from structlog.testing import capture_logs
 
-from engine.errors import NotStored
-from plugins._shared.rows import RowLogs
+from engine.errors import NotStored, StoredDataUnreadable
+from plugins._shared.rows import RowLogs, decoded_rows
 from tests.doubles import MemoryStore
 from tests.doubles.writes import MemoryWrites
 
@@ -67,3 +67,18 @@ async def test_rows_that_cannot_be_decoded_are_left_out_and_readers_go_on_behind
         assert [await later.seek("a", moment) for moment in (0, 2000, 2001, 4001)] == [0, 0, 2, 4]
         assert await later.append([("a", Row(at=0, text="5"))]) == [5]
     assert [line["row"] for line in lines] == [keys[4], keys[0], keys[2]]
+
+
+class Topic(Struct):
+    name: str
+
+
+@pytest.mark.parametrize("value", [b"{", b"\xff", b'{"name":1}'])
+async def test_a_row_that_cannot_be_decoded_is_named_with_the_next_step(value: bytes) -> None:
+    store = MemoryStore()
+    await store.write("topics", {"a": b'{"name":"a"}', "b": value})
+
+    read = decoded_rows(store, "topics", Topic)
+    assert await anext(read) == ("a", Topic(name="a"))
+    with pytest.raises(StoredDataUnreadable, match=r"the row b of the table topics cannot be read: .*; restore"):
+        await anext(read)

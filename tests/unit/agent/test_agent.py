@@ -1,8 +1,9 @@
-"""Agent of a node: instances from ``Prepare`` to ``Gone``, with an engine's end of its connection in the test."""
+"""Agent of a node: instances and connections of functions, with an engine's end of its connection in the test."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 import pytest_asyncio
 
 from engine.executors.nodes import connection as wire
-from engine.executors.nodes.messages import Kill, Leave, Prepare, Prepared, Start, Unfit
+from engine.executors.nodes.messages import Kill, Leave, Prepare, Prepared, Start, StreamRead, Unfit, send
+from engine.executors.nodes.streams import WINDOW
 from engine.runtimes.protocol import Answer, Logged
-from tests.support.agents import SECRET, AgentEnd, Node, engine_end, node
+from tests.support.agents import SECRET, AgentEnd, Node, Remote, engine_end, node
 from tests.support.executing import function
 from tests.support.programs import program
 from tests.support.waiting import in_own_task, until
@@ -30,9 +32,6 @@ def handler(event, context):
 def leave(event, context):
     os.system("sleep 100 & exit")
     os._exit(7)
-
-def write(event, context):
-    return "x" * event["size"]
 
 def flood(event, context):
     while True:
@@ -133,14 +132,6 @@ async def test_an_instance_is_killed_before_its_start(joined: tuple[AgentEnd, No
     await end.until(lambda: [message for message in end.messages if getattr(message, "number", 0) == 100])
 
 
-async def test_large_events_and_results_pass(joined: tuple[AgentEnd, Node]) -> None:
-    end, _ = joined
-    remote = await end.start(SOURCE, "write")
-
-    assert await remote.invoke(b'{"size": 4000000}') == b"x" * 4_000_000
-    assert await remote.invoke(b'{"size": 5, "pad": "%s"}' % (b"z" * 3_000_000)) == b"xxxxx"
-
-
 @pytest.mark.parametrize("raw", [True, False])
 async def test_a_child_that_writes_too_fast_waits(joined: tuple[AgentEnd, Node], raw: bool) -> None:
     end, run = joined
@@ -219,3 +210,110 @@ async def test_a_machine_without_the_sandbox_asked_for_is_unfit(tmp_path: Path) 
         await end.lost.wait()
 
         assert "executor.isolation is bubblewrap" in unfit[0].reason
+
+
+CONNECTING = """
+import os, socket
+from urllib.parse import urlsplit
+
+def handler(event, context):
+    url = urlsplit(os.environ["FUNCTIOND_URL"])
+    with socket.create_connection((url.hostname, url.port)) as connection:
+        connection.sendall(b"x" * event["send"])
+        if event["end"]:
+            connection.shutdown(socket.SHUT_WR)
+        if "gate" in event:
+            open(event["gate"]).read()
+        read = 0
+        while data := connection.recv(65536):
+            read += len(data)
+        return str(read)
+"""
+
+
+@pytest.fixture
+def end(joined: tuple[AgentEnd, Node]) -> AgentEnd:
+    return joined[0]
+
+
+def stream_of(end: AgentEnd) -> int:
+    """Return the number of the stream that the agent opened last."""
+    return max(end.streams, default=0)
+
+
+def read(end: AgentEnd, number: int) -> int:
+    return sum(m.size for m in end.messages if isinstance(m, StreamRead) and m.number == number)
+
+
+async def begin(end: AgentEnd, remote: Remote, event: bytes) -> tuple[int, int]:
+    """Call the function. Return the ticket, and the number of the stream that it opens."""
+    before = stream_of(end)
+    ticket = remote.call(event)
+    await end.until(lambda: stream_of(end) > before)
+    return ticket, stream_of(end)
+
+
+async def test_a_connection_of_a_function_is_forwarded(end: AgentEnd) -> None:
+    remote = await end.start(CONNECTING)
+    ticket, number = await begin(end, remote, b'{"send": 7, "end": true}')
+    await end.until(lambda: number in end.ended)
+    end.connection.send(wire.STREAM, number, b"y" * 5)
+    end.connection.send(wire.STREAM, number, b"")
+
+    assert (await remote.answer(ticket)).result == b"5"
+    assert end.streams[number] == b"x" * 7
+    assert number % 2
+    await end.until(lambda: read(end, number) == 5)
+
+
+async def test_the_agent_waits_for_acknowledgements(end: AgentEnd) -> None:
+    remote = await end.start(CONNECTING)
+    ticket, number = await begin(end, remote, b'{"send": 9000000, "end": true}')
+    seen = list[int]()
+    while number not in end.ended:
+        await end.until(lambda: number in end.ended or len(end.streams[number]) - sum(seen) > WINDOW // 2)
+        seen.append(len(end.streams[number]) - sum(seen))
+        send(end.connection, StreamRead(number, seen[-1]))
+    end.connection.send(wire.STREAM, number, b"")
+
+    assert (await remote.answer(ticket)).result == b"0"
+    assert len(end.streams[number]) == sum(seen) == 9_000_000
+    assert max(seen) <= WINDOW
+
+
+async def test_the_agent_acknowledges_what_the_function_reads(end: AgentEnd, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    remote = await end.start(CONNECTING)
+    os.mkfifo(gate)
+    event = b'{"send": 1, "end": false, "gate": "%s"}' % str(gate).encode()
+    ticket, number = await begin(end, remote, event)
+    for _ in range(200):
+        end.connection.send(wire.STREAM, number, b"y" * wire.PIECE)
+    other = await end.start("def handler(event, context): return 1")
+    await other.invoke()
+    held = read(end, number)
+    gate.open("w").close()
+    end.connection.send(wire.STREAM, number, b"")
+
+    assert (await remote.answer(ticket)).result == str(200 * wire.PIECE).encode()
+    assert held < 200 * wire.PIECE
+    await end.until(lambda: read(end, number) == 200 * wire.PIECE)
+
+
+async def test_a_connection_that_a_function_drops_ends(end: AgentEnd) -> None:
+    remote = await end.start(CONNECTING)
+    _, number = await begin(end, remote, b'{"send": 1, "end": false}')
+    remote.kill()
+    await end.until(lambda: number in end.ended)
+    for _ in range(4):
+        end.connection.send(wire.STREAM, number, b"y" * wire.PIECE)
+
+    await end.until(lambda: read(end, number) == 4 * wire.PIECE)
+
+
+async def test_functions_have_no_access_unless_the_engine_gives_it(tmp_path: Path) -> None:
+    source = "import os\ndef handler(event, context): return [name for name in os.environ if 'FUNCTIOND_U' in name]"
+    async with engine_end(tmp_path) as engine, node(engine):
+        remote = await (await engine.joined()).start(source)
+
+        assert await remote.invoke() == b"[]"

@@ -1,4 +1,4 @@
-"""Instance on a node whose preparation or start fails unexpectedly."""
+"""Instances on a node: a preparation or start that fails unexpectedly, and frames for one that has ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from engine.agent.hosted import Hosted, Node
 from engine.agent.relay import Outlet, Relay
-from engine.executors.call import Call
+from engine.executors.call import Call, End, key_of
 from engine.executors.instance import InstanceOwner
 from engine.executors.launcher import LaunchPlan
 from engine.executors.nodes.connection import CONTROL, Connection
@@ -109,3 +109,26 @@ async def test_a_bug_ends_one_instance_and_no_other(step: str, tmp_path: Path) -
     assert told.problem is not None
     assert (told.problem.text, [entry["event"] for entry in logs]) == ("a bug", ["instance failed"])
     assert not node.hosted
+
+
+class Numbered(Running):
+    """Process and owner of a relay."""
+
+    number = 2
+
+
+async def test_frames_for_an_instance_that_has_ended_count_as_unread(tmp_path: Path) -> None:
+    asked, running = function("any"), Numbered()
+    relay = Relay(
+        Outlet(AgentEnd(EngineEnd(tmp_path, {})).connection),
+        running,
+        key=key_of(asked),
+        function=asked,
+        owner=running,
+        recorder=recorder_of(tmp_path),
+        on_work=lambda instance: None,
+    )
+    relay.kill(End.EXITED)
+    relay.feed(b"a request")
+
+    assert relay.accepted == 0

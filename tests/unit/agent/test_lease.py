@@ -1,4 +1,4 @@
-"""Lease of a node: nothing runs after it, whatever fails."""
+"""Lease of a node, which nothing outlives, and supervisors that get their token at standard input."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from engine.agent import supervisor
 from engine.agent.link import Configuration
 from engine.agent.supervisor import Supervisor
 from engine.executors.nodes.connection import Connection
 from engine.executors.nodes.messages import Leave, send
-from tests.support.agents import AgentEnd, Remote, engine_end, node, write_token
-from tests.support.executing import is_alive, stop
+from tests.support.agents import SECRET, AgentEnd, EngineEnd, Remote, engine_end, node, write_token
+from tests.support.executing import is_alive, marker, stop
 from tests.support.waiting import until
 
 #: Starts a process that leaves the session and the process group of its instance.
@@ -250,3 +252,75 @@ async def test_an_address_without_tls_is_told(tmp_path: Path) -> None:
         async with node(engine) as run:
             await until(lambda: "this is not the address of executor.nodes.listen" in run.log)
     server.close()
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[EngineEnd]:
+    async with engine_end(tmp_path) as engine:
+        (tmp_path / "node.token").unlink()
+        yield engine
+
+
+def ticket(engine: EngineEnd) -> str:
+    return f"node.{SECRET}.{engine.fingerprint}\n"
+
+
+@pytest.mark.parametrize("cause", ["connection", "lease", "leave"])
+async def test_one_agent_runs(engine: EngineEnd, cause: str) -> None:
+    for number in (1, 2):  # with the same data directory
+        async with node(engine, ticket=ticket(engine)) as run:
+            end = await engine.joined()
+            remote = await end.start(SOURCE)
+            await remote.invoke()
+            assert SECRET not in run.visible()
+            if cause == "connection":
+                end.connection.abort("the network fails")
+            elif cause == "leave":
+                end.send(Leave("nothing runs here"))
+            else:
+                await end.shorten(0.5)
+                end.silent = True
+            status = await run.process.wait()
+
+            assert (status, remote.pids()) == (0, [])
+            assert (len(engine.connections), end.hello.previous) == (number, "")
+
+
+async def test_a_refusal_is_told(engine: EngineEnd) -> None:
+    engine.refusal = "the ticket is too old"
+    async with node(engine, ticket=ticket(engine)) as run:
+        assert await run.process.wait() == 0
+        assert "refused: the ticket is too old" in run.log
+
+
+async def test_an_engine_that_cannot_be_reached_is_told(engine: EngineEnd) -> None:
+    engine.port = 1
+    async with node(engine, ticket=ticket(engine)) as run:
+        assert await run.process.wait() == 0
+        assert "cannot connect" in run.log
+
+
+async def test_a_ticket_must_be_a_token(engine: EngineEnd) -> None:
+    async with node(engine, ticket="node.secret\n") as run:
+        assert await run.process.wait() == 1
+        assert "is no token" in run.log
+
+
+async def test_a_data_directory_in_use_is_refused(engine: EngineEnd) -> None:
+    async with node(engine, ticket=ticket(engine)) as first:
+        await engine.joined()
+        async with node(engine, ticket=ticket(engine)) as second:
+            assert await second.process.wait() == 1
+            assert f"is in use by process {first.process.pid}" in second.log
+
+
+@pytest.mark.parametrize("stuck", [[], [1]])
+def test_processes_that_cannot_be_killed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stuck: list[int]
+) -> None:
+    monkeypatch.setattr(supervisor, "kill_orphans", lambda marker, tmp: stuck)
+    configuration = Configuration(
+        host="localhost", port=1, data_dir=str(tmp_path), marker=marker(tmp_path), cpus=1.0, memory=1, cache=1
+    )
+
+    assert Supervisor(configuration, lambda: ("", ""), ["/nowhere/unshare"], once=True).run() is not bool(stuck)

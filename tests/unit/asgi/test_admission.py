@@ -1,4 +1,4 @@
-"""Admission of connections: limits in all and per client, exhausted descriptors, and handshakes."""
+"""Admission of connections: limits in all and per client, exhausted descriptors, handshakes, and users of clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import structlog
 from engine.asgi.admission import ADVICE, ClientRules, ConnectionCounts, TurnedAway
 from engine.asgi.forwarded import TrustedProxies
 from engine.asgi.listener import listen
+from engine.asgi.peers import PeerUsers, tells_uids
 from engine.asgi.tls import ServerTls
 from engine.asgi.wire import Receive, Reply, Scope, Send, respond
 from tests.support.certificates import write_certificate
@@ -201,3 +202,20 @@ def test_a_flood_of_refusals_is_logged_once() -> None:
         (kind, ADVICE[kind]) for kind in ("connections", "files")
     ]
     assert (turned_away.counts["connections"], turned_away.counts["files"]) == (1000, 1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_connection_has_the_user_of_its_client_until_that_closes_it(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    users = PeerUsers()
+    with closing(users), socket.create_server((host, 0), family=family) as server, socket.socket(family) as client:
+        if not tells_uids():
+            pytest.skip("the kernel has no tcp_diag")
+        client.connect(server.getsockname())
+        accepted, address = server.accept()
+        with accepted:
+            ends = (address[0], address[1]), (host, int(server.getsockname()[1]))
+            assert users.uid_of(*ends) == os.geteuid()
+            client.close()  # the kernel would call it root's
+            assert users.uid_of(*ends) is None
+        assert users.uid_of((host, 1), ends[1]) is None

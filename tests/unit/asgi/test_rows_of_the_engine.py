@@ -16,18 +16,14 @@ from tests.unit.asgi import (
     test_body_framing,
     test_expectations,
     test_half_closed_clients,
-    test_header_fields,
-    test_hosts_and_targets,
+    test_heads,
     test_http_1_0,
     test_pipelining,
-    test_request_lines,
     test_upgrades,
 )
 
 TABLE = {
-    "request lines": test_request_lines.ROWS,
-    "hosts and targets": test_hosts_and_targets.ROWS,
-    "header fields": test_header_fields.ROWS,
+    "heads": test_heads.ROWS,
     "body framing": test_body_framing.ROWS,
     "chunks and trailers": test_body_framing.CHUNKED_ROWS,
     "upgrades": test_upgrades.ROWS,

@@ -1,4 +1,4 @@
-"""Change of one file in a zip package: other files keep content, name, mode and time, and lines keep their ends."""
+"""Files of a package: shown and edited."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import io
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.code import browsing
-from engine.code.browsing import COMPARED, with_file, with_line_ends
+from engine.code.browsing import COMPARED, PackageView, view_package, with_file, with_line_ends
 from engine.errors import InvalidField
+from engine.model import CodePackage
 
 
 def package(folder: Path) -> Path:
@@ -98,3 +100,61 @@ def test_many_changed_lines_get_the_most_common_end() -> None:
     assert with_line_ends("\n".join(["a", "B", "b", *many[:-1], "c", ""]), before) == (
         "a\r\nB\nb\n" + "\n".join(many[:-1]) + "\nc\r\n"
     )
+
+
+CODE = CodePackage(sha256="", digest="", size=0)
+
+
+def packed(folder: Path) -> Path:
+    file = folder / "a.package"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("index.py", "x = 1\n" * 100)
+    return file
+
+
+def view(file: Path, path: str = "index.py") -> PackageView:
+    return view_package(file, CODE, lambda files: path)
+
+
+def test_a_file_is_listed_and_shown(tmp_path: Path) -> None:
+    shown = view(packed(tmp_path))
+
+    assert [(file.path, file.size) for file in shown.files.files] == [("index.py", 600)]
+    assert shown.text is not None
+    assert shown.text.text == "x = 1\n" * 100
+    assert view(packed(tmp_path), "lib").text is None
+
+
+def test_the_directory_of_a_package_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+
+    class Counted(zipfile.ZipFile):
+        def __init__(self, *args: Any) -> None:
+            opened.append(args)
+            super().__init__(*args)
+
+    file = packed(tmp_path)
+    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    view(file)
+
+    assert len(opened) == 1
+
+
+def test_a_package_without_its_end_cannot_be_listed(tmp_path: Path) -> None:
+    file = packed(tmp_path)
+    file.write_bytes(file.read_bytes()[:-30])
+
+    with pytest.raises(OSError, match="the package is damaged"):
+        view(file)
+
+
+def test_a_file_with_damaged_content_is_not_shown(tmp_path: Path) -> None:
+    file = packed(tmp_path)
+    content = bytearray(file.read_bytes())
+    content[38:42] = b"\xff" * 4  # behind the head of the file
+    file.write_bytes(content)
+
+    shown = view(file).text
+
+    assert shown is not None
+    assert shown.reason.startswith("The package is damaged")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec.inspect
 import pytest
 
 from engine import __version__
@@ -20,6 +21,7 @@ from engine.http.api.invocations import Invocations
 from engine.http.api.routing import ApiFamily, Call, operation
 from engine.http.openapi import make_document
 from engine.http.operations import FAMILIES, OPERATIONS
+from engine.protocols import Operation
 from plugins._shared.vendor_api import Table
 from plugins.dis import plugin as dis
 from plugins.dis.api import DisApi
@@ -148,3 +150,79 @@ async def test_a_handler_reads_only_query_parameters_that_its_operation_declares
 
 def test_an_operation_that_is_no_get_leaves_a_trace_unless_it_says_otherwise() -> None:
     assert [declared.traced for declared, _ in Things.operations()] == [False, True]
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK's warnings
+    from huaweicloudsdkfunctiongraph import v2 as fg
+
+#: Fields that are never sent: packages are downloaded from the engine itself, so there is no link.
+NOT_SENT = {"ShowDependencyVersion.download_link"}
+_INNER = re.compile(r"^(?:list\[|dict\(str, )(\w+)[\])]$")
+
+
+def shaped(side: str) -> list[Operation]:
+    """Return operations with a struct, or a list of structs, on that side."""
+    return [
+        operation for operation in OPERATIONS if not operation.own and struct_of(getattr(operation, side)) is not None
+    ]
+
+
+def struct_of(kind: Any) -> msgspec.inspect.StructType | None:
+    return None if kind in (None, Any, bytes) else _struct(msgspec.inspect.type_info(kind))
+
+
+def _struct(kind: msgspec.inspect.Type) -> msgspec.inspect.StructType | None:
+    if isinstance(kind, msgspec.inspect.StructType):
+        return kind
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _struct(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return next(filter(None, map(_struct, kind.types)), None)
+    if isinstance(kind, msgspec.inspect.ListType):
+        return _struct(kind.item_type)
+    return _struct(kind.value_type) if isinstance(kind, msgspec.inspect.DictType) else None
+
+
+def lacking(path: str, model: Any, shape: msgspec.inspect.StructType) -> Iterator[str]:
+    """Yield fields of the model, at any depth, that the struct lacks."""
+    fields = {field.encode_name: field.type for field in shape.fields}
+    for attribute, kind in model.openapi_types.items():
+        name = model.attribute_map[attribute]
+        inner = getattr(fg, _INNER.sub(r"\1", kind), None)
+        below = _struct(fields[name]) if name in fields else None
+        if name not in fields:
+            yield f"{path}.{name}"
+        elif hasattr(inner, "openapi_types") and below is not None:
+            yield from lacking(f"{path}.{name}", inner, below)
+
+
+@pytest.mark.parametrize("operation", shaped("reply"), ids=lambda operation: operation.name)
+def test_a_reply_has_every_field_that_the_sdk_reads(operation: Operation) -> None:
+    model, shape = getattr(fg, f"{operation.name}Response"), struct_of(operation.reply)
+    if "body" in model.openapi_types:  # the reply is an array
+        model = getattr(fg, _INNER.sub(r"\1", model.openapi_types["body"]))
+
+    assert shape is not None
+    assert set(lacking(operation.name, model, shape)) <= NOT_SENT
+
+
+@pytest.mark.parametrize("operation", shaped("body"), ids=lambda operation: operation.name)
+def test_a_body_has_every_field_that_the_sdk_sends(operation: Operation) -> None:
+    model = getattr(fg, getattr(fg, f"{operation.name}Request").openapi_types["body"])
+    shape = struct_of(operation.body)
+
+    assert shape is not None
+    assert list(lacking(operation.name, model, shape)) == []
+
+
+@pytest.mark.parametrize(
+    "operation", [operation for operation in OPERATIONS if not operation.own], ids=lambda operation: operation.name
+)
+def test_a_path_query_and_headers_have_every_parameter_that_the_sdk_sends(operation: Operation) -> None:
+    request = getattr(fg, f"{operation.name}Request")
+    sent = {name.lower() for attribute, name in request.attribute_map.items() if attribute not in ("body", "func_urn")}
+
+    known = {name.lower() for name in (*operation.query, *operation.headers, *re.findall(r"{(\w+)}", operation.path))}
+
+    assert sent <= known

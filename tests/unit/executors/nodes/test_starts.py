@@ -1,13 +1,31 @@
-"""Drain of a node whose instances are starting."""
+"""Starts on nodes: waits for capacity, drain of a node, and an engine without nodes."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
+from engine.executors.nodes.report import NodesReport
 from tests.support.executing import function
 from tests.support.nodes import agent, node_pool
 from tests.support.waiting import until
+
+
+async def test_a_wait_that_ends_without_capacity_is_not_counted_as_a_grant(tmp_path: Path) -> None:
+    async with node_pool(tmp_path, "n1") as opened:
+        code = await opened.package({"index.py": "def handler(event, context): pass"})
+        asked = function("handler", code=code)
+        assert not await opened.pool.warm(asked)
+        (waiting,) = opened.launcher.report().waiting
+        await opened.pool.retire(asked.function_id)
+        await until(lambda: not opened.launcher.report().waiting)
+
+        assert opened.launcher.statistics().grant_seconds.count == 0
+        report = NodesReport(nodes=(), waiting=(waiting,))
+        assert next(report.notes).startswith("1 start of 128 MB, 0.3 CPU (python) waits for ")
+
 
 SOURCE = """
 import os, time
@@ -40,3 +58,15 @@ async def test_a_drained_node_keeps_no_instance_that_was_starting(tmp_path: Path
         assert await starting
         assert await supervisor.wait() == 0
         assert opened.state("n1") == "absent"
+
+
+LOADED = """
+import sys, engine.app.service, engine.cli.serve, plugins.timer
+print(*(name for name in sys.modules if name.startswith(("engine.executors.nodes.", "engine.agent"))))
+"""
+
+
+def test_an_engine_without_nodes_loads_only_their_settings_and_description() -> None:
+    loaded = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+
+    assert set(loaded.stdout.split()) == {"engine.executors.nodes.options", "engine.executors.nodes.report"}
