@@ -143,12 +143,6 @@ def test_a_name_of_several_triggers_is_refused_with_their_ids(cli: Cli, tmp_path
     assert all(trigger_id in error for trigger_id in ids)
 
 
-def test_the_engine_refuses_invalid_triggers_with_the_field(cli: Cli) -> None:
-    error = cli.refused("trigger", "create", "echo", "TIMER", "name=a", "schedule_type=Rate", "schedule=1x", code=1)
-
-    assert "event_data.schedule" in error
-
-
 def test_a_topic_calls_subscribed_functions(cli: Cli, engine: EngineProcess) -> None:
     made = cli.json("topic", "create", "orders")
     again = cli.json("topic", "create", "orders")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from pathlib import Path
@@ -33,7 +32,6 @@ ECHO = "def handler(event, context):\n    print('seen', event)\n    return event
 FAIL = "def handler(event, context):\n    raise ValueError('no ' + str(event))\n"
 LARGE = "def handler(event, context):\n    return ['x' * (event - 4)]\n"
 NONE = "def handler(event, context):\n    return None\n"
-TEXT = "def handler(event, context):\n    return 'plain text'\n"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
         for name, source in (
             ("echo", ECHO),
             ("fail", FAIL),
-            ("text", TEXT),
             ("held", HELD),
             ("large", LARGE),
             ("none", NONE),
@@ -70,10 +67,6 @@ def test_the_result_is_what_the_function_returned(client: Client, event: Any) ->
 
     assert client.enqueue("echo", event).result(30) == expected
     assert client.call("echo", event) == expected
-
-
-def test_a_text_is_a_result(client: Client) -> None:
-    assert client.call("text") == client.enqueue("text").result(30) == "plain text"
 
 
 async def test_a_result_that_is_not_kept_is_an_error(client: Client, aclient: AsyncClient) -> None:
@@ -125,28 +118,12 @@ def test_a_record_tells_the_state(client: Client) -> None:
         client.handle("fail", handle.request_id).record()
 
 
-def test_a_delayed_invocation_waits_and_can_be_cancelled(client: Client) -> None:
-    handle = client.enqueue("echo", {}, delay=3600)
-
-    assert handle.status() == "WAIT"
-    with pytest.raises(ResultTimeout, match=r"is WAIT after 0\.01 s"):
-        handle.result(0.01)
-    handle.cancel()
-    with pytest.raises(InvocationCancelled):
-        handle.result(30)
-
-
 def test_an_ended_invocation_cannot_be_cancelled(client: Client) -> None:
     handle = client.enqueue("echo", {})
     handle.result(30)
 
     with pytest.raises(BadRequest, match="already ended"):
         handle.cancel()
-
-
-def test_a_key_creates_one_invocation(client: Client) -> None:
-    assert client.enqueue("echo", {}, key="once").request_id == client.enqueue("echo", {}, key="once").request_id
-    assert client.enqueue("echo", {}).request_id != client.enqueue("echo", {}).request_id
 
 
 def test_many_events_are_queued_in_few_requests(client: Client) -> None:
@@ -201,19 +178,6 @@ def test_a_log_is_read_at_its_end_and_while_it_grows(client: Client, tmp_path: P
     (tmp_path / "gate").touch()
     assert list(followed) == []
     assert held.status() == "SUCCESS"
-
-
-def test_threads_share_a_client(client: Client) -> None:
-    results: list[Any] = []
-    threads = [
-        threading.Thread(target=lambda n=n: results.append(client.enqueue("echo", n).result(30))) for n in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sorted(results) == list(range(16))
 
 
 async def test_the_asynchronous_client_has_the_same_methods(aclient: AsyncClient, tmp_path: Path) -> None:

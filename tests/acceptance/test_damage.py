@@ -95,9 +95,10 @@ def test_an_engine_that_stops_at_a_bad_page_exits_with_2_and_each_later_start_sa
 
     with engine_on(data) as engine:
         gate = tmp_path / "gate"
-        running = engine.accepted("held", {"runs": str(tmp_path / "runs"), "gate": str(gate)})
-        reply = engine.send("held", {}, Idempotency_Key="a")
-        assert (reply.status, engine.ask("GET", "/readyz").status) == (503, 503)
+        accepted = [engine.accepted("held", {"runs": str(tmp_path / "runs"), "gate": str(gate)}) for _ in range(3)]
+        replies = [engine.send("held", {}, Idempotency_Key="a"), engine.send("held", {})]
+        assert [reply.status for reply in (*replies, engine.ask("GET", "/readyz"))] == [503] * 3
+        assert b"a page of the journal is damaged" in replies[1].body
         sleep(2)  # longer than the engine looks whether something runs
         gate.touch()
         assert engine.wait() == 2
@@ -107,7 +108,7 @@ def test_an_engine_that_stops_at_a_bad_page_exits_with_2_and_each_later_start_sa
             engine.start()
         assert engine.wait() == 2
         assert json.loads(engine.log[-1])["event"] == last
-    assert rows_of(data, "SELECT state, count(*) FROM invocation GROUP BY state") == [(3, 1)], running
+    assert rows_of(data, "SELECT state, count(*) FROM invocation GROUP BY state") == [(3, 3)], accepted
 
 
 def test_changed_code_never_runs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Use of the API by functions: calls of others with their token, and attacks from inside a sandbox."""
+"""Functions in sandboxes: the network they get, calls of others with their token, and attacks from inside."""
 
 from __future__ import annotations
 
@@ -194,3 +194,17 @@ def test_without_rights_functions_get_no_token(tmp_path: Path) -> None:
         assert variables(engine).keys() == {"FUNCTIOND_ENGINE", "FUNCTIOND_INSTANCE"}
         if IS_ROOT:
             assert sent(engine, path=BASE, url=engine.url, token="guessed")[0] == 401
+
+
+@needs_networks
+def test_a_new_data_directory_gets_networks_and_an_older_one_keeps_the_host_s_until_it_is_set(tmp_path: Path) -> None:
+    def network(folder: str, name: str = "", **settings: str) -> object:
+        with engine_on(tmp_path / folder, FUNCTIOND_EXECUTOR__ISOLATION="auto", **settings) as engine:
+            if name:
+                engine.create(name, ECHO)
+            return engine.ask("GET", "/readyz").json["network"]
+
+    assert [network("new", "first"), network("new")] == ["project", "project"]
+    assert network("old", "first", FUNCTIOND_EXECUTOR__NETWORK="host") == "host"  # as all were before
+    assert network("old") == "host"
+    assert network("old", FUNCTIOND_EXECUTOR__NETWORK="project") == "project"

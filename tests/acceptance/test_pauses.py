@@ -9,18 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.engine_process import (
-    BASE,
-    ECHO,
-    HELD,
-    PROJECT,
-    REAL_TALLY,
-    EngineProcess,
-    begun,
-    held_event,
-    rows,
-    urn_of,
-)
+from tests.acceptance.engine_process import BASE, ECHO, HELD, PROJECT, EngineProcess, begun, held_event, urn_of
 from tests.support.cli import functiond_here
 from tests.support.engine_process import functiond_on_a_terminal
 
@@ -124,24 +113,6 @@ def test_the_command_line_shows_and_changes_controls(engine: EngineProcess) -> N
     refused = run(engine, "controls", "job", "burst=0")
     assert refused.returncode == 1
     assert "burst" in refused.stderr
-
-
-def test_a_purge_ends_all_that_waits_and_its_records_stay(engine: EngineProcess) -> None:
-    engine.ask("PATCH", CONTROLS, {"paused": True})
-    waiting = [engine.accepted("job", {"n": n}) for n in range(3)]
-    delayed = engine.accepted("job", {}, X_Functiond_Delay="900")
-    purged = run(engine, "purge", "job")
-    assert (purged.returncode, purged.stdout) == (0, "cancelled 4 of job\n"), purged.stderr
-    engine.kill()
-    engine.start()
-    engine.ask("PATCH", CONTROLS, {"paused": False})
-
-    ended = [engine.record("job", request_id, wait=60) for request_id in [*waiting, delayed]]
-    assert [(record["status"], record["error_code"]) for record in ended] == [("FAIL", 4208)] * 4
-    assert ended[1]["payload"] == '{"n": 1}'
-    assert rows(engine.data, "SELECT * FROM tally WHERE rows AND function_id >= 0 ORDER BY 1") == rows(
-        engine.data, f"{REAL_TALLY} ORDER BY 1"
-    )
 
 
 def test_a_purge_shows_on_a_terminal_how_many_it_has_ended(engine: EngineProcess) -> None:

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -217,19 +216,6 @@ def test_a_full_backlog_does_not_hold_up_what_was_promised_before(tmp_path: Path
 
         assert engine.send("sleep").status == 429
         assert rows(engine.data, "SELECT count(*) FROM owed") == [(0,)]
-
-
-def test_a_chain_ends_after_sixteen_hops(engine: EngineProcess) -> None:
-    names = [f"f{n}" for n in range(18)]
-    for name in names:
-        engine.create(name, "def handler(event, context):\n    pass\n")
-    for name, following in pairwise(names):
-        engine.configure(name, destination_config={"on_success": to_function(following)})
-    engine.accepted("f0")
-    given_up = until(lambda: rows(engine.data, "SELECT error FROM owed WHERE due IS NULL"))
-
-    assert "16" in given_up[0][0]
-    assert rows(engine.data, f"{HOPS} LIMIT 17") == [(hops,) for hops in range(16, -1, -1)]
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,16 +10,44 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio import to_thread
 
 from engine.app.service_manager import ServiceManager, service_manager, signs_of_life
 from tests.acceptance.engine_process import HELD, EngineProcess, begun, held_event, until
-from tests.acceptance.test_loop_held import PLUGIN
 
 pytestmark = pytest.mark.long
 
+#: Plugin whose service holds the loop from the time at which the file ``hold`` exists until ``free`` does.
+PLUGIN = """
+import time
+from pathlib import Path
+
+import anyio
+
+from engine import Plugin
+
+FOLDER = Path(__file__).parent
+
+
+class Service:
+    async def run(self, context, *, task_status):
+        task_status.started()
+        while not (FOLDER / "hold").exists():
+            await anyio.sleep(0.01)
+        wait_for_the_network()
+        await anyio.sleep_forever()
+
+
+def wait_for_the_network():
+    while not (FOLDER / "free").exists():
+        time.sleep(0.01)
+
+
+plugin = Plugin(kinds=("HOLDER",), serve=lambda settings: Service())
+"""
 WATCHDOG = 0.5  #: seconds that the manager waits for a sign of life
 DEADLINE = 60.0  #: seconds; only a failing test takes so long
 
@@ -120,19 +149,40 @@ def test_signs_of_life_come_twice_per_interval(manager: Manager, tmp_path: Path)
         assert engine.stop() == 0
 
 
-def test_a_held_loop_gives_no_sign_of_life(manager: Manager, tmp_path: Path) -> None:
+def stalls(engine: EngineProcess) -> list[dict[str, Any]]:
+    """Return the lines about stalls by the plugin. A slow machine may have others."""
+    lines = [json.loads(line) for line in list(engine.log)]
+    return [line for line in lines if line["event"] == "event loop stalled" and "wait_for_the_network" in line["stack"]]
+
+
+def test_a_held_loop_gives_no_sign_of_life_and_answers_no_probe_and_the_log_names_the_code(
+    manager: Manager, tmp_path: Path
+) -> None:
     (tmp_path / "holder.py").write_text(PLUGIN)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     settings = {"FUNCTIOND_PLUGIN": "holder", "PYTHONPATH": path, "WATCHDOG_USEC": str(int(WATCHDOG * 1e6))}
-    with closing(engine_under(manager, tmp_path, **settings)) as engine:
-        engine.start()
+    with closing(engine_under(manager, tmp_path, FUNCTIOND_HEALTH__STALL="0.3", **settings)) as engine:
+        engine.start().create("waits", HELD)
+        request_id = engine.accepted("waits", held_event(tmp_path))
+        begun(tmp_path, 1)
         manager.until("READY")
         (tmp_path / "hold").touch()
+        until(lambda: stalls(engine))
         until(lambda: manager.silent(2 * WATCHDOG))
+        with pytest.raises(TimeoutError):
+            engine.ask("GET", "/healthz", timeout=1.0)
         (tmp_path / "free").touch()
 
         assert manager.until("WATCHDOG")
+        health = engine.ask("GET", "/healthz")
+        (tmp_path / "gate").touch()
+        assert engine.record("waits", request_id, wait=30)["status"] == "SUCCESS"
         assert engine.stop() == 0
+
+    [line] = stalls(engine)
+    assert line["seconds"] >= 0.3
+    assert (health.status, health.json["status"]) == (200, "degraded")
+    assert "held the event loop" in health.json["loop"]
 
 
 async def test_stalled_work_gives_no_sign_of_life_and_is_told(manager: Manager) -> None:

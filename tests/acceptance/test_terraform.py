@@ -1,7 +1,7 @@
 """Requests of Terraform's provider on a running engine: mounts, packages, tags, test events, lists and triggers.
 
 The resource ``huaweicloud_fgs_function_trigger`` compares ``event_data`` as text with its configuration: another key in
-a reply is a change in every plan. The older ``huaweicloud_fgs_trigger`` reads lists and changes the status only.
+a reply is a change in every plan.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def test_agencies_that_functions_name_are_trusted_and_never_expire(engine: Engin
     assert engine.ask("GET", "/v2/elsewhere/fgs/service-trusted-agencies").json == []
 
 
-# --- quotas and deletions ---
+# --- quotas ---
 
 
 def test_quotas_are_of_the_own_project(engine: EngineProcess) -> None:
@@ -254,30 +254,6 @@ def test_quotas_are_of_the_own_project(engine: EngineProcess) -> None:
     assert (own["fgs_func_num"]["quota"], own["fgs_func_code_size"]["unit"]) == (400, "MB")
     assert own["fgs_func_code_size"]["used"] >= 1
     assert {other["used"] for other in others.values()} == {0}
-
-
-def test_what_is_deleted_is_answered_by_204_without_a_body(engine: EngineProcess) -> None:
-    engine.create("doomed", SOURCE)
-    path, urn = f"{BASE}/{urn_of('doomed')}", urn_of("doomed")
-    engine.ask("POST", f"{path}/versions", {"version": "v1"})
-    engine.ask("POST", f"{path}/aliases", {"name": "live", "version": "v1"})
-    engine.ask("PUT", f"{path}/async-invoke-config", {})
-    event = engine.ask("POST", f"{path}/events", {"name": "one", "content": "e30="}).json["id"]
-    tags = {"tags": [{"key": "k", "value": "v"}]}
-
-    deleted = [
-        engine.ask("POST", f"/v2/{PROJECT}/functions/{urn}/tags/create", tags),
-        engine.ask("DELETE", f"/v2/{PROJECT}/functions/{urn}/tags/delete", tags),
-        engine.ask("DELETE", f"{path}/events/{event}"),
-        engine.ask("DELETE", f"{path}/async-invoke-config"),
-        engine.ask("DELETE", f"{path}/aliases/live"),
-        engine.ask("DELETE", f"/v2/{PROJECT}/fgs/triggers/{urn}"),
-        engine.ask("DELETE", f"{BASE}/{urn.removesuffix('latest')}v1"),
-        engine.ask("DELETE", f"{BASE}/{urn.removesuffix(':latest')}"),
-    ]
-
-    assert [(reply.status, reply.body) for reply in deleted] == [(204, b"")] * len(deleted)
-    assert [reply.headers.get("content-length") for reply in deleted] == [None] * len(deleted)
 
 
 # --- triggers ---
@@ -310,21 +286,6 @@ def test_what_the_engine_adds_is_beside_the_data(engine: EngineProcess, triggers
     assert hook.json["event_data"] == {"name": "pushes", "secret": "******"}
     assert hook.json["path"] == f"/triggers/webhook/{hook.json['trigger_id']}"
     assert timer.json.keys().isdisjoint({"path", "subscription_status"})
-
-
-def test_the_life_of_a_trigger_in_the_older_resource(engine: EngineProcess, triggers: None) -> None:
-    data = {"name": "t", "schedule": "3d", "schedule_type": "Rate", "user_event": ""}
-    created = trigger(engine, "TIMER", data, trigger_status="", event_type_code="MessageCreated")
-    first = engine.ask("GET", TRIGGERS).json
-    engine.ask("PUT", f"{TRIGGERS}/TIMER/{created.json['trigger_id']}", {"trigger_status": "DISABLED"})
-    second = engine.ask("GET", TRIGGERS).json
-    deleted = engine.ask("DELETE", f"{TRIGGERS}/TIMER/{created.json['trigger_id']}")
-
-    assert (created.status, deleted.status, engine.ask("GET", TRIGGERS).json) == (201, 204, [])
-    assert [(item["trigger_status"], item["event_data"]) for item in (*first, *second)] == [
-        ("ACTIVE", data),
-        ("DISABLED", data),
-    ]
 
 
 def test_the_data_in_the_example_of_the_documents_is_accepted_and_shown_unchanged(

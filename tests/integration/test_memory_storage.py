@@ -95,16 +95,6 @@ async def test_an_accepted_event_is_run_retried_and_delivered(memory: MemoryStor
     assert "journal.db" not in os.listdir(tmp_path)
 
 
-async def test_what_an_engine_has_not_run_is_run_by_the_next(memory: MemoryStorage, run: Run) -> None:
-    async with run(memory) as engine:
-        engine.scheduler.hold("test")
-        key = await accept(engine, "sink")
-
-    async with run(memory) as engine:
-        await engine.dispatcher.ended(key, 30)
-        assert (await record_of(engine.storage, key)).state is State.SUCCESS
-
-
 async def test_a_source_that_another_engine_owns_does_not_run(memory: MemoryStorage, run: Run) -> None:
     draft = TriggerDraft(kind="TIMER", data={"name": "daily", "schedule_type": "Rate", "schedule": "1d"})
     async with run(memory) as engine:

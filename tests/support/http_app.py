@@ -46,12 +46,10 @@ from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selectio
 from engine.protocols.audit import AuditTrail
 from engine.resources.facade import Resources
 from engine.runtimes.interpreters import InterpreterInfo, Interpreters
-from engine.scheduling.backlog import Limits
 from tests.doubles import MemoryStorage
 from tests.doubles.executor import NoInstances
 from tests.doubles.writes import MemoryWrites
 
-NO_ROOM = Limits(rows=0, size=0, function_rows=0, function_size=0, sync_rows=0, sync_size=0)
 PROJECT = "7aad83af3e8d42e99ac194e8419e2c9b"
 REGION = "local-1"
 BASE = f"/v2/{PROJECT}/fgs/functions"

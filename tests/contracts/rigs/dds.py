@@ -24,7 +24,6 @@ class Rig(base.Rig):
     )
     change = {"batch_size": 2}
     parts = ("same",)
-    keeps_removed = True  # the change stream has all changes of a collection that is dropped
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -124,6 +124,7 @@ async def test_settings_that_cannot_be_are_refused(api: Api, body: object, probl
     [
         ({"destination": "Pigeon"}, "destination"),
         ({"destination": "OBS", "param": "bucket"}, "param"),
+        ({"destination": "WEBHOOK", "param": '{"url": "/x"}'}, "param.url"),
         ({"destination": "FunctionGraph", "param": "{}"}, "param.func_urn"),
         ({"destination": "FunctionGraph", "param": '{"func_urn": "next"}'}, "param.func_urn"),
         ({"destination": "FunctionGraph", "param": '{"func_urn": "urn:x"}'}, "param.func_urn"),
