@@ -56,7 +56,11 @@ class Demo:
         return httpx.post(f"{self.url}{TRIGGERS}/hello", json=body, trust_env=False)
 
     def delete_triggers(self) -> None:
-        """Delete the triggers of all functions: a version has at most ten."""
+        """Delete the triggers of all functions: a version has at most ten. Other pages' apps may take functions."""
+        functions = f"{self.url}/v2/default/fgs/functions"
+        for function in httpx.get(f"{functions}?maxitems=400", trust_env=False).json()["functions"]:
+            path = f"{functions}/{function['func_urn']}/config?app=&take_over=true"
+            httpx.patch(path, json={}, trust_env=False).raise_for_status()
         for trigger in httpx.get(f"{self.url}{TRIGGERS}", trust_env=False).json()["triggers"]:
             path = f"{trigger['func_urn']}/{trigger['trigger_type_code']}/{trigger['trigger_id']}"
             httpx.delete(f"{self.url}{TRIGGERS}/{path}", trust_env=False).raise_for_status()

@@ -14,7 +14,7 @@ from engine.cli.output import FAILED, WOULD_CHANGE, Output, print_json, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.manifest.changes import Change, Field, Plan
 from engine.deploy.manifest.planning import make_plan
-from engine.deploy.manifest.project import REFERENCED, Project
+from engine.deploy.manifest.project import Project
 from engine.deploy.manifest.reading import read_manifest
 from engine.errors import FunctiondError, UsageError
 from engine.http.api.secrets import is_secret, without_credentials
@@ -83,8 +83,15 @@ def title(change: Change) -> dict[str, str]:
     return {"action": change.action, "kind": change.kind, "name": change.name}
 
 
-def print_plan(plan: Plan, shown: Shown) -> None:
-    """Print the changes of a plan, and what the manifest does not name."""
+def print_plan(plan: Plan, shown: Shown, source: str, *, json: bool, **others: str) -> int:
+    """Print the changes of a plan, and what its source, the manifest or the code, does not name.
+
+    Return the exit code of ``--plan``. JSON has ``others``, too.
+    """
+    code = WOULD_CHANGE if plan.changes else 0
+    if json:
+        print_json({**others, **shown.plan(plan)})
+        return code
     output = Output()
     for change in plan.changes:
         output.print(f"[bold {_COLOURS[change.action]}]{change.action}[/] {change.kind} ", end="")
@@ -92,10 +99,11 @@ def print_plan(plan: Plan, shown: Shown) -> None:
         for line in shown.lines(change):
             output.data(f"  {line}", "")
     if plan.unnamed:
-        output.print("Not in the manifest (--prune deletes):", style="dim")
+        output.print(f"Not in the {source} (--prune deletes):", style="dim")
         for change in plan.unnamed:
             output.data(f"  {change.kind} {change.name}", "dim")
     output.print(summary(plan.changes))
+    return code
 
 
 def summary(changes: Sequence[Change]) -> str:
@@ -143,12 +151,10 @@ def apply(
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     shown = Shown(manifest.secrets)
-    if not target.json:
-        print_plan(made, shown)
+    if plan or not target.json:
+        code = print_plan(made, shown, "manifest", json=target.json)
     if plan:
-        if target.json:
-            print_json(shown.plan(made))
-        return WOULD_CHANGE if made.changes else 0
+        return code
     if not yes:
         _ask(made.changes, may_ask=sys.stdin.isatty() and not target.json)
     done, problem = _run(made, project, shown, quiet=target.json)
@@ -174,13 +180,11 @@ def _run(plan: Plan, project: Project, shown: Shown, *, quiet: bool) -> tuple[in
     """Make the changes up to the first error. Return the number of those that were made, and the error."""
     for done, change in enumerate(plan.changes):
         try:
-            made = change.run()
+            made = project.make(change)
         except FunctiondError as error:
             problem = shown.error(error)
             _report(done, plan.changes[done:], problem)
             return done, problem
-        if change.action == "create" and change.kind in REFERENCED:
-            project.read_again()
         if not quiet:
             Output().print("[bold green]done[/] ", end="")
             due = change.due(made)

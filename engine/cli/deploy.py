@@ -11,11 +11,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from msgspec import to_builtins
 
+from engine.cli.apply import Shown, print_plan
 from engine.cli.options import Flag, Texts
 from engine.cli.output import Output, print_json, print_result, write
 from engine.cli.target import DEFAULT_TARGET, Target
-from engine.deploy.apps import AppDeployment, describe, is_app, store_app
+from engine.deploy.apps import AppDeployment, describe, is_app, plan_app, store_app
 from engine.deploy.functions import Asynchronous, deploy_function, terms_of
+from engine.deploy.manifest.project import Project
 from engine.deploy.packaging import BuildOptions, default_name
 from engine.errors import UsageError
 
@@ -80,10 +82,11 @@ def deploy(
     configuration: Configuration = UNCHANGED,
     installation: Installation = INSTALLED,
     asynchronous: AsynchronousOptions = UNCHANGED_ASYNC,
+    plan: Flag = False,
     prune: Flag = False,
     take_over: Flag = False,
     target: Target = DEFAULT_TARGET,
-) -> None:
+) -> int:
     """Create a function, or update its code and the given options. Other configuration stays unchanged.
 
     Parameters
@@ -92,29 +95,34 @@ def deploy(
         Folder, Python or JavaScript file, zip package, or module:app, which deploys all functions of an app.
     name
         Name of the function. [default: name of the folder or file]
+    plan
+        Show what deploying the app would change, and change nothing. Exit with 0 if nothing would, with 4 otherwise.
     prune
         Delete functions of the app that its code has no more.
     take_over
-        Take the function over from the app that has it.
+        Take functions over from other apps that have them.
     """
+    config, options, client = configuration.fields(), installation.options(), target.client()
     if is_app(str(path)):
         check_app_options(name, configuration, asynchronous)
-        config, options = configuration.fields(), installation.options()
-        done = store_app(target.client(), describe(str(path)), config, options, prune=prune)
+        app, project = describe(str(path)), Project(client)
+        made = plan_app(project, app, config, options, prune=prune, take_over=take_over)
+        if plan:
+            return print_plan(made, Shown(frozenset()), "code", json=target.json, app=str(path))
+        done = store_app(project, app, made, pruned=prune)
         if target.json:
             print_json({"app": str(path), **to_builtins(done)})
         else:
             show_app(done)
-        return
-    if prune:
-        raise UsageError("--prune needs an app, given as module:app")
+        return 0
+    if prune or plan:
+        raise UsageError(f"--{'prune' if prune else 'plan'} needs an app, given as module:app")
     name = name or default_name(path)
-    client, options = target.client(), installation.options()
-    config = configuration.fields()
     stored = deploy_function(client, path, name, config, options, asynchronous, take_over=take_over)
     text = f"{stored.summary(name)}\n  {terms_of(stored.function, stored.settings)}"
-    made = {**stored.function, "async_invoke_config": stored.settings}
-    print_result(made, text, stored.function["func_urn"], json=target.json)
+    result = {**stored.function, "async_invoke_config": stored.settings}
+    print_result(result, text, stored.function["func_urn"], json=target.json)
+    return 0
 
 
 def check_app_options(name: str | None, configuration: Configuration, asynchronous: Asynchronous) -> None:

@@ -1,7 +1,8 @@
-"""Deployment of an app: its description, its package, its functions with their schedules."""
+"""Deployment of an app: its description, its package, and the plan by which its functions become as its code says."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,31 @@ from typing import Any
 import msgspec
 from functiond.app import Deployment
 from functiond.describe import Description
-from msgspec import Struct, convert
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.config.search_path import CLIENT
-from engine.deploy.client import ApiError, Client, path_of
-from engine.deploy.functions import Asynchronous, store, terms_of
+from engine.deploy.client import ApiError, app_of
+from engine.deploy.functions import Asynchronous, terms_of
+from engine.deploy.manifest.changes import Plan
+from engine.deploy.manifest.planning import make_plan
+from engine.deploy.manifest.project import Data, Project
+from engine.deploy.manifest.reading import AsyncTable, ManifestReader, Variables
+from engine.deploy.manifest.versions import read_param
 from engine.deploy.packaging import Build, BuildOptions, build
 from engine.deploy.packaging.files import IGNORE_FILES
 from engine.deploy.packaging.python import INCLUDES, SOURCES, PythonDependencies, find_dependencies
 from engine.deploy.progress import report
-from engine.deploy.timers import read_schedule, set_timer
+from engine.deploy.timers import KIND, NAME, next_due, read_schedule, timer_name
 from engine.errors import UsageError
+from engine.model.urn import LATEST
 
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 PROGRAM = "functiond.describe"
 REQUIREMENTS = "requirements.txt"
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".venv", "node_modules")
 _OWN = re.compile(r"functiond\b(?![-.])", re.IGNORECASE)
+_FOLDER = "functiond_apps/"  #: of the modules with handlers
 _TAKEN = ("functiond", "functiond.py", "functiond_apps")
 
 
@@ -151,7 +159,7 @@ class Deployed(Struct, frozen=True, kw_only=True):
 
     func_name: str
     func_urn: str
-    action: str  #: created or updated
+    action: str  #: created, updated or unchanged
     terms: str  #: timeout, memory, runtime, retries and maximum age
     schedule: str  #: empty: none
     due: str  #: next due times of a new or changed schedule
@@ -161,71 +169,119 @@ class AppDeployment(Struct, frozen=True, kw_only=True):
     """Result of the deployment of an app."""
 
     functions: list[Deployed]
-    gone: list[str]  #: functions of earlier deployments that the code has no more
+    gone: list[str]  #: functions of the app that the code has no more
     pruned: bool  #: they were deleted
 
 
-def store_app(
-    client: Client, app: Description, config: Mapping[str, Any], options: BuildOptions, *, prune: bool
-) -> AppDeployment:
-    """Deploy all functions of an app with one package.
-
-    ``config`` has the runtime and variables for all of them, by their fields in the API. With ``prune``, functions that
-    an earlier deployment of the app made, and that its code has no more, are deleted.
-    """
-    settings = {each.name: convert(each, Asynchronous, from_attributes=True) for each in app.functions}
-    for configured in settings.values():
-        configured.check()
-    for function in app.functions:
-        with _told(function):
-            settings[function.name].check_receivers(client, settings.keys())
-    existing = {entry["func_name"]: entry for entry in client.get_all("", "functions")}
-    earlier = {name: entry for name, entry in existing.items() if entry["handler"].rpartition(".")[0] == app.handlers}
-    runtime = config.get("runtime") or next((entry["runtime"] for entry in earlier.values()), "")
-    with staged(app) as folder:
-        handler = f"{app.handlers}.{app.functions[0].attribute}"
-        built = build(client, folder, replace(options, runtime=runtime, handler=handler))
-    others = (existing.keys() - earlier.keys()) & settings.keys()
-    replaced = [f"{name} was deployed from elsewhere, and is replaced" for name in sorted(others)]
-    for note in [*built.notes, *replaced]:
-        report(f"functiond: {note}")
-    shown: dict[str, dict[str, Any]] = {}
-    for function in app.functions:
-        with _told(function, shown):
-            shown[function.name] = _store(client, app, function, built, config)
+def store_app(project: Project, app: Description, plan: Plan, *, pruned: bool) -> AppDeployment:
+    """Make the changes of ``plan_app``. Raises ApiError if the engine refuses one; those before it are made then."""
+    existing, made = set(project.functions), dict[tuple[str, str], Any]()
+    for number, change in enumerate(plan.changes):
+        try:
+            made[change.kind, change.name] = project.make(change)
+        except ApiError as error:
+            note = f"; {number} of {len(plan.changes)} changes are made: deploy again for the others"
+            raise ApiError(error.status, error.code, f"cannot {change.title}: {error.message}{note}") from None
     deployed = []
-    for function in app.functions:  # destinations may be any of the functions, so all are stored before
-        with _told(function, shown):
-            terms = terms_of(shown[function.name], settings[function.name].apply(client, function.name))
-            schedule, due = set_timer(client, function.name, timer_of(function))
-        action = "updated" if function.name in existing else "created"
-        urn = shown[function.name]["func_urn"]
-        done = Deployed(func_name=function.name, func_urn=urn, action=action, terms=terms, schedule=schedule, due=due)
+    for function in app.functions:
+        name, schedule = function.name, (timer_of(function) or {}).get("schedule", "")
+        settings, timer = ("asynchronous settings", name), ("trigger", timer_name(name))
+        changed = not made.keys().isdisjoint([("function", name), settings, ("controls", name), timer])
+        shown = made.get(("function", name)) or project.functions[name]
+        done = Deployed(
+            func_name=name,
+            func_urn=shown["func_urn"],
+            action=("updated" if changed else "unchanged") if name in existing else "created",
+            terms=terms_of(shown, made.get(settings) or project.settings(name).get(LATEST)),
+            schedule=schedule,
+            due=next_due(project.client, name, made[timer]) if schedule and timer in made else "",
+        )
         deployed.append(done)
-    gone = sorted(earlier.keys() - shown.keys())
-    for name in gone if prune else []:
-        client.send("DELETE", path_of(name))
-    return AppDeployment(functions=deployed, gone=gone, pruned=prune)
+    gone = [change.name for change in (*plan.changes, *plan.unnamed) if change.title.startswith("delete function ")]
+    return AppDeployment(functions=deployed, gone=gone, pruned=pruned)
 
 
-@contextmanager
-def _told(function: Deployment, stored: Collection[str] = ()) -> Iterator[None]:
-    """Name the function in errors of the engine, and those whose code is stored by then."""
-    try:
-        yield
-    except ApiError as error:
-        note = f"; stored already: {', '.join(stored)}" if stored else ""
-        raise ApiError(error.status, error.code, f"function {function.name}: {error.message}{note}") from None
+def plan_app(
+    project: Project, app: Description, config: Data, options: BuildOptions, *, prune: bool, take_over: bool
+) -> Plan:
+    """Return the changes that give a project the functions of an app.
+
+    ``config`` has the runtime and variables for all of them, by their fields in the API. What neither it nor the code
+    names stays as it is. With ``prune``, functions of the app that its code has no more are deleted. Without
+    ``take_over``, raises FunctionOfApp for functions of other apps, and UsageError if the app was another module's.
+    """
+    project.check_role()
+    builds = _built(project, app, config, options, take_over=take_over)
+    tables = {each.name: _table(app, each, builds[each.name], project, config) for each in app.functions}
+    manifest = ManifestReader(Path(), Variables({})).manifest({"functions": tables})
+    functions = {name: replace(function, built=builds[name]) for name, function in manifest.functions.items()}
+    manifest = replace(manifest, functions=functions, app=app.name)
+    return make_plan(manifest, project, prune=prune, send_secrets=False, take_over=take_over)
 
 
-def _store(
-    client: Client, app: Description, function: Deployment, built: Build, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Create or update a function, and return it."""
-    old = client.find(path_of(function.name, "/config"))
-    own: dict[str, Any] = {"timeout": function.timeout, "memory_size": function.memory}
-    if function.per_key is not None:
-        own["functiond"] = {**((old or {}).get("functiond") or {}), "per_key": function.per_key}
-    given = {name: value for name, value in own.items() if value is not None}
-    fields = {**config, "runtime": built.runtime, "handler": f"{app.handlers}.{function.attribute}", **given}
-    return store(client, function.name, built.package, old, fields)
+def _built(
+    project: Project, app: Description, config: Data, options: BuildOptions, *, take_over: bool
+) -> dict[str, Build]:
+    """Return the package of each function. Functions of one runtime have the same."""
+    earlier = {}
+    for name, entry in project.functions.items():
+        handlers = entry["handler"].rpartition(".")[0]
+        if handlers == app.handlers:
+            earlier[name] = entry["runtime"]
+        elif app_of(entry) == app.name and handlers.startswith(_FOLDER) and not take_over:
+            target = ":".join(handlers.removeprefix(_FOLDER).replace("/", ".").rsplit(".", 1))
+            problem = f"the app {app.name} on the engine is {target}, with the function {name}"
+            raise UsageError(f"{problem}: name one of both, as App(name=…), or add --take-over if the app has moved")
+        elif any(name == function.name for function in app.functions) and app_of(entry) in ("", app.name):
+            report(f"functiond: {name} was deployed from elsewhere, and is to be replaced")
+    default, handler = next(iter(earlier.values()), ""), f"{app.handlers}.{app.functions[0].attribute}"
+    builds, built = dict[str, Build](), dict[str, Build]()
+    with staged(app) as folder:
+        for function in app.functions:
+            runtime = function.runtime or config.get("runtime") or earlier.get(function.name, default)
+            if runtime not in builds:
+                builds[runtime] = build(project.client, folder, replace(options, runtime=runtime, handler=handler))
+            built[function.name] = builds[runtime]
+    for note in dict.fromkeys(note for each in builds.values() for note in each.notes):
+        report(f"functiond: {note}")
+    return built
+
+
+def _table(app: Description, function: Deployment, built: Build, project: Project, config: Data) -> Data:
+    """Return the table that a manifest would have for a function, without what stays as it is."""
+    variables, secrets, common = function.environment, function.secrets, config.get("user_data")
+    if missing := [name for name in secrets or () if name not in os.environ]:
+        raise UsageError(f"function {function.name}: set the environment variable {missing[0]}, one of its secrets")
+    own = _given(app=app.name, per_key=function.per_key, folders=function.folders)
+    old, timer = project.functions.get(function.name, {}), timer_of(function)
+    return _given(
+        runtime=built.runtime,
+        handler=f"{app.handlers}.{function.attribute}",
+        initializer_handler=f"{app.handlers}.startup" if getattr(app, "startup", False) else "",
+        timeout=function.timeout,
+        memory_size=function.memory,
+        environment=variables if common is None else {**(variables or {}), **json.loads(common)},
+        encrypted_environment=None if secrets is None else {name: os.environ[name] for name in secrets},
+        strategy_config=_given(concurrency=function.instances),
+        functiond={**(old.get("functiond") or {}), **own},
+        async_invoke_config=_settings(function, project.settings(function.name).get(LATEST)),
+        controls=_given(rate=function.rate, soft_timeout=function.soft_timeout) or None,
+        triggers=[{"trigger_type_code": KIND, "event_data": {"name": NAME, **timer}}] if timer else [],
+    )
+
+
+def _settings(function: Deployment, old: Data | None) -> Data | None:
+    """Return the asynchronous settings ``old`` with those of the code; None if it names none."""
+    fields = ("retries", "max_age", "on_success", "on_failure")
+    options, rules = Asynchronous(**{field: getattr(function, field) for field in fields}), function.retry_rules
+    if options == Asynchronous() and rules is None:
+        return None
+    merged = options.merged(old) | _given(retry_rules=rules)
+    specs = merged.pop("destination_config").items()
+    destinations = {name: {**spec, "param": read_param(spec["param"])} for name, spec in specs if spec}
+    table = {field: merged[field] for field in AsyncTable.__struct_fields__ if field in merged}
+    return table | {"destination_config": destinations}
+
+
+def _given(**fields: Any) -> Data:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -25,12 +25,12 @@ class DestinationOption(Struct, frozen=True, kw_only=True):
     kind: str
     fields: dict[str, Any]  #: parameters
 
-    def config(self, client: Client) -> dict[str, str]:
-        """Return the destination as the API has it. Functions and topics may be given by their names."""
+    def config(self, client: Client | None) -> dict[str, str]:
+        """Return the destination as the API has it, with a client also if it names a function or topic by its name."""
         fields = dict(self.fields)
-        if self.kind == FUNCTION and not fields["func_urn"].startswith("urn:"):
+        if client and self.kind == FUNCTION and not fields["func_urn"].startswith("urn:"):
             fields["func_urn"] = client.get(path_of(fields["func_urn"], "/config"))["func_urn"]
-        if self.kind == "SMN" and not fields["topic_urn"].startswith("urn:"):
+        if client and self.kind == "SMN" and not fields["topic_urn"].startswith("urn:"):
             fields["topic_urn"] = find_topic(client, fields["topic_urn"])["topic_urn"]
         return {"destination": self.kind, "param": json.dumps(fields)}
 

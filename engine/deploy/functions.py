@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from engine.errors import FunctiondError, UsageError
 from engine.model.limits import EVENT_AGES
 from engine.runtimes.catalog import warning_of
 
+Code = bytes | Mapping[str, Any]  #: zip package, or fields of the API
 CHUNK = 256 << 10  #: bytes
 PROGRESS_SIZE = 1 << 20  #: bytes from which an upload shows its progress
 NEW = {"timeout": 30, "memory_size": 128}  #: configuration of new functions
@@ -66,16 +67,14 @@ class Asynchronous:
         """Raise UsageError if an option cannot be used, before anything is sent."""
         _ = self.destinations, self._rules()
 
-    def check_receivers(self, client: Client, made: Collection[str]) -> None:
+    def check_receivers(self, client: Client, made: str) -> None:
         """Look up the functions and topics that destinations name, before anything is stored.
 
-        ``made`` are the names of functions that the caller stores. URNs are left to the engine. Raises ApiError or
-        UsageError if a function or topic is missing.
+        ``made`` is the function that the caller stores. URNs are left to the engine. Raises ApiError or UsageError if a
+        function or topic is missing.
         """
         for destination in self.destinations.values():
-            if destination is None:
-                continue
-            if str(destination.fields.get("func_urn", "")).removeprefix("default:") not in made:
+            if destination and destination.fields.get("func_urn") not in (made, f"default:{made}"):
                 destination.config(client)
 
     def apply(self, client: Client, name: str) -> Any:
@@ -85,8 +84,13 @@ class Asynchronous:
         """
         path = path_of(name, "/async-invoke-config")
         settings = client.find(path)
-        if self == Asynchronous():
-            return settings
+        return settings if self == Asynchronous() else client.put(path, self.merged(settings, client))
+
+    def merged(self, settings: Mapping[str, Any] | None, client: Client | None = None) -> dict[str, Any]:
+        """Return settings, or those of a new function, with the given options.
+
+        Without a client, destinations keep the names of functions and topics.
+        """
         settings = settings or {"max_async_event_age_in_seconds": EVENT_AGES[1]}
         given = {
             "max_async_retry_attempts": self.retries,
@@ -94,11 +98,11 @@ class Asynchronous:
             "enable_async_status_log": self.status_log,
             "retry_rules": self._rules(),
         }
-        settings |= {field: value for field, value in given.items() if value is not None}
+        given = {field: value for field, value in given.items() if value is not None}
         destinations = dict(settings.get("destination_config") or {})
         for field, destination in self.destinations.items():
             destinations[field] = destination.config(client) if destination else None
-        return client.put(path, {**settings, "destination_config": destinations})
+        return {**settings, **given, "destination_config": destinations}
 
     def _rules(self) -> list[Any] | None:
         file = self.retry_rules
@@ -156,7 +160,7 @@ def deploy_function(
     if not path.exists():
         raise UsageError(f"cannot read {path}: no such file or folder")
     asynchronous.check()
-    asynchronous.check_receivers(client, {name})
+    asynchronous.check_receivers(client, name)
     old = client.find(path_of(name, "/config"))
     runtime, handler = (config.get(field) or (old or {}).get(field, "") for field in ("runtime", "handler"))
     layered = old is not None and bool(old["depend_list"])
@@ -176,20 +180,22 @@ def deploy_function(
 
 
 def store(
-    client: Client, name: str, package: bytes, old: Mapping[str, Any] | None, config: Mapping[str, Any], claim: str = ""
+    client: Client, name: str, code: Code | None, old: Mapping[str, Any] | None, config: Mapping[str, Any], claim: str
 ) -> dict[str, Any]:
-    """Create a function, or change the configuration ``old`` and then the code. Return the function.
+    """Create a function, or change the configuration ``old``, then its code unless that is None. Return the function.
 
     ``claim`` is that of its app. If the code of an existing function is refused, its configuration is as before.
     """
     if old is None:
-        return create(client, name, package, config, claim)
+        return create(client, name, code or {}, config, claim)
     changes = {field: value for field, value in config.items() if old.get(field) != value}
-    if changes:
+    if changes or code is None:
         # PUT would reset everything else, also encrypted variables and changes that others make meanwhile.
-        client.patch(path_of(name, "/config") + claim, changes)
+        shown: dict[str, Any] = client.patch(path_of(name, "/config") + claim, changes)
+    if code is None:
+        return shown
     try:
-        return upload(client, "PUT", path_of(name, "/code") + claim, {}, package)
+        return upload(client, "PUT", path_of(name, "/code") + claim, {}, code)
     except ApiError as refusal:
         if changes and refusal.status < 500:  # after a failure of the engine, the code may be stored
             before = claim_of(app_of(old), take_over=True) if claim else ""
@@ -197,9 +203,7 @@ def store(
         raise
 
 
-def create(
-    client: Client, name: str, code: bytes | Mapping[str, Any], config: Mapping[str, Any], claim: str = ""
-) -> dict[str, Any]:
+def create(client: Client, name: str, code: Code, config: Mapping[str, Any], claim: str) -> dict[str, Any]:
     """Create a function, named ``name`` or ``package:name``, with its code as ``upload`` takes it.
 
     Configuration that is not given gets the defaults of the command line.
@@ -209,13 +213,8 @@ def create(
     return upload(client, "POST", claim, head, code)
 
 
-def upload(
-    client: Client, method: str, path: str, head: Mapping[str, Any], code: bytes | Mapping[str, Any]
-) -> dict[str, Any]:
-    """Send the code of a function, a zip package or fields of the API, with the fields ``head``.
-
-    Return the function without its code.
-    """
+def upload(client: Client, method: str, path: str, head: Mapping[str, Any], code: Code) -> dict[str, Any]:
+    """Send the code of a function with the fields ``head``. Return the function without its code."""
     if isinstance(code, bytes):
         code = {"code_type": "zip", "func_code": {"file": base64.b64encode(code).decode()}}
     body = json.dumps({**head, **code}).encode()

@@ -1,4 +1,4 @@
-"""TIMER triggers: schedules in commands and manifests, the trigger of an app's function, and due times."""
+"""TIMER triggers: schedules in commands, manifests and code, and due times."""
 
 from __future__ import annotations
 
@@ -47,34 +47,9 @@ def due_text(source: Data, most: int | None = None) -> str:
     return f"{times} ({source['zone']})" if times else ""
 
 
-def set_timer(client: Client, function: str, schedule: Mapping[str, str] | None) -> tuple[str, str]:
-    """Create, change or delete the timer of a function. Return its schedule, and the next due times of a changed one.
-
-    ``schedule`` are options of a TIMER trigger.
-    """
-    path, of_project = f"/triggers{path_of(function)}", client.of_project
-    triggers: list[Data] = of_project.get(path)
-    timer = next(
-        (
-            trigger
-            for trigger in triggers
-            if trigger["trigger_type_code"] == KIND and trigger["event_data"]["name"] == NAME
-        ),
-        None,
-    )
-    timer_path = "" if timer is None else f"{path}/{KIND}/{timer['trigger_id']}"
-    if schedule is None:
-        if timer is not None:
-            of_project.send("DELETE", timer_path)
-        return "", ""
-    options = {"name": NAME, **schedule}
-    if timer is None:
-        timer = of_project.post(path, {"trigger_type_code": KIND, "event_data": options})
-    elif any(timer["event_data"].get(name) != value for name, value in options.items()):
-        of_project.put(timer_path, {"event_data": options})
-    else:
-        return schedule["schedule"], ""
-    return schedule["schedule"], next_due(client, function, timer)
+def timer_name(function: str) -> str:
+    """Return the name that plans give to the timer from code of a function."""
+    return f"{KIND} {NAME} of {function}"
 
 
 def read_schedule(schedule: str, zone: str | None) -> dict[str, str]:

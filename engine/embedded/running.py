@@ -17,19 +17,22 @@ from msgspec.structs import asdict
 
 from engine.config.settings import Settings
 from engine.deploy import client as api
-from engine.deploy.apps import PROGRAM, describe, store_app
+from engine.deploy.apps import PROGRAM, describe, plan_app, store_app
+from engine.deploy.manifest.project import Project
 from engine.deploy.packaging import BuildOptions
 from engine.errors import UsageError
 
 
-def deploy(app: App, configuration: Configuration) -> None:
+def deploy(app: App, configuration: Configuration, *, take_over: bool) -> None:
     """Deploy an app as ``functiond deploy MODULE:APP`` does. Functions that left its code are deleted."""
     access = asdict(configuration)
     del access["retries"], access["timeout"]  # of events; a deployment sends packages
     client = api.Client(**access)
     target, root = place_of(app)
     description = describe(target, [str(root), *(os.path.abspath(folder) for folder in sys.path)])
-    store_app(client, description, {}, BuildOptions(), prune=True)
+    project = Project(client)
+    plan = plan_app(project, description, {}, BuildOptions(), prune=True, take_over=take_over)
+    store_app(project, description, plan, pruned=True)
 
 
 def place_of(app: App) -> tuple[str, Path]:
@@ -74,14 +77,14 @@ class RunningEngine:
         """Return a new client, which is closed with the engine. ``options`` are those of ``Client``."""
         return self._clients.enter_context(Client(self.url, **{**access(self.settings), **options}))
 
-    def deploy(self, app: App) -> None:
+    def deploy(self, app: App, *, take_over: bool = False) -> None:
         """Deploy the functions of an app, and connect the app to this engine.
 
-        Raises UsageError if the app is not a name in a module, its module cannot be imported, or its package cannot be
-        made.
+        ``take_over``: functions that belong to another app are replaced. Raises UsageError if the app is not a name in
+        a module, its module cannot be imported, or its package cannot be made.
         """
         client = self.client()
-        deploy(app, client.configuration)
+        deploy(app, client.configuration, take_over=take_over)
         app.connect(client)
 
     def close(self) -> None:
@@ -101,10 +104,10 @@ class AsyncRunningEngine:
         self._clients.push_async_exit(client)
         return client
 
-    async def deploy(self, app: App) -> None:
+    async def deploy(self, app: App, *, take_over: bool = False) -> None:
         """Deploy the functions of an app, and connect the app to this engine, like ``RunningEngine.deploy``."""
         client = self.client()
-        await asyncio.to_thread(deploy, app, client.configuration)
+        await asyncio.to_thread(deploy, app, client.configuration, take_over=take_over)
         app.connect(client, engine_loop=asyncio.get_running_loop())
 
     async def close(self) -> None:

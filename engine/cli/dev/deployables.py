@@ -11,8 +11,9 @@ from functiond.describe import Description
 from engine.cli.deploy import Configuration, Installation, show_app
 from engine.cli.output import Output
 from engine.cli.target import Target
-from engine.deploy.apps import describe, store_app
+from engine.deploy.apps import describe, plan_app, store_app
 from engine.deploy.functions import Asynchronous, deploy_function
+from engine.deploy.manifest.project import Project
 from engine.deploy.packaging.files import select
 from engine.errors import UsageError
 
@@ -77,7 +78,9 @@ class DeployableApp:
     def deploy(self, target: Target) -> list[str]:
         assert self._app is not None, "read is called before"
         config = self._options.configuration.fields()
-        done = store_app(target.client(), self._app, config, self._options.installation.options(), prune=False)
+        project, options = Project(target.client()), self._options.installation.options()
+        plan = plan_app(project, self._app, config, options, prune=False, take_over=False)
+        done = store_app(project, self._app, plan, pruned=False)
         show_app(done)
         return [function.func_name for function in done.functions]
 

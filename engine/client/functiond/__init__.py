@@ -32,7 +32,7 @@ from functiond.errors import (
 
 if TYPE_CHECKING:
     from engine.embedded import Engine as Engine
-    from functiond.app import App, Function, get_context
+    from functiond.app import App, Function, Retry, get_context
     from functiond.calls import Call, group
     from functiond.client import AsyncClient, Client, Group
     from functiond.events import Event
@@ -77,6 +77,7 @@ __all__ = [
     "Overloaded",
     "Record",
     "ResultTimeout",
+    "Retry",
     "TooLarge",
     "Unauthorized",
     "Unavailable",

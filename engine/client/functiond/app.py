@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import KW_ONLY, dataclass
 from threading import Lock
 from typing import Any, Generic, Never, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
@@ -24,11 +25,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
 S = TypeVar("S")
+E = TypeVar("E", bound=BaseException)
 
 
 def get_context() -> Any:
     """Return the context object of the running invocation; None outside instances of the engine."""
     return None
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Retries after errors of a class. Delays that are None are those of the engine's settings."""
+
+    retries: int
+    _: KW_ONLY
+    base: float | None = None  #: seconds before the first
+    factor: float | None = None  #: of each delay to the one before
+    longest: float | None = None
+    jitter: float | None = None  #: random share of a delay
 
 
 class Deployment(Struct, frozen=True, kw_only=True):
@@ -48,6 +62,14 @@ class Deployment(Struct, frozen=True, kw_only=True):
     on_failure: str | None = None
     schedule: str | None = None  #: of its TIMER trigger
     zone: str | None = None
+    rate: float | None = None  #: of its controls
+    environment: dict[str, str] | None = None
+    secrets: list[str] | None = None  #: names of variables of the deploying process
+    soft_timeout: float | None = None
+    runtime: str | None = None
+    instances: int | None = None
+    folders: list[str] | None = None
+    retry_rules: list[dict[str, Any]] | None = None  #: as the engine has them
 
 
 class Function(Target[P, R], Generic[P, R, C]):
@@ -133,7 +155,8 @@ class Decorator:
     def __call__(self, call: Callable[P, R]) -> Function[P, R, R]: ...
     def __call__(self, call: Callable[..., Any]) -> Function[..., Any, Any]:
         attribute = call.__name__
-        options = {"attribute": attribute, "name": attribute, **self._options}
+        name = (self._options["name"] or attribute).removeprefix("default:")
+        options = {**self._options, "attribute": attribute, "name": name}
         try:
             deployment = msgspec.convert(options, Deployment)
         except msgspec.ValidationError as error:
@@ -150,10 +173,12 @@ class App:
     """Functions of a program that are deployed together, with ``functiond deploy module:app``.
 
     Without ``client``, the environment names the engine, as for ``Client()``. With a client of either kind, functions
-    have the other methods as well: their connections are opened when they are first used.
+    have the other methods as well: their connections are opened when they are first used. Functions belong to the app
+    ``name``, which is by default that of the project in the nearest ``pyproject.toml``, else that of the module.
     """
 
-    def __init__(self, client: Client | AsyncClient | None = None) -> None:
+    def __init__(self, client: Client | AsyncClient | None = None, *, name: str | None = None) -> None:
+        self.name = name
         self._given, self._lock = client, Lock()
         self._client = client if isinstance(client, Client) else None
         self._engine_loop: asyncio.AbstractEventLoop | None = None
@@ -183,6 +208,14 @@ class App:
         on_failure: str | Function[..., Any, Any] | None = None,
         schedule: str | None = None,
         zone: str | None = None,
+        rate: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        secrets: Sequence[str] | None = None,
+        soft_timeout: float | None = None,
+        runtime: str | None = None,
+        instances: int | None = None,
+        folders: Sequence[str] | None = None,
+        retry_rules: Mapping[type[E], Retry | None] | None = None,
     ) -> Decorator:
         """Return a decorator that makes a plain function, async or not, a function of the app.
 
@@ -191,18 +224,22 @@ class App:
         ``per_key`` of those with one ordering key: so many of them run at a time, by default 1. ``on_success`` and
         ``on_failure`` are functions that receive their outcomes. ``schedule`` is a crontab expression in the time zone
         ``zone``, by default UTC, or a rate such as ``15m``.
+
+        ``rate`` limits the queued calls that start in a second, ``instances`` the processes that run the function.
+        After ``soft_timeout`` seconds, the context warns the function. ``runtime`` is such as ``Python3.12``.
+        ``environment`` are variables with their values, ``secrets`` names of variables that the deploying process has.
+        ``folders`` are names of the engine's folders. ``retry_rules`` decide by the class of an error in place of
+        ``retries``: None means no retry.
         """
+        options = {option: value for option, value in locals().items() if option not in ("self", "misplaced")}
         if misplaced:
             raise BadConfiguration("write @app.function() with parentheses, and its options by name")
-        options: dict[str, Any] = {"timeout": timeout, "memory": memory, "retries": retries, "max_age": max_age}
-        options["per_key"] = per_key
-        for field, target in (("on_success", on_success), ("on_failure", on_failure)):
-            options[field] = target.name if isinstance(target, Function) else target
-        if name is not None:
-            options["name"] = name
         if schedule is None and zone is not None:
             raise BadConfiguration(f"zone is {zone!r}, but there is no schedule")
-        return Decorator(self, {**options, "schedule": schedule, "zone": zone})
+        for field, target in (("on_success", on_success), ("on_failure", on_failure)):
+            options[field] = target.name if isinstance(target, Function) else target
+        options["retry_rules"] = None if retry_rules is None else _rules(retry_rules)
+        return Decorator(self, options)
 
     @property
     def client(self) -> Client:
@@ -230,6 +267,19 @@ class App:
 
     def _parameters(self) -> dict[str, Any]:
         return {} if self._given is None else asdict(self._given.configuration)
+
+
+def _rules(given: Mapping[type[E], Retry | None]) -> list[dict[str, Any]]:
+    """Return rules as the engine has them, of derived classes before those of their bases: the first match decides."""
+    for kind, retry in given.items():
+        if not (isinstance(kind, type) and issubclass(kind, BaseException) and isinstance(retry, Retry | None)):
+            raise BadConfiguration(f"retry_rules has {kind!r}: {retry!r}: give an exception class and a Retry, or None")
+    rules = []
+    for kind in sorted(given, key=lambda kind: -len(kind.__mro__)):
+        delays = {name: value for name, value in vars(given[kind] or Retry(0)).items() if value is not None}
+        name = "" if kind in (Exception, BaseException) else kind.__name__  # empty: all errors
+        rules.append({"max_retries": delays.pop("retries"), "error_type": name, **delays})
+    return rules
 
 
 def _is_running(loop: asyncio.AbstractEventLoop) -> bool:

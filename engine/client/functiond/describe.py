@@ -6,7 +6,9 @@ Prints JSON. Runs in a process of its own, so that the modules of the app meet n
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -23,8 +25,9 @@ from functiond.errors import BadConfiguration
 class Description(Struct, frozen=True, kw_only=True):
     """App with its functions, and the files that its package needs."""
 
+    name: str  #: of the app, to which its functions belong
     module: str
-    app: str
+    app: str  #: name in the module
     root: str  #: folder from which the module is imported
     parts: list[str]  #: files and folders of ``root``: the module, and other modules that it imports from there
     instance: str  #: file that is the package ``functiond`` in instances
@@ -52,7 +55,11 @@ def describe(target: str) -> Description:
     if not app.functions:
         raise BadConfiguration(f"the app {target} has no function: add one with @{attribute}.function()")
     root = _root(module)
+    owner = _project_name(root) or name.partition(".")[0] if app.name is None else app.name
+    if not re.fullmatch(r"[\w.-]{1,64}", owner, re.ASCII):
+        raise BadConfiguration(f"the app's name is {owner!r}: give up to 64 letters, digits, ., _ and -: App(name=…)")
     return Description(
+        name=owner,
         module=name,
         app=attribute,
         root=str(root),
@@ -60,6 +67,16 @@ def describe(target: str) -> Description:
         instance=str(Path(__file__).with_name("instance.py")),
         functions=[function.deployment for function in app.functions.values()],
     )
+
+
+def _project_name(root: Path) -> str:
+    """Return the name of the project in the nearest ``pyproject.toml`` in or above a folder; empty if it has none."""
+    file = next((file for folder in (root, *root.parents) if (file := folder / "pyproject.toml").is_file()), None)
+    try:
+        name = str(tomllib.loads(file.read_text()).get("project", {}).get("name", "")) if file else ""
+    except ValueError as error:
+        raise BadConfiguration(f"{file} is not valid TOML: {error}") from None
+    return "" if name == "functiond" else name  # apps that are written in its clone
 
 
 def _is_file(root: Path, name: str) -> bool:

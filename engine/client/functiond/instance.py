@@ -42,7 +42,7 @@ def get_context() -> typing.Any:
 
 
 class App:
-    def __init__(self, client: object = None) -> None:
+    def __init__(self, client: object = None, *, name: object = None) -> None:
         self.functions: dict[str, Function] = {}
 
     def function(self, **options: object) -> "typing.Callable[[typing.Any], Function]":

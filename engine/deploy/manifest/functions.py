@@ -15,14 +15,14 @@ import msgspec
 from msgspec import UNSET
 
 from engine.deploy.client import Client, app_of, claim_of, path_of
-from engine.deploy.functions import NEW, create, upload
+from engine.deploy.functions import NEW, create, store
 from engine.deploy.manifest.changes import Change, Field, created, differences, hidden
 from engine.deploy.manifest.project import Data, Project
 from engine.deploy.manifest.reading import Function
 from engine.deploy.packaging import Build, BuildOptions, build
 from engine.deploy.packaging.tools import default_runtime
 from engine.deploy.progress import report
-from engine.errors import UsageError
+from engine.errors import FunctionOfApp, UsageError
 from engine.http.api.function_shapes import MountConfig, mounts_shown
 from engine.runtimes.catalog import Family
 
@@ -37,15 +37,15 @@ class File(NamedTuple):
     mode: int  #: 0o755 for programs, 0o644 for other files; symbolic links have their own
 
 
-def is_same_code(client: Client, function: dict[str, Any], package: bytes) -> bool:
+def is_same_code(client: Client | None, function: dict[str, Any], package: bytes) -> bool:
     """Return whether a function has the files of a zip package.
 
-    Packages of equal files differ if other programs made them. The engine's package is then read, and the files are
-    compared.
+    Packages of equal files differ if other programs made them. With a client, the engine's package is then read, and
+    the files are compared.
     """
     if function["digest"] == hashlib.sha512(package).hexdigest():
         return True
-    stored = stored_code(client, function)
+    stored = stored_code(client, function) if client else None
     return stored is not None and files_of(stored) == files_of(package)
 
 
@@ -95,7 +95,10 @@ def _inline_name(function: dict[str, Any]) -> str:
 
 
 def function_changes(function: Function, project: Project, app: str, *, take_over: bool) -> Iterator[Change]:
-    """Yield the change that creates or updates a function of an app, if it needs one."""
+    """Yield the change that creates or updates a function of an app, if it needs one.
+
+    Raises FunctionOfApp if the function belongs to another app and is not to be taken over.
+    """
     old, app = project.functions.get(function.name), app_of(function.config) or app
     claim = claim_of(app, take_over=take_over)
     built = _built(function, project, old or {})
@@ -112,16 +115,19 @@ def function_changes(function: Function, project: Project, app: str, *, take_ove
     if code:
         fields["code"] = Field(old=f"{old['code_size']:,} bytes", new=code)
     if app_of(old) != app:
+        if app_of(old) and not take_over:
+            raise FunctionOfApp(function.name, app_of(old))
         fields["app"] = Field(old=app_of(old), new=app)
     if fields:
-        run = partial(_update, function, project.client, body, built, new_code=bool(code), claim=claim)
+        package = built.package if built else {"code_type": "obs", "code_url": function.own.code_url}
+        run = partial(store, project.client, function.name, package if code else None, old, body, claim)
         yield Change(action="update", kind="function", name=function.name, fields=fields, run=run)
 
 
 def _built(function: Function, project: Project, old: Data) -> Build | None:
     """Return the package of the function's code, after checks; None if the manifest names no code."""
-    if function.code is None:
-        return None
+    if function.built or function.code is None:
+        return function.built
     given = {name: function.config.get(name) or old.get(name, "") for name in ("runtime", "handler")}
     try:
         layered = bool(function.config.get("depend_version_list") or old.get("depend_list"))
@@ -168,14 +174,6 @@ def _new_code(function: Function, project: Project, old: Data, built: Build | No
     url = function.own.code_url
     if isinstance(url, str):
         return "" if url == old["code_url"] else url
-    if built is None or is_same_code(project.client, old, built.package):
+    if built is None or is_same_code(None if function.built else project.client, old, built.package):
         return ""
     return f"{len(built.package):,} bytes"
-
-
-def _update(function: Function, client: Client, body: Data, built: Build | None, *, new_code: bool, claim: str) -> None:
-    if body or not new_code:
-        client.patch(path_of(function.name, "/config") + claim, body)
-    if new_code:
-        code: Data | bytes = built.package if built else {"code_type": "obs", "code_url": function.own.code_url}
-        upload(client, "PUT", path_of(function.name, "/code") + claim, {}, code)

@@ -20,6 +20,7 @@ from engine.deploy.manifest.reading import Function, Manifest
 from engine.deploy.manifest.services import service_changes, service_deletions
 from engine.deploy.manifest.triggers import TriggerPlanner
 from engine.deploy.manifest.versions import alias_changes, control_changes, settings_changes, version_changes
+from engine.deploy.timers import timer_name
 from engine.model.urn import LATEST
 
 
@@ -28,11 +29,11 @@ def make_plan(
 ) -> Plan:
     """Compare a manifest with a project. With ``prune``, delete what the manifest does not name.
 
-    Functions of other apps than the manifest's are not deleted, and changed with ``take_over`` only.
-
-    Raises UsageError for a reference to what neither exists nor is declared, and for data that no engine accepts.
+    Functions of other apps than the manifest's are not deleted, and changed with ``take_over`` only. The manifest of an
+    app is about its functions and their timers only; timers that it does not name are always deleted. Raises UsageError
+    for a reference to what neither exists nor is declared, and for data that no engine accepts.
     """
-    references, kinds = References(project, manifest, prune=prune), Kinds(manifest.secrets)
+    references, kinds = References(project, manifest, prune=prune and not manifest.app), Kinds(manifest.secrets)
     functions = list(manifest.functions.values())
     planner = TriggerPlanner(project, references, kinds, send_secrets=send_secrets)
     changes = list(service_changes(manifest, project))
@@ -45,6 +46,9 @@ def make_plan(
     plans = [planner.plan(function) for function in functions]
     new_triggers = [change for plan in plans for change in plan.changes]
     old_triggers = [change for plan in plans for change in plan.unnamed]
+    if manifest.app:
+        timers = {timer_name(name) for name in manifest.functions}
+        new_triggers[:0], old_triggers = [change for change in old_triggers if change.name in timers], []
     deletions = list(_deletions(manifest, project))
     if prune:
         return Plan(changes=[*changes, *old_triggers, *new_triggers, *deletions], unnamed=[])
@@ -53,12 +57,13 @@ def make_plan(
 
 def _deletions(manifest: Manifest, project: Project) -> Iterator[Change]:
     """Yield the deletions of all that the manifest does not name, except triggers of functions that it names."""
-    for function in manifest.functions.values():
+    for function in manifest.functions.values() if not manifest.app else ():
         yield from _deletions_of(function, project)
     for name, existing in project.functions.items():
         if name not in manifest.functions and app_of(existing) == manifest.app:
             yield deletion(project.client, "function", name, path_of(name) + claim_of(manifest.app, take_over=False))
-    yield from service_deletions(manifest, project)
+    if not manifest.app:
+        yield from service_deletions(manifest, project)
 
 
 def _deletions_of(function: Function, project: Project) -> Iterator[Change]:

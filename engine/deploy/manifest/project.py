@@ -6,8 +6,9 @@ from collections.abc import Collection
 from functools import cached_property, partial
 from typing import Any
 
-from engine.deploy.client import ApiError, Client, path_of
+from engine.deploy.client import ApiError, Client, app_of, path_of
 from engine.deploy.fields import expected
+from engine.deploy.manifest.changes import Change
 from engine.deploy.manifest.reading import Manifest
 from engine.deploy.services import LogStream, all_groups, all_streams, all_topics, log_streams, without_own
 from engine.errors import UsageError
@@ -16,7 +17,7 @@ from engine.model.urn import LATEST, short_name
 Data = dict[str, Any]
 _SERVICES = ("topics", "streams", "groups", "log_streams")
 #: Kinds of changes that create what later changes may name.
-REFERENCED = frozenset({"function", "topic", "log group", "log stream"})
+_REFERENCED = frozenset({"function", "topic", "log group", "log stream"})
 
 
 class Project:
@@ -110,10 +111,13 @@ class Project:
         listed = self.client.get(path_of(function, "/aliases")) if function in self.functions else []
         return {alias["name"]: alias for alias in listed}
 
-    def read_again(self) -> None:
-        """Forget functions, topics, streams and log groups, because changes have created some."""
-        for name in ("functions", *_SERVICES):
-            self.__dict__.pop(name, None)
+    def make(self, change: Change) -> Any:
+        """Make a change, and return the reply of the engine. Lists that are changed by it are read again."""
+        made = change.run()
+        if change.action == "create" and change.kind in _REFERENCED:
+            for name in ("functions", *_SERVICES):
+                self.__dict__.pop(name, None)
+        return made
 
     def _served(self, read: Any) -> list[Data]:
         """Return a list of a service; an empty list if the engine uses a remote endpoint in place of its own."""
@@ -204,8 +208,10 @@ class References:
         return _urn_of("topic", name, topics, declared, "topic_urn")
 
     def _function(self, name: str) -> str:
-        functions, declared = self._project.functions, self._declared.functions
-        self._check_kept("function", _name_of(functions, "func_urn", name), functions, declared)
+        functions, declared, app = self._project.functions, self._declared.functions, self._declared.app
+        name = name.removeprefix("default:")
+        own = [name for name, function in functions.items() if app_of(function) == app]
+        self._check_kept("function", _name_of(functions, "func_urn", name), own, declared)
         return _urn_of("function", name, functions, declared, "func_urn")
 
 

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.config.settings import Settings
 from engine.config.validation import describe_issue
+from engine.deploy.packaging import Build
 from engine.errors import UsageError
 from engine.http.api.async_settings import CustomLog
 from engine.http.api.controls import ControlsBody
@@ -140,7 +141,7 @@ FunctionTable: Any = msgspec.defstruct(
 
 
 class Function(Struct, frozen=True, kw_only=True):
-    """Function of a manifest, checked."""
+    """Function of a manifest, or of an app, checked."""
 
     name: str  #: ``name``, or ``package:name``
     config: dict[str, Any]  #: fields of the API that the manifest names, except environments
@@ -148,6 +149,7 @@ class Function(Struct, frozen=True, kw_only=True):
     code: Path | None  #: absolute
     versions: dict[str, VersionTable]
     aliases: dict[str, AliasTable]
+    built: Build | None = None  #: package of an app, which is made before the plan
 
     @property
     def environments(self) -> dict[str, dict[str, str]]:
@@ -225,12 +227,15 @@ def read_manifest(file: Path, environ: Mapping[str, str]) -> Manifest:
     except ValueError as error:
         raise UsageError(f"{file} is not valid TOML: {error}") from None
     try:
-        return _Reader(file.absolute().parent, Variables(environ)).manifest(table)
+        variables = Variables(environ)
+        return ManifestReader(file.absolute().parent, variables).manifest(variables.replaced(table))
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
 
 
-class _Reader:
+class ManifestReader:
+    """Checks of tables whose references are replaced. ``folder`` is that of relative paths."""
+
     def __init__(self, folder: Path, variables: Variables) -> None:
         self._folder, self._variables = folder, variables
 
@@ -239,7 +244,7 @@ class _Reader:
             raise UsageError(
                 f"{settings[0]} is a setting of the engine, for serve --config: a manifest declares functions"
             )
-        top = self._convert(self._variables.replaced(table), Top, "")
+        top = self._convert(table, Top, "")
         return Manifest(
             functions={name: self._function(name, function) for name, function in top.functions.items()},
             topics=self._each(top.topics, TopicTable, "topics"),

@@ -21,6 +21,7 @@ def app(root: Path, *parts: str) -> Description:
     instance = root / "instance"
     instance.write_text("# functiond\n")
     return Description(
+        name="shop",
         module="shop.jobs",
         app="app",
         root=str(root),

@@ -17,6 +17,7 @@ from functiond import (
     Group,
     GroupHandle,
     Handle,
+    Retry,
     group,
 )
 
@@ -28,7 +29,10 @@ def double(n: int) -> int:
     return 2 * n
 
 
-@app.function(on_success=double)
+RULES = {Exception: Retry(1), OSError: None, ConnectionError: Retry(8, base=0.5, longest=60)}
+
+
+@app.function(on_success=double, secrets=("TOKEN",), folders=["images"], retry_rules=RULES)
 async def read(path: str, *, size: int = 1) -> bytes:
     return path.encode() * size
 
@@ -52,6 +56,12 @@ def test_a_function_keeps_its_types_here() -> None:
     coroutine.close()
     assert read.deployment.name == "read"
     assert read.deployment.on_success == "double"
+    assert (read.deployment.secrets, read.deployment.folders) == (["TOKEN"], ["images"])
+    assert read.deployment.retry_rules == [
+        {"max_retries": 8, "error_type": "ConnectionError", "base": 0.5, "longest": 60},
+        {"max_retries": 0, "error_type": "OSError"},
+        {"max_retries": 1, "error_type": ""},
+    ]
     with pytest.raises(BadArgument, match=r"double: argument `n` is 'a': Expected `int`, got `str`"):
         double.enqueue("a")  # type: ignore[arg-type]
 
@@ -94,6 +104,9 @@ def test_a_call_that_cannot_be_queued_is_refused_before(make: Callable[[], objec
 
 
 if TYPE_CHECKING:
+    app.function(retry_rules={ValueError: None, OSError: Retry(1)})
+    app.function(retry_rules={ValueError: 3})  # type: ignore[dict-item]
+    Retry(3, 1)  # type: ignore[call-arg]
 
     async def types() -> None:
         assert_type(double.enqueue(4), Handle[int])
