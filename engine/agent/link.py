@@ -9,6 +9,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from engine.isolation.folders import HostFolder
+
 LARGEST = 64 << 10  #: bytes of a packet
 
 
@@ -24,6 +26,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     cpus: float  #: processors for instances
     memory: int  #: MiB for instances
     cache: int  #: bytes of unpacked packages
+    folders: dict[str, HostFolder] = {}  #: of this machine, for functions
     kills: str = ""  #: means by which the supervisor ends everything
     previous: str = ""  #: session of which nothing runs any more
     log_format: Literal["console", "json"] = "console"

@@ -36,6 +36,7 @@ from engine.executors.nodes.connection import Connection, ProtocolError
 from engine.executors.nodes.messages import send
 from engine.executors.nodes.streams import Streams
 from engine.isolation.bubblewrap import api_sockets
+from engine.isolation.folders import labels_of
 from engine.logs.feed import LogBoard
 from engine.metrics.prometheus import configure_logging
 from engine.model.clock import SystemClock
@@ -147,12 +148,18 @@ class Agent:
             await self._api.add(listening)
         lacks = await _lacks(launcher)
         self._node = Node(connection, launcher, packages, outlet, streams, tokens, {})
-        send(connection, messages.Joined(walls=launcher.walls, lacks=lacks, kills=configuration.kills))
+        folders = labels_of(launcher.folders)
+        send(connection, messages.Joined(walls=launcher.walls, lacks=lacks, kills=configuration.kills, folders=folders))
         log.info("joined", node=welcome.name, engine=connection.peer(), lacks=lacks)
 
     def _options(self, welcome: messages.Welcome, port: int, tokens: Mapping[str, str]) -> LocalOptions:
         access = FunctionAccess(f"http://127.0.0.1:{port}", lambda _, instance: tokens[instance])
         ports = dict.fromkeys((*welcome.api_ports, port), port) if port else {}
+        asked, own = welcome.sandbox.get("folders", {}), self._configuration.folders
+        folders = {  # ``ro`` of either side counts
+            name: {**asked[name], "source": own[name].source, "mode": min(own[name].mode, asked[name]["mode"])}
+            for name in own.keys() & asked.keys()
+        }
         return LocalOptions(
             tmp=self._configuration.tmp,
             marker=self._configuration.marker,
@@ -160,7 +167,7 @@ class Agent:
             processes=welcome.processes,
             term_grace=welcome.term_grace,
             access=access if port else None,
-            sandbox=msgspec.convert(welcome.sandbox | {"api_ports": ports}, IsolationOptions),
+            sandbox=msgspec.convert(welcome.sandbox | {"api_ports": ports, "folders": folders}, IsolationOptions),
         )
 
     async def _ping(self, pause: float) -> None:

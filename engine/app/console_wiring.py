@@ -113,7 +113,7 @@ def _configuration_pages(engine: EngineParts, frame: FunctionFrame) -> list[Page
     catalog, resources, settings = engine.catalog, engine.resources, engine.settings
     kinds = DestinationForms(engine.registry, engine.plugins.context_for)
     return [
-        BasicsPage(frame, settings.executor.max_timeout),
+        BasicsPage(frame, settings.executor.max_timeout, settings.executor.folders),
         EnvironmentPage(frame),
         ConcurrencyPage(frame, engine.controls),
         VersionsPage(frame, catalog),

@@ -47,6 +47,7 @@ from engine.http.api.secrets import is_secret
 from engine.http.function_tokens import STORE as TOKENS
 from engine.http.function_tokens import FunctionTokens
 from engine.isolation.bubblewrap import api_sockets
+from engine.isolation.folders import find_folders
 from engine.logs.feed import LogBoard
 from engine.metrics.otlp import OtlpExporter
 from engine.metrics.spans import Tracer
@@ -153,26 +154,27 @@ def _storage_options(settings: Settings, registry: Registry, durable: bool) -> S
 
 
 def _pool_options(settings: Settings, marker: str, network: Choice, port: int, tokens: FunctionTokens) -> PoolOptions:
-    data_dir, executor, http = settings.storage.path, settings.executor, settings.http
+    storage, executor, http = settings.storage, settings.executor, settings.http
     sandbox = convert(executor, IsolationOptions, from_attributes=True)
     if executor.nodes.ray and sandbox.isolation == "auto" and executor.nodes.local != "never":
         sandbox = replace(sandbox, isolation="bubblewrap")  # without, a function could read the token of Ray
+    kept = (storage.path, storage.backup_dir, storage.key_file, settings.auth.file, http.tls_key, executor.nodes.key)
+    folders = find_folders(executor.folders, kept, elsewhere=bool(executor.nodes.listen))
+    ports = {http.port: port, port: port}
     return PoolOptions(
-        tmp=data_dir / "tmp",
-        log_dir=data_dir / "logs",
+        tmp=storage.path / "tmp",
+        log_dir=storage.path / "logs",
         marker=marker,
-        region=settings.http.region,
+        region=http.region,
         memory=memory_budget(settings),
         idle=executor.idle,
         processes=executor.processes,
         term_grace=executor.term_grace,
         access=FunctionAccess(f"http://127.0.0.1:{port}", tokens.token_of) if port else None,
         log_size=executor.log_size,
-        log_space=settings.storage.logs_size,
+        log_space=storage.logs_size,
         nodes=_nodes_options(settings, port) if executor.nodes.listen else None,
-        sandbox=replace(
-            sandbox, network=network, projects=settings.auth.projects, api_ports={http.port: port, port: port}
-        ),
+        sandbox=replace(sandbox, folders=folders, network=network, projects=settings.auth.projects, api_ports=ports),
     )
 
 

@@ -112,6 +112,7 @@ class EngineParts:
             rules=FunctionRules(
                 max_timeout=executor.max_timeout,
                 may_run_long=listed(executor.long_time_functions),
+                folders=executor.folders,
                 check_destination=lambda spec, function: self.resources.triggers.check_destination(spec, function),
                 check_runtime=pool.check_runtime,
             ),

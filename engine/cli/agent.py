@@ -15,9 +15,12 @@ from cyclopts.validators import Number
 
 from engine.agent.link import Configuration
 from engine.agent.supervisor import supervise
+from engine.cli.options import Texts
 from engine.cli.output import FAILED
+from engine.deploy.fields import read_fields
 from engine.errors import SettingsError, UsageError
 from engine.errors.files import check_closed
+from engine.isolation.folders import Folder, find_folders
 from engine.isolation.machine import usable_memory
 from engine.metrics.prometheus import configure_logging
 
@@ -33,6 +36,7 @@ def agent(
     cpus: Annotated[float | None, _POSITIVE] = None,
     memory: Annotated[int | None, _POSITIVE] = None,
     cache: Annotated[int, _POSITIVE] = 10 << 30,
+    folder: Texts = (),
     log_format: Literal["console", "json"] = "console",
 ) -> int:
     """Run functions on this machine for an engine elsewhere.
@@ -55,12 +59,21 @@ def agent(
         Memory for functions in MB. [default: three quarters of that of this machine]
     cache
         Bytes of unpacked code packages to keep.
+    folder
+        Folder of this machine for functions that ask for it, as NAME=PATH, or NAME=PATH:ro without writing. Its name
+        is one of `executor.folders`. Repeat for several.
     log_format
         Format of log lines on standard error.
     """
     host, port = _address(join)
     once, first = str(token) == "-", _read_token(token)
     configure_logging(log_format, "info")
+    folders = {
+        name: Folder(
+            path=os.path.abspath(str(path).removesuffix(":ro")), mode="ro" if str(path)[-3:] == ":ro" else "rw"
+        )
+        for name, path in read_fields(folder, kind="folder").items()
+    }
     configuration = Configuration(
         host=host,
         port=port,
@@ -68,6 +81,7 @@ def agent(
         cpus=cpus or len(os.sched_getaffinity(0)),
         memory=memory or (usable_memory() >> 20) * 3 // 4,
         cache=cache,
+        folders=find_folders(folders, (data_dir, token)),
         log_format=log_format,
     )
     certain = supervise(configuration, (lambda: first) if once else partial(_read_token, token), once)

@@ -43,6 +43,10 @@ class Configuration:
     """Environment variable NAME=VALUE, or NAME for its value in the environment of this command. Repeat for several.
     Replaces all existing variables."""
 
+    folder: Texts = ()
+    """Folder of the host that the function sees, by its name in `executor.folders`. Repeat for several. Replaces all
+    existing folders; empty: none."""
+
     def fields(self) -> dict[str, Any]:
         """Return the options that were given, by the names of their fields in the API."""
         named = {
@@ -51,6 +55,7 @@ class Configuration:
             "timeout": self.timeout,
             "memory_size": self.memory,
             "user_data": json.dumps(_variables(self.env)) if self.env else None,
+            "functiond": {"folders": [*filter(None, self.folder)]} if self.folder else None,
         }
         return {name: value for name, value in named.items() if value is not None}
 

@@ -25,6 +25,7 @@ from engine.code.quota import QUOTA
 from engine.config.nodes import NodesSettings
 from engine.config.validation import describe_issue
 from engine.errors import SettingsError
+from engine.isolation.folders import Folder, FolderName, find_folders
 from engine.model.limits import LONGEST_RETRY
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -167,6 +168,8 @@ class ExecutorSettings(Section, frozen=True, kw_only=True):
     user_ids: tuple[Annotated[int, Meta(ge=1000)], Positive] = (1_900_000_000, 65_536)
     #: template of Python instances outside a sandbox; need: starts with the first instance; start: with the engine
     fork_server: Literal["off", "need", "start"] = "need"
+    #: folders of the host that functions may ask for, by name: path; mode, ro or rw; projects, by default all
+    folders: dict[FolderName, Folder] = {}
     nodes: NodesSettings = field(default_factory=NodesSettings)
 
 
@@ -299,9 +302,11 @@ def load_settings(
     _refuse_unknown(table, Settings, "")
     _add_credentials(table)
     try:
-        return msgspec.convert(table, Settings, strict=False)
+        settings = msgspec.convert(table, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_describe(error, table)) from None
+    find_folders(settings.executor.folders, [file or ""], elsewhere=True)  # raises
+    return settings
 
 
 def _describe(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:

@@ -162,6 +162,8 @@ def deploy_function(
     asynchronous.check()
     asynchronous.check_receivers(client, name)
     old = client.find(path_of(name, "/config"))
+    if own := config.get("functiond"):
+        config = {**config, "functiond": {**((old or {}).get("functiond") or {}), **own}}
     runtime, handler = (config.get(field) or (old or {}).get(field, "") for field in ("runtime", "handler"))
     layered = old is not None and bool(old["depend_list"])
     built = build(client, path, replace(options, runtime=runtime, handler=handler, layered=layered))

@@ -34,6 +34,7 @@ from engine.functions.function_rules import (
     equal_for_instances,
     function_targets,
 )
+from engine.isolation.folders import folders_of
 from engine.model import AsyncSettings, CodePackage, Dependency, Function
 from engine.model.clock import Clock
 from engine.model.signal import Signal
@@ -279,6 +280,7 @@ class Catalog(FunctionIndex):
     def _check(self, function: Function) -> None:
         urn = function.urn(self._region)
         check_function(function, urn, max_timeout=self._rules.max_timeout, may_run_long=self._rules.may_run_long)
+        folders_of(function, self._rules.folders)  # raises
 
     async def _check_machine(self, runtime: str) -> None:
         """Raise InvalidField unless this machine has an interpreter for the runtime."""

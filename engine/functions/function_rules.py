@@ -7,13 +7,14 @@ as in the API.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 from engine.errors import BadDependency, CodeChanged, FunctionOfApp, InvalidField, TooManyVariables, VariablesTooLarge
+from engine.isolation.folders import Folder
 from engine.model import ENGINE_FAULTS, AsyncSettings, Code, DestinationSpec, Function
 from engine.model.limits import (
     DESCRIPTION,
@@ -72,6 +73,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     priority_cap: Annotated[int, Meta(ge=0, le=9)] = 9
     per_key: Annotated[int, Meta(ge=PER_KEY[0], le=PER_KEY[1])] = 1
     weight: Annotated[float, Meta(ge=WEIGHTS[0], le=WEIGHTS[1])] = 1.0
+    folders: list[str] = []  #: of the host, see ``engine.isolation.folders``
 
 
 class FunctionRules(Struct, frozen=True, kw_only=True):
@@ -79,6 +81,7 @@ class FunctionRules(Struct, frozen=True, kw_only=True):
 
     max_timeout: int = 900  #: seconds
     may_run_long: MayRunLong = listed(())  #: whether a function may exceed ``max_timeout``
+    folders: Mapping[str, Folder] = {}  #: of the host that functions may ask for, by name
     check_destination: CheckDestination | None = None  #: raises for a wrong one; None: only the kind is checked
     check_runtime: CheckRuntime | None = None  #: raises InvalidField if this machine has no interpreter; None: no check
 
@@ -174,7 +177,7 @@ def equal_for_instances(one: Function, other: Function) -> bool:
     """Return whether an instance started for one state of a function may serve the other.
 
     Fields that do not affect execution may differ, such as descriptions. All ``details`` except this engine's own must
-    be equal.
+    be equal, and the folders.
     """
     return _without_unused(one) == _without_unused(other)
 
@@ -197,7 +200,7 @@ def _without_unused(function: Function) -> Function:
         collected=False,
         created_at=0.0,
         modified_at=0.0,
-        details={name: value for name, value in function.details.items() if name != OWN},
+        details=function.details | {OWN: function.details.get(OWN, {}).get("folders", [])},
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.isolation.folders import HostFolder
 from engine.isolation.limits import is_root
 from engine.isolation.network import loopback_resolver
 from engine.runtimes.interpreters import WORKERS, own_interpreter
@@ -51,7 +52,7 @@ _CONFIGURATION = (
 class Bubblewrap(Struct, frozen=True, kw_only=True):
     program: str
     folder: Path  #: for generated files that sandboxes mount
-    hidden: tuple[Path, ...] = ()  #: folders that functions must not see
+    hidden: tuple[Path, ...] = ()  #: folders that functions must not see as parts of other folders
     users: range | None  #: user ids to which the processes of instances switch; None if the engine is not root's
 
     def name(self, user: int = USER) -> None:
@@ -75,14 +76,16 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         layers: Sequence[Path],
         programs: Iterable[str] = (),
         devices: Sequence[str] = (),
+        folders: Iterable[HostFolder] = (),
         *,
         user: int | None = None,
         own_network: bool = False,
     ) -> list[str]:
         """Return the command that starts a template in a sandbox, without the template's arguments.
 
-        ``programs`` and ``devices`` are further executables and device files that the sandbox must contain. ``user`` is
-        the user id of its functions on the host, which has been named; None stands for ``USER``.
+        ``programs`` and ``devices`` are further executables and device files that the sandbox must contain, and
+        ``folders`` those of the host. ``user`` is the user id of its functions on the host, which has been named; None
+        stands for ``USER``.
         """
         # The template runs as pid 1, which bubblewrap waits for. Bubblewrap's own init would remain a host zombie.
         parts = [self.program, "--die-with-parent", "--as-pid-1", *(f"--unshare-{space}" for space in _SPACES)]
@@ -93,10 +96,12 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
             parts += ["--cap-add", "CAP_" + name]
         mounts = [*_system(), *self._configuration(str(user or USER), own_network), *_devices(devices)]
         mounts += [("--ro-bind", str(path), str(path)) for path in sorted(_installations([python, *programs]))]
-        mounts += [("--tmpfs", str(folder)) for folder in self._visible_hidden(mounts)]
+        mounted = [mount[1] for mount in mounts if mount[0].startswith("--ro-bind")]
+        mounts += [("--tmpfs", str(folder)) for folder in self.hidden if any(map(folder.is_relative_to, mounted))]
         mounts += [("--ro-bind", str(WORKERS), str(RUNTIME)), ("--ro-bind", str(code), str(CODE))]
         mounts += [("--ro-bind", str(layer), str(LAYERS / str(n))) for n, layer in enumerate(layers)]
         mounts += [("--ro-bind-try", str(self.folder / API.name), str(API))]
+        mounts += [("--ro-bind" if one.mode == "ro" else "--bind", one.source, one.path) for one in folders]
         mounts += [("--proc", "/proc"), ("--dir", str(TMP)), ("--symlink", str(TMP), "/var/tmp")]
         arguments = [argument for mount in (*_parents(mounts), *mounts, ("--remount-ro", "/")) for argument in mount]
         return [*parts, *arguments, "--", python, "-I", str(_TEMPLATE)]
@@ -110,13 +115,6 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
                 yield "--ro-bind-try", f"/etc/{name}", f"/etc/{name}"
         for name in files:
             yield "--ro-bind", str(self.folder / user / name), f"/etc/{name}"
-
-    def _visible_hidden(self, mounts: Iterable[tuple[str, ...]]) -> Iterator[Path]:
-        """Yield those folders to be hidden from functions that would be visible as part of a mounted folder."""
-        mounted = [Path(mount[1]) for mount in mounts if mount[0].startswith("--ro-bind")]
-        for folder in self.hidden:
-            if any(folder.is_relative_to(path) for path in mounted):
-                yield folder
 
 
 def find_bubblewrap(tmp: Path, fence: dict[str, Any], users: range) -> Bubblewrap | str:

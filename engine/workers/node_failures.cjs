@@ -13,6 +13,8 @@ const PREFIX = {
 };
 const LONGEST_DELAY = 1e9; // seconds; the engine has a limit of its own
 const LONGEST_MESSAGE = 4096, LONGEST_LINE = 2000, MOST_FRAMES = 50;
+const SANDBOXED = "/home/snuser/runtime"; // where a sandbox has the workers
+const UNSEEN = "; functions see their own files and the system's only: ask for a folder of the host (executor.folders)";
 /** Codes of errors of the system and of V8 that are reported separately. */
 const BY_ERROR_CODE = new Map([
   ["ENOSPC", DISK_FULL],
@@ -61,8 +63,18 @@ function describe(error) {
     return { line: text, name: "Error", message: text, frames: [] };
   }
   const name = String(error.name || error.constructor?.name || "Error");
-  const message = String(error.message ?? "");
+  const message = String(error.message ?? "") + hint(error);
   return { line: message ? `${name}: ${message}` : name, name, message, frames: userFrames(error.stack) };
+}
+
+/** Return what to add to an error about a path that the sandbox does not show; empty: nothing. */
+function hint(error) {
+  if (!["ENOENT", "EACCES", "EROFS"].includes(error.code) || __dirname !== SANDBOXED) return "";
+  let path = error.path;
+  if (typeof path !== "string" || !path.startsWith("/")) return "";
+  const fs = require("node:fs");
+  while (!fs.existsSync(path)) path = require("node:path").dirname(path);
+  return fs.statSync(path).dev === fs.statSync("/").dev ? UNSEEN : "";
 }
 
 /** Return the stack lines in user code, preceded by the position if a file could not be compiled. */

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LONGEST_LINE, FRAMES = 2000, 50
 WORKERS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 LIBRARY = os.path.dirname(os.__file__) + os.sep
+SANDBOXED = "/home/snuser/runtime/"  # where a sandbox has the workers
+UNSEEN = "; functions see their own files and the system's only: ask for a folder of the host (executor.folders)"
 INSTALLED = tuple(LIBRARY + name + os.sep for name in ("site-packages", "dist-packages"))
 
 
@@ -45,6 +47,17 @@ def failure(code: int, error: BaseException) -> Failure:
     return Failure(code, PREFIX[code] + line, body)
 
 
+def hint(error: BaseException) -> str:
+    """Return what to add to an error about a path that the sandbox does not show; empty: nothing."""
+    codes = (errno.ENOENT, errno.EACCES, errno.EROFS)
+    if not isinstance(error, OSError) or error.errno not in codes or WORKERS != SANDBOXED:
+        return ""
+    path = os.path.realpath(str(error.filename or WORKERS))
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return UNSEEN if os.stat(path).st_dev == os.stat("/").st_dev else ""
+
+
 def describe(error: BaseException) -> "tuple[str, bytes]":
     """Return an exception as one line, and as an error body in FunctionGraph's format.
 
@@ -52,7 +65,7 @@ def describe(error: BaseException) -> "tuple[str, bytes]":
     """
     kind = type(error).__name__
     try:
-        text = str(error)
+        text = str(error) + hint(error)
     except Exception:
         text = ""
     bases = [base for base in type(error).__mro__ if issubclass(base, BaseException)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -29,3 +31,14 @@ def function(platform: Platform) -> str:
     """Return the name of a function without triggers."""
     create(platform, "triggered")
     return "triggered"
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """Return a folder that is not in /tmp, with three folders in which all may write."""
+    with TemporaryDirectory(dir=Path.home()) as folder:
+        for name in ("images", "node", "out"):
+            (path := Path(folder) / name).mkdir()
+            path.chmod(0o777)
+            (path / "a").write_text(f"of {name}")
+        yield Path(folder)

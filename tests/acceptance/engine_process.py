@@ -44,6 +44,14 @@ def handler(event, context):
 """
 
 
+#: Function that reads a file, or writes to it.
+FILES = """
+def handler(event, context):
+    with open(event["path"], "w" if "text" in event else "r") as file:
+        return file.write(event["text"]) if "text" in event else file.read()
+"""
+
+
 def held_event(folder: Path) -> dict[str, str]:
     """Return the event of a run of ``HELD`` that ends when ``folder``/gate exists."""
     return {"runs": str(folder / "runs"), "gate": str(folder / "gate")}
@@ -77,6 +85,12 @@ class Reply(NamedTuple):
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+def folders(home: Path, **more: str) -> dict[str, str]:
+    """Return the settings of the folders images and out of the host, and of others."""
+    given = {"IMAGES__PATH": str(home / "images"), "OUT__PATH": str(home / "out"), "OUT__MODE": "rw", **more}
+    return {f"FUNCTIOND_EXECUTOR__FOLDERS__{name}": value for name, value in given.items()}
 
 
 def urn_of(name: str) -> str:
@@ -224,6 +238,9 @@ class EngineProcess:
     def delete_all(self) -> None:
         for function in self.ask("GET", BASE).json["functions"]:
             self.delete(function["func_name"])
+
+    def result(self, name: str, path: Path, **event: str) -> str:
+        return self.ask("POST", f"{BASE}/{urn_of(name)}/invocations", {"path": str(path), **event}).body.decode()
 
     def trigger(self, name: str, kind: str, data: object, **fields: object) -> Any:
         """Create a trigger of a function, and return it as the API shows it."""

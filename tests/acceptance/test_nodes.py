@@ -16,11 +16,13 @@ import pytest
 from tests.acceptance.engine_process import (
     BASE,
     ECHO,
+    FILES,
     PROJECT,
     EngineProcess,
     begun,
     descendants,
     engine_on,
+    folders,
     held_event,
     until,
     urn_of,
@@ -120,6 +122,22 @@ def test_a_sandboxed_function_on_a_node_calls_another_by_the_api(tmp_path: Path,
         files = [path for path in (tmp_path / "agent").rglob("*") if path.is_file()]
         assert [path for path in files if b"secret of the" in path.read_bytes()] == []
         assert [path.name for path in files if b"client.call" in path.read_bytes()] == ["index.py"]
+
+
+@needs("bwrap")
+def test_a_node_has_folders_of_its_own_under_the_names_of_the_engine(tmp_path: Path, home: Path, port: int) -> None:
+    listed = folders(home, IMAGES__MODE="rw", ABSENT__PATH=str(home / "absent"))
+    options = ("--folder", f"images={home / 'node'}:ro", "--folder", f"out={home / 'out'}")
+    with cluster(tmp_path, port, *options, **listed, FUNCTIOND_EXECUTOR__ISOLATION="bubblewrap") as engine:
+        engine.create("files", FILES, functiond={"folders": ["images", "out"]})
+        engine.create("waits", FILES, functiond={"folders": ["absent"]})
+
+        assert engine.result("files", home / "images" / "a") == "of node"
+        assert "Read-only" in engine.result("files", home / "images" / "a", text="b")
+        assert engine.result("files", home / "out" / "b", text="new") == "3"
+        engine.accepted("waits")
+        (waiting,) = until(lambda: engine.ask("GET", NODES).json["waiting"])
+        assert (waiting["labels"], waiting["fits"]) == (["folder.absent=yes"], False)
 
 
 def test_reserved_instances_come_back_after_the_loss_of_their_node(tmp_path: Path, port: int) -> None:

@@ -15,6 +15,7 @@ from engine.executors.local.spawn import PATH
 from engine.executors.local.spawners import HostSpawner, SandboxSpawner, Spawner, template_environment
 from engine.executors.local.tenants import Tenants
 from engine.isolation.bubblewrap import USER, Bubblewrap, find_bubblewrap, probe
+from engine.isolation.folders import HostFolder
 from engine.isolation.network import missing_program
 from engine.isolation.seccomp import find_filter
 from engine.runtimes.interpreters import WORKERS, own_interpreter
@@ -37,6 +38,7 @@ class IsolationOptions(Struct, frozen=True, kw_only=True):
     #: ports of the API, with those of the host to which they lead in the network of a project; 0: none
     api_ports: dict[int, int] = {}
     user_ids: tuple[int, int] = (USER, 1)  #: the first, and how many
+    folders: dict[str, HostFolder] = {}  #: of the host, for functions that ask for them by name
     projects: int = 0  #: that credentials name; ``auto`` is refused for two or more if no sandbox works
 
 
@@ -78,6 +80,8 @@ async def open_spawner(sandbox: IsolationOptions, marker: str, tmp: Path) -> Spa
             f'executor.network = "{sandbox.network}" needs the bubblewrap sandbox: install bubblewrap, or set '
             'executor.network = "host"'
         )
+    if sandbox.folders:
+        log.warning("without a sandbox, functions see all files of the host, and can write to folders that are ro")
     spawner = HostSpawner(marker, filter=filter, forking=sandbox.fork_server != "off")
     if sandbox.fork_server == "start":
         spawner.template(own_interpreter().path)

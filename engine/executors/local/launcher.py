@@ -7,6 +7,7 @@ user created many. Starting and cleaning have separate threads, so that neither 
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,7 @@ from engine.executors.local.spawners import Spawner
 from engine.executors.logs import LogRecorder
 from engine.executors.process import Exit
 from engine.isolation.detect import can_map_ports, detect_isolation
+from engine.isolation.folders import folders_of
 from engine.isolation.limits import Enclosure, Isolation, Limits
 from engine.isolation.orphans import kill_orphans, remove_tree
 from engine.model import CodePackage, Function
@@ -119,6 +121,12 @@ class LocalLauncher:
             "users": "one for each project" if len(spawner.uids) > 1 else "one for all projects",
             "http_network": "own" if spawner.network == "none" else "mapped" if can_map_ports() else "unavailable",
         }
+        #: folders of the host that functions have here
+        self.folders = {
+            name: folder
+            for name, folder in options.sandbox.folders.items()
+            if folder.source and (spawner.name == "bubblewrap" or folder.source == os.path.realpath(folder.path))
+        }
         self._starters = ThreadPoolExecutor(_START_THREADS, "functiond-start")
         self._cleaners = ThreadPoolExecutor(_CLEAN_THREADS, "functiond-clean")
         self._memory = MemoryWatch(isolation, self._cleaners)
@@ -154,6 +162,7 @@ class LocalLauncher:
             for package in (function.code, *(dependency.code for dependency in function.dependencies)):
                 await self._check_code(package)
         await self.check_runtime(function.runtime)
+        folders_of(function, self.folders)  # raises
         command = await self._interpreters.worker_command(function.runtime, key[-1])
         await self._spawner.prepare(function.project)
         return LaunchPlan(key, function, command, uuid.uuid4().hex)
@@ -276,6 +285,7 @@ class LocalLauncher:
             layers=tuple(self._code_path(dependency.code).absolute() for dependency in function.dependencies),
             maps_port=self.walls["http_network"] == "mapped" and family_of(function.runtime) is Family.HTTP,
             gpus=plan.gpus,
+            folders=tuple(folders_of(function, self.folders).values()),
             access=access and access.of(function, plan.instance),
         )
 

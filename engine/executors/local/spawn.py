@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.executors.local.child import ChildProcess, OwnChild
+from engine.isolation.folders import HostFolder
 from engine.isolation.gpus import Gpus
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
@@ -58,6 +59,7 @@ class InstanceSpec(NamedTuple):
     runtime: Path = WORKERS  #: folder of the worker programs
     maps_port: bool = False  #: its server's port is mapped to a free one
     gpus: Gpus = Gpus()
+    folders: tuple[HostFolder, ...] = ()  #: of the host, which it sees also in a sandbox
     access: dict[str, str] | None = None  #: to the API of the engine, see ``FunctionAccess.of``
 
 

@@ -193,7 +193,7 @@ class SandboxSpawner(Spawner):
         program = process.command[0]
         python = program if _is_python(process) else own_interpreter().path
         self._fences[key] = {**self._fence, "user": tenant.user}
-        shown = (python, spec.code, spec.layers, [program], spec.gpus.devices)
+        shown = (python, spec.code, spec.layers, [program], spec.gpus.devices, spec.folders)
         command = self._bubblewrap.command(*shown, user=tenant.user, own_network=tenant.network is not None)
         enter = tenant.network.enter if tenant.network else []
         environment = template_environment(self._marker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
@@ -98,7 +99,7 @@ class Tenants:
             await ended.wait()
 
     async def _open(self, project: str) -> Tenant:
-        user = self._take_user()
+        user = self._take_user(project)
         try:
             tenant = Tenant(user, await to_thread.run_sync(self._prepare, project, user))
         except BaseException:
@@ -122,11 +123,13 @@ class Tenants:
         users = self._bubblewrap.users
         return open_network(self._ports(project), users[0] if users else None, self._environment)
 
-    def _take_user(self) -> int | None:
+    def _take_user(self, project: str) -> int | None:
         users = self._bubblewrap.users
         if users is None or len(users) == 1:
             return users[0] if users else None
-        user = next((user for user in users[1:] if user not in self._users_taken), None)
+        first, most = zlib.crc32(project.encode()), len(users) - 1  # the same after a restart: it owns files
+        order = (users[1 + (first + number) % most] for number in range(most))
+        user = next((user for user in order if user not in self._users_taken), None)
         if user is None:
             raise OSError(errno.EAGAIN, "other projects have all user ids; widen executor.user_ids")
         self._users_taken.add(user)

@@ -29,6 +29,7 @@ from engine.executors.nodes.process import NodeChannel, NodeProcess
 from engine.executors.nodes.ray import RayPlacement
 from engine.executors.nodes.report import NodesReport, NodesStatistics, WaitingShape
 from engine.executors.nodes.static import StaticPlacement
+from engine.isolation.folders import folders_of, labels_of
 from engine.metrics.histogram import Histogram
 from engine.model import Function
 from engine.model.limits import cpu_of
@@ -43,8 +44,8 @@ _SHOWN = 10  #: functions of a shape in a report
 class ThisMachine:
     """Machine of the engine (protocol ``Machine``)."""
 
-    def __init__(self, most: int, memory: int) -> None:
-        self.name, self.labels, self.lacks = "", tuple[str, ...](), dict[str, str]()
+    def __init__(self, most: int, memory: int, labels: tuple[str, ...] = ()) -> None:
+        self.name, self.labels, self.lacks = "", labels, dict[str, str]()
         self.most, self.cpus, self.memory, self.gpus = most, math.inf, memory, 0.0
 
 
@@ -81,7 +82,7 @@ class NodeLauncher:
         self._ray = RayPlacement(options, self.nodes) if options.ray else None
         self._placement: Placement = self._ray or StaticPlacement(local_first=options.local == "first")
         if options.local != "never":
-            self._placement.join(ThisMachine(options.local_slots, memory or sys.maxsize))
+            self._placement.join(ThisMachine(options.local_slots, memory or sys.maxsize, labels_of(local.folders)))
         self._grants: dict[Instance, Grant] = {}
         self._remote: dict[str, NodeProcess] = {}  #: of instances on nodes, by their ids
         self._wishes: set[Wish] = set()
@@ -138,8 +139,9 @@ class NodeLauncher:
                     raise
 
     def _shape(self, function: Function, name: str, memory: int) -> Shape:
-        """Return the needs of an instance. Raises InvalidField for a GPU that the settings do not offer."""
-        labels, gpus, kinds = {*self._options.needs.get(name, ())}, 0.0, self._options.gpus
+        """Return the needs of an instance. Raises InvalidField for a GPU or folder that the settings do not offer."""
+        folders = labels_of(folders_of(function, self._rules.sandbox.folders))
+        labels, gpus, kinds = {*self._options.needs.get(name, ()), *folders}, 0.0, self._options.gpus
         kind, share = function.details.get("gpu_type", ""), function.details.get("gpu_memory", 0)
         if kinds and (kind or share):
             if (gpu := kinds.get(kind)) is None or share > gpu.memory:
@@ -242,11 +244,7 @@ class NodeLauncher:
 
     def _describe(self, shape: Shape, wishes: list[Wish]) -> WaitingShape:
         return WaitingShape(
-            cpus=shape.cpus,
-            memory=shape.memory,
-            labels=tuple(sorted(shape.labels)),
-            family=shape.family or "",
-            gpus=shape.gpus,
+            **{**shape._asdict(), "labels": tuple(sorted(shape.labels)), "family": shape.family or ""},
             starts=len(wishes),
             functions=tuple(sorted({wish.function for wish in wishes}))[:_SHOWN],
             seconds=self._loop.time() - min(wish.since for wish in wishes),
