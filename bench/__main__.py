@@ -47,6 +47,7 @@ SCENARIOS = (
     "intake",
     "end_to_end",
     "status_log",
+    "forward",
     "latency",
     "recovery",
     "backup",

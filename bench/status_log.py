@@ -31,9 +31,9 @@ def _run(options: Options, *, logged: bool) -> Round:
     with scratch(options) as directory, engine(directory, profile=options.profile) as server:
         function = server.deploy("noop", NOOP)
         server.call("PUT", f"{function}/async-invoke-config", {"enable_async_status_log": logged})
-        _send(server, function, warm)
+        send(server, function, warm)
         before = cpu_of(server.pid)
-        rate = count / _send(server, function, count)
+        rate = count / send(server, function, count)
         used = cpu_of(server.pid).since(before)
         name = "with" if logged else "without"
         figures = {
@@ -50,7 +50,7 @@ def _run(options: Options, *, logged: bool) -> Round:
         return figures | {"lag": time.perf_counter() - ended}
 
 
-def _send(server: Engine, function: str, count: int) -> float:
+def send(server: Engine, function: str, count: int) -> float:
     """Send requests for the function. Return the seconds until the outcomes of all are on disk."""
     path = f"{function}/invocations-async"
     report = load(Job(port=server.port, path=path, body=BODY, connections=CONNECTIONS, count=count))

@@ -143,6 +143,8 @@ def _spans(engine: EngineParts) -> Iterator[Family]:
         spans = engine.tracer.statistics()
         results = {"exported": spans.exported, "failed": spans.failed, "dropped": spans.dropped}
         yield count("spans", "Spans of traces, by what became of them", results, "result")
+    if (lines := engine.logs.forwarder) is not None:
+        yield count("forwarded_lines", "Lines of functions", {"written": lines.written, "lost": lines.lost}, "result")
 
 
 def _nodes(report: NodesReport, numbers: NodesStatistics) -> Iterator[Family]:

@@ -49,6 +49,7 @@ from engine.http.function_tokens import FunctionTokens
 from engine.isolation.bubblewrap import api_sockets
 from engine.isolation.folders import find_folders
 from engine.logs.feed import LogBoard
+from engine.logs.forward import forwarding
 from engine.metrics.otlp import OtlpExporter
 from engine.metrics.spans import Tracer
 from engine.model.clock import Clock, SystemClock
@@ -86,7 +87,7 @@ async def run_engine(
     tls = ServerTls(Path(http.tls_certificate), Path(http.tls_key)) if http.tls_certificate else None
     data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
     registry, board = Registry(plugins, settings.plugins), LogBoard()
-    with locked(data_dir), _tracing(settings.telemetry) as tracer:
+    with locked(data_dir), _tracing(settings.telemetry) as tracer, forwarding(settings.logs) as board.forwarder:
         close_to_others(data_dir)
         limits = Limits(keep_free=storage_settings.free_space)
         codes = CodeStore(data_dir / "code", limits, registry.code_links, registry.check_link)

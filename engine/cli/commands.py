@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 from rich.console import Console
@@ -20,6 +21,7 @@ _ENGINE_COMMANDS = {
     "serve": ("serve:serve", "Run an engine."),
     "agent": ("agent:agent", "Run functions on this machine for an engine elsewhere."),
     "unit": ("unit:unit", "Print a unit of systemd that runs this installation as a service."),
+    "completion": ("commands:completion", "Print the completion of commands for a shell."),
     "settings": ("show_settings:settings", "List every setting with its default."),
     "backup": ("backup:backup", "Back up a data directory, while its engine runs or not."),
     "restore": ("data_directory:restore", "Restore a backup into an empty data directory."),
@@ -83,6 +85,11 @@ def make_app(arguments: Sequence[str]) -> App:
     for flag in ("--help", "--version"):
         app[flag].group = (more,)
     return app
+
+
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print the completion of commands, which a shell loads from a file: see the documentation, page Running."""
+    write(make_app(()).generate_completion(shell=shell))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

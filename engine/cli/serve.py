@@ -120,7 +120,7 @@ async def _serve(settings: Settings, demo: bool, read_auth: Callable[[], AuthSet
         def ready(engine: EngineParts, url: str) -> None:
             if demo:
                 tasks.start_soon(greet_demo, engine, url)
-            elif settings.log.format == "console":
+            elif settings.log.format == "console" and settings.logs.forward != "stdout":
                 greet(engine, url)
 
         await serve_engine(settings, plugins=plugins, ready=ready, read_auth=read_auth)

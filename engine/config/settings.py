@@ -26,6 +26,7 @@ from engine.config.nodes import NodesSettings
 from engine.config.validation import describe_issue
 from engine.errors import SettingsError
 from engine.isolation.folders import Folder, FolderName, find_folders
+from engine.logs.forward import LogsSettings
 from engine.model.limits import LONGEST_RETRY
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -226,9 +227,8 @@ class EgressSettings(Section, frozen=True, kw_only=True):
 class TelemetrySettings(Section, frozen=True, kw_only=True):
     #: functions and sources with metrics of their own; all others are added up as ``other``; 0: none are counted
     functions: Annotated[int, Meta(ge=0, le=1000)] = 200
-    endpoint: str = (
-        ""  #: URL to which spans are sent by OTLP/HTTP, such as http://127.0.0.1:4318/v1/traces; empty: none
-    )
+    #: URL to which spans are sent by OTLP/HTTP, such as http://127.0.0.1:4318/v1/traces; empty: none
+    endpoint: str = ""
     sampling: Annotated[float, Meta(ge=0, le=1)] = 1.0  #: share of the traces that begin here and are sent
     service_name: str = ""  #: service.name of spans; empty: OTEL_SERVICE_NAME, or functiond
 
@@ -254,6 +254,7 @@ class Settings(Section, frozen=True, kw_only=True):
     egress: EgressSettings = field(default_factory=EgressSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     log: LogSettings = field(default_factory=LogSettings)
+    logs: LogsSettings = field(default_factory=LogsSettings)
     plugin: tuple[str, ...] = ()  #: modules that define plugins
     #: dependencies that all projects see as public and can use, as ``project/name`` of the project that owns them
     shared_dependencies: tuple[SharedName, ...] = ()

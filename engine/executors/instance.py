@@ -328,7 +328,7 @@ class Instance:
         writer, invocation = (self, None) if call is None or call.invocation is None else (call, call.invocation)
         if writer.log_buffer is None:
             writer.log_buffer = self._recorder.begin(invocation)
-        self._recorder.write(writer.log_buffer, self._function, at, stream, text)
+        self._recorder.write(writer.log_buffer, self._function, self.id, at, stream, text)
 
     def disconnected(self, *, unread: bool) -> None:
         self.unread = self.unread or unread

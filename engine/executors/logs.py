@@ -219,16 +219,18 @@ class LogRecorder:
     def begin(self, invocation: Invocation | None) -> LogBuffer:
         return LogBuffer(invocation, self._limit if invocation else min(self._limit, _OWN_LIMIT))
 
-    def write(self, log_buffer: LogBuffer, function: Function, at: int, stream: int, text: bytes) -> None:
+    def write(self, buffer: LogBuffer, function: Function, instance: str, at: int, stream: int, text: bytes) -> None:
         lines = encode(at, stream, text)
-        log_buffer.add(lines)
-        self._board.publish(function, log_buffer.invocation, lines)
+        buffer.add(lines)
+        if self._board.forwarder is not None:
+            self._board.forwarder.add(function, buffer.invocation, instance, at, stream, text)
+        self._board.publish(function, buffer.invocation, lines)
 
-    def end(self, function: Function, invocation: Invocation, error: str) -> bytes:
+    def end(self, function: Function, invocation: Invocation, instance: str, error: str) -> bytes:
         """Publish the error with which a run ends. Return its lines."""
-        lines = encode(self.now(), ERROR, error.encode("utf-8", "replace"))
-        self._board.publish(function, invocation, lines)
-        return lines
+        buffer = LogBuffer(invocation, SHOWN)
+        self.write(buffer, function, instance, self.now(), ERROR, error.encode("utf-8", "replace"))
+        return buffer.written().kept
 
     def keep(self, function_id: int, log_buffer: LogBuffer) -> None:
         """Write the lines of an ended instance that belong to no request to a file, in a thread."""

@@ -155,7 +155,7 @@ class Pool:
         finally:
             del self._running[invocation.key]
         if ended.answer.code:
-            ended = self._errors.note(function, invocation, ended)
+            ended = self._errors.note(function, invocation, call.instance.id if call.instance else "", ended)
         # After a crash, there may be a file of the same attempt.
         if (len(ended.written.kept) > TAIL or invocation.crashes) and invocation.mode is Mode.ASYNC:
             file = (function.function_id, invocation.request_id, ended.written, invocation.attempt)

@@ -36,14 +36,14 @@ class RunErrors:
         self._kept: dict[int, LogBuffer] = {}  #: lines of synchronous calls, by function
         self._timer: asyncio.TimerHandle | None = None  #: calls ``flush``
 
-    def note(self, function: Function, invocation: Invocation, ended: Ended) -> Ended:
+    def note(self, function: Function, invocation: Invocation, instance: str, ended: Ended) -> Ended:
         """Write the error of a failed run to its log. Return the end of the run, with the log that is to be stored."""
         answer, written = ended.answer, ended.written
         error = read_error(answer.message, answer.result[:BODY])
         self._log(function, invocation, answer, error.kind[:BRIEF])
         head = f"request {invocation.request_id} failed with {answer.code:d}: {answer.message[:MESSAGE]}"
         frames = [line.rstrip() if line.startswith(" ") else f"    {line.rstrip()}" for line in error.trace]
-        lines = self._recorder.end(function, invocation, "\n".join([head, *frames])[:LONGEST])
+        lines = self._recorder.end(function, invocation, instance, "\n".join([head, *frames])[:LONGEST])
         if invocation.mode is Mode.ASYNC:
             return ended._replace(written=Written(written.kept + lines, written.dropped))
         self._keep(function.function_id, last(written.kept, TAIL) + lines)

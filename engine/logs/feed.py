@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 from msgspec import Struct
 
+from engine.logs.forward import Forwarder
 from engine.logs.lines import Line, decode
 from engine.logs.target import LogTarget, status_log_target
 from engine.model import Function, Invocation
@@ -26,8 +27,8 @@ class FunctionLines(Struct, frozen=True, kw_only=True):
     """Lines that an instance of a function wrote at about the same time, with the request that it served."""
 
     function: Function
-    request_id: str  #: empty if the instance wrote the lines outside requests
     lines: tuple[Line, ...]
+    request_id: str = ""  #: empty if the instance wrote the lines outside requests
     source: str = ""  #: source of the request: a trigger type, ``FunctionGraph`` (a destination), REDRIVE or API
     hops: int = 0  #: number of functions that led to the request
     trace: str = ""  #: trace context with which the request came
@@ -90,6 +91,7 @@ class LogBoard:
     """
 
     def __init__(self) -> None:
+        self.forwarder: Forwarder | None = None  #: takes the output of all functions, too; set before there is any
         self.status_store: StatusLineStore | None = None
         self.status_store_changed: Signal[[]] = Signal()
         self._listeners: dict[int, list[Listener]] = {}  #: by function id; 0: all functions
@@ -141,22 +143,10 @@ class LogBoard:
             return
         listeners = [*self._listeners.get(function.function_id, ()), *self._listeners.get(0, ())]
         if listeners:
-            decoded = _function_lines(function, invocation, tuple(decode(lines)))
+            run = {name: getattr(invocation, name) for name in ("request_id", "source", "hops", "trace") if invocation}
+            decoded = FunctionLines(function=function, lines=tuple(decode(lines)), **run)
             for listener in listeners:
                 try:
                     listener(decoded)
                 except Exception:  # an error of a listener must not affect the function
                     log.exception("log listener failed", function=function.name)
-
-
-def _function_lines(function: Function, invocation: Invocation | None, lines: tuple[Line, ...]) -> FunctionLines:
-    if invocation is None:
-        return FunctionLines(function=function, request_id="", lines=lines)
-    return FunctionLines(
-        function=function,
-        request_id=invocation.request_id,
-        lines=lines,
-        source=invocation.source,
-        hops=invocation.hops,
-        trace=invocation.trace,
-    )

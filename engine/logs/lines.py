@@ -21,6 +21,7 @@ TAIL = 4096  #: bytes of the log's end that are stored in the outcome; a longer 
 STREAMS = {1: b"o", 2: b"e", 3: b"l", 4: b"n", 5: b"x"}
 STDOUT, STDERR, LOGGER, NOTE, ERROR = STREAMS
 NAMES = {b"o": "stdout", b"e": "stderr", b"l": "logger", b"n": "engine", b"x": "error"}
+LATEST = 10**13 - 1  #: milliseconds that a prefix can hold
 PREFIX = 16  #: bytes before the text of a line
 
 
@@ -32,7 +33,7 @@ class Line(NamedTuple):
 
 def encode(at: int, stream: int, text: bytes) -> bytes:
     """Return the lines of a text in the stored format. ``at`` is their time in milliseconds since the epoch."""
-    prefix = b"%013d %b " % (min(at, 10**13 - 1), STREAMS.get(stream, b"o"))
+    prefix = b"%013d %b " % (min(at, LATEST), STREAMS.get(stream, b"o"))
     if text.endswith(b"\n"):
         text = text[:-1]
     if b"\n" in text:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 import structlog
@@ -75,15 +75,9 @@ class OtlpExporter:
         while (first := self._queue.get()) is not None:
             if self._queue.qsize() < BATCH:
                 self._stopping.wait(DELAY)
-            batch = [first]
-            try:
-                while len(batch) < BATCH and (span := self._queue.get_nowait()) is not None:
-                    batch.append(span)
-            except Empty:
-                self._send(batch)
-                continue
-            self._send(batch)
-            if len(batch) < BATCH:
+            batch = [first, *(self._queue.get() for _ in range(min(BATCH - 1, self._queue.qsize())))]
+            self._send([span for span in batch if span is not None])
+            if batch[-1] is None:
                 return
 
     def _send(self, batch: Sequence[Span]) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 
-from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, urn_of
+from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, engine_on, until, urn_of
 from tests.support.cli import functiond_here
 from tests.support.engine_process import CLEAN, ROOT
 from tests.support.gateways import API
@@ -42,7 +43,9 @@ def handler(event, context):
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_on(tmp_path_factory.mktemp("logs") / "data", FUNCTIOND_PLUGINS__APIG__PORT=str(free_port())) as engine:
+    folder = tmp_path_factory.mktemp("logs")
+    to_file = {"FUNCTIOND_LOGS__FORWARD": "file", "FUNCTIOND_LOGS__FILE": str(folder / "lines")}
+    with engine_on(folder / "data", FUNCTIOND_PLUGINS__APIG__PORT=str(free_port()), **to_file) as engine:
         engine.create("talks", TALKS)
         yield engine
 
@@ -50,6 +53,19 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 def there(engine: EngineProcess) -> dict[str, str]:
     """Return the environment variables by which the command line finds this engine."""
     return {"FUNCTIOND_URL": engine.url, "FUNCTIOND_PROJECT": PROJECT}
+
+
+def forwarded(engine: EngineProcess, request_id: str, number: int) -> list[dict[str, Any]]:
+    """Return the forwarded lines of a run when there are so many, and rotate their file."""
+    file = engine.data.parent / "lines"
+
+    def own() -> list[dict[str, Any]]:
+        return [line for line in map(json.loads, file.read_text().split("\n")[:-1]) if line["request_id"] == request_id]
+
+    lines = until(lambda: len(own()) == number and own())
+    file.rename(file.with_suffix(".1"))
+    file.touch()
+    return lines
 
 
 def test_every_line_is_kept_with_its_stream(engine: EngineProcess) -> None:
@@ -67,6 +83,9 @@ def test_every_line_is_kept_with_its_stream(engine: EngineProcess) -> None:
     assert [text for text in texts if "line" in text] == [f"line {number}" for number in range(2000)]
     [logged] = [line for line in shown if "logged" in line]
     assert logged.split(maxsplit=1)[1] == f"logger {request_id} INFO logged"
+    sent = forwarded(engine, request_id, len(lines))
+    assert [line["text"] for line in sent if "line" in line["text"]] == [f"line {number}" for number in range(2000)]
+    assert engine.metric('functiond_forwarded_lines_total{result="lost"}') == 0
 
 
 def test_commands_and_console_tell_that_a_result_is_not_kept(engine: EngineProcess) -> None:
@@ -126,6 +145,9 @@ def test_three_attempts_keep_three_logs(engine: EngineProcess, tmp_path: Path) -
     assert [lines[1].split(" failed with ")[0][-36:] for lines in of_each] == [request_id] * 3
     assert len(of_each[1][0]) > 9000
     assert shown() == of_each[2]
+    sent = [(line["attempt"], line["level"], line["text"][-14:]) for line in forwarded(engine, request_id, 6)]
+    assert sent[::2] == [(n, "INFO", f"x of attempt {n}") for n in (1, 2, 3)]
+    assert [entry[:2] for entry in sent[1::2]] == [(n, "ERROR") for n in (1, 2, 3)]
     refused = functiond_here("logs", request_id, "--attempt", "4", environ=there(engine))
     assert (refused.returncode, "from 1 to 3" in refused.stderr) == (1, True)
     assert functiond_here("logs", "tries", "--attempt", "1", environ=there(engine)).returncode == 2

@@ -52,6 +52,7 @@ CHAINS: dict[str, tuple[float, list[list[str | float]]]] = {
     "groups": (0.002, [[20, "kills"], [1, "ids of continuations that ran", 1, "runs of the continuation"]]),
     "children": (0.01, [[10, "kills"], [1000, "children", 1000, "runs of children"], [10, "runs of parents"]]),
     "status_log": (0.001, []),
+    "forward": (0.001, []),
     "end_to_end": (0.001, [["end to end", "accepted"], ["children"]]),
     "latency": (0.001, [["requests"], ["start p50", "start p99", "start worst"]]),
     "recovery": (

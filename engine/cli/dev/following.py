@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.json import decode
 
 from engine.deploy.client import ApiError, Client, NotRunning, path_of
+from engine.http.live_logs import AttemptEnd
 
 _RETRY = 1.0  #: seconds until a lost connection is tried again
 _BEGIN = 5.0  #: longest wait for the begin of the stream in seconds
@@ -20,17 +21,6 @@ class LogLine(Struct, frozen=True, kw_only=True):
     stream: str
     text: str
     request_id: str
-
-
-class AttemptEnd(Struct, frozen=True, kw_only=True):
-    request_id: str
-    attempt: int
-    source: str
-    status: str
-    seconds: float
-    error_code: int
-    error_message: str
-    result: str = ""
 
 
 class Dropped(Struct, frozen=True, kw_only=True):

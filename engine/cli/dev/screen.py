@@ -12,8 +12,9 @@ from datetime import datetime
 from rich.live import Live
 from rich.text import Text
 
-from engine.cli.dev.following import AttemptEnd, Dropped, Item, LogLine, Lost
+from engine.cli.dev.following import Dropped, Item, LogLine, Lost
 from engine.cli.output import Output
+from engine.http.live_logs import AttemptEnd
 from engine.model.text import visible
 
 _LONGEST = 300  #: characters of a result
@@ -96,7 +97,7 @@ def _end(name: str, end: AttemptEnd) -> Text:
     tries = f", attempt {end.attempt}" if end.attempt > 1 else ""
     text = Text.assemble(name, (end.status, _STYLES.get(end.status, "")), f" {_duration(end.seconds)}")
     text.append(f" ({end.source}{tries})", style="dim")
-    told = end.result if end.status == "SUCCESS" else f"{end.error_code} {end.error_message}"
+    told = (end.result or "") if end.status == "SUCCESS" else f"{end.error_code} {end.error_message}"
     if told:
         shown = visible(told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…", "\t")
         text.append(f" {shown}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -131,3 +133,14 @@ def test_a_destination_is_a_function_or_a_kind_with_fields(text: str, kind: str,
 def test_a_wrong_field_is_an_error_that_names_the_option(text: str, problem: str) -> None:
     with pytest.raises(UsageError, match=f"^--on-failure is {text}: .*{problem}"):
         read_destination("--on-failure", text)
+
+
+def test_shells_complete_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for shell, mark in (("zsh", "#compdef functiond"), ("fish", "complete -c functiond"), ("bash", "complete -F")):
+        assert run(["completion", shell]) == 0
+        script = capsys.readouterr().out
+        assert mark in script
+    (tmp_path / "script").write_text(script)
+    begun = 'COMP_WORDS=(functiond deploy --on-s); COMP_CWORD=2; _functiond; echo "${COMPREPLY[@]}"'
+
+    assert subprocess.check_output(["bash", "-c", f"source {tmp_path}/script; {begun}"]) == b"--on-success\n"

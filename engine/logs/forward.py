@@ -1,0 +1,160 @@
+"""Forwarding of the lines that functions log: to standard output or a file as JSON lines, or to journald.
+
+The event loop encodes them, and hands them to a thread in batches: if the thread did, it would hold the interpreter's
+lock for long. While the reader is slow, and ``LIMIT`` bytes wait, further lines are lost whole, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
+from queue import SimpleQueue
+from time import gmtime, strftime
+from typing import Any, Literal
+
+import structlog
+from msgspec import Struct, defstruct
+from msgspec.json import Encoder
+from msgspec.structs import astuple
+
+from engine.errors import SettingsError
+from engine.logs.causes import Causes
+from engine.logs.lines import ERROR, LATEST, LOGGER, NOTE
+from engine.model import Function, Invocation
+
+LIMIT = 16 << 20  #: bytes of lines that wait
+GATHER, LAST = 0.1, 3.0  #: seconds for which lines are gathered, and for the last ones when the engine stops
+MOST = 2000  #: lines of output that are told apart, so that the loop is not held
+LEVELS = {ERROR: "ERROR", NOTE: "WARN"}  #: by stream
+PRIORITIES = {"DEBUG": 7, "WARN": 4, "WARNING": 4, "ERROR": 3, "CRITICAL": 2, "FATAL": 2}  #: of journald; others: 6
+FIELDS = ("time", "project", "function", "version", "request_id", "attempt", "level", "instance")
+Line: Any = defstruct("Line", (*FIELDS, "text"))
+ENTRY = "SYSLOG_IDENTIFIER=functiond\nPRIORITY=%d\n" + "".join(f"FUNCTIOND_{name.upper()}=%s\n" for name in FIELDS)
+log = structlog.get_logger("functiond.logs")
+
+
+class LogsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    #: lines of functions go to standard output or a file, too, as JSON lines, or to journald
+    forward: Literal["none", "stdout", "journald", "file"] = "none"
+    file: str = ""  #: file, opened again when it was renamed; with journald, its socket, if not the usual one
+
+    def __post_init__(self) -> None:
+        if self.forward == "file" and not self.file:
+            raise ValueError('logs.forward is "file": set logs.file to its path')
+
+
+class Forwarder:
+    """Queue of encoded lines, for ``write`` in a thread, which removes those from its list that it has written."""
+
+    def __init__(self, encode: Callable[[Any], bytes], write: Callable[[list[bytes]], None]) -> None:
+        self.written = self.lost = 0  #: lines
+        self._encode, self._write, self._causes, self._lock = encode, write, Causes(), threading.Lock()
+        self._gathered, self._queue = list[bytes](), SimpleQueue[list[bytes]]()
+        self._added = self._done = 0  #: bytes; each is changed by one thread only
+
+    def add(self, function: Function, run: Invocation | None, instance: str, at: int, stream: int, text: bytes) -> None:
+        """Add output of an instance. ``run`` is None if the instance served no request."""
+        level, text = LEVELS.get(stream, "INFO"), text.removesuffix(b"\n")
+        if stream == LOGGER and len(parts := text.split(b" ", 3)) == 4 and parts[2].isalnum():
+            level, text = parts[2].decode(), parts[3]  # after time and request id
+        texts = [text] if stream in (LOGGER, ERROR) else text.split(b"\n", MOST)
+        if self._added - self._done > LIMIT:
+            self._lose(len(texts), "their reader is too slow")
+            return
+        if not self._gathered:
+            asyncio.get_running_loop().call_later(GATHER, self.hand_over)
+        request = (run.request_id, run.attempt) if run is not None else ("", 0)
+        time = f"{_second(at // 1000)}.{at % 1000:03}Z"
+        fields = time, function.project, function.name, function.version, *request, level, instance
+        for line in texts:
+            self._gathered.append(encoded := self._encode(Line(*fields, line.decode("utf-8", "replace"))))
+            self._added += len(encoded)
+
+    def hand_over(self) -> None:
+        self._queue.put(self._gathered)
+        self._gathered = []
+
+    def _lose(self, lines: int, reason: str) -> None:
+        with self._lock:
+            self.lost += lines
+            tells = self._causes.note(reason)
+        if tells:  # in a thread of its own, because the engine's log may have the same reader
+            tell = partial(log.warning, "lines of functions are lost", lost=self.lost, reason=reason)
+            threading.Thread(target=tell, daemon=True).start()
+
+    def run(self) -> None:
+        while lines := self._queue.get():
+            number, size = len(lines), sum(map(len, lines))
+            try:
+                self._write(lines)
+            except OSError as error:
+                self._lose(len(lines), str(error))
+            self.written += number - len(lines)
+            self._done += size
+
+
+@lru_cache(8)
+def _second(at: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(min(at, LATEST // 1000)))
+
+
+def to_file(path: str, lines: list[bytes]) -> None:
+    """Append lines to a file, which may have been rotated away; without ``path``, to standard output."""
+    data, sent = b"\n".join([*lines, b""]), 0
+    with open(path or 1, "ab", buffering=0, closefd=bool(path)) as file:
+        os.set_blocking(file.fileno(), True)
+        try:
+            while sent < len(data):
+                sent += file.write(data[sent:])
+        except OSError:
+            with suppress(OSError):  # no file, but a pipe without a reader
+                file.truncate(file.seek(-sent, os.SEEK_END))
+            raise
+    lines.clear()
+
+
+def to_journal(path: str, lines: list[bytes]) -> None:
+    """Send lines, encoded by ``journald_entry``, to the socket of journald, each in a datagram."""
+    lines.reverse()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect(path)
+        while lines:
+            sender.send(lines[-1])
+            lines.pop()
+
+
+def journald_entry(line: Any) -> bytes:
+    *fields, text = astuple(line)
+    head, message = ENTRY % (PRIORITIES.get(line.level, 6), *fields), text.encode()
+    return b"%bMESSAGE\n%b%b\n" % (head.encode(), len(message).to_bytes(8, "little"), message)
+
+
+@contextmanager
+def forwarding(settings: LogsSettings) -> Iterator[Forwarder | None]:
+    """Forward lines until the block ends, and yield the queue for them; None if they are not forwarded.
+
+    Raises SettingsError if the file, or the socket of journald, cannot be opened.
+    """
+    if settings.forward == "none":
+        yield None
+        return
+    journald, path = settings.forward == "journald", settings.file * (settings.forward != "stdout")
+    write = partial(to_journal, path or "/run/systemd/journal/socket") if journald else partial(to_file, path)
+    try:
+        write([])
+    except OSError as error:
+        raise SettingsError(f"logs.forward: cannot open {path or settings.forward} ({error.strerror})") from None
+    forwarder = Forwarder(journald_entry if journald else Encoder().encode, write)
+    thread = threading.Thread(target=forwarder.run, name="forwarded-logs", daemon=True)
+    thread.start()
+    try:
+        yield forwarder
+    finally:
+        forwarder.hand_over()
+        forwarder.hand_over()  # nothing, which ends the thread
+        thread.join(LAST)
