@@ -34,6 +34,7 @@ CHAOS = {"lease": "seconds of the nodes' lease", "local": "first, fallback or ne
 ON_REQUEST = (
     "chaos",
     "children",
+    "django_orm",
     "groups",
     "nodes_on_ray",
     "proof",

@@ -22,6 +22,7 @@ PARAMETERS = 8  #: of a constructor, without ``self``
 #: Files with more than LINES lines, and constructors with more than PARAMETERS parameters, each with its reason.
 LONGER = {
     "engine/asgi/connection.py": "a connection is its states, which every event of it changes",
+    "engine/client/functiond/instance.py": "functiond deploy packs it as one file",
     "engine/errors/__init__.py": "a tree of small classes, which is looked up by name",
     "engine/executors/allocator.py": "instances, and the calls and starts that wait for them, are one state",
     "engine/resources/triggers.py": "triggers, and the rules between them and other resources, are one state",

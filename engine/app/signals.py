@@ -21,6 +21,7 @@ log = structlog.get_logger("functiond.clock")
 def connect(engine: EngineParts) -> None:
     """Connect the signals of all components. The functions that are connected to a signal are called in this order."""
     engine.pool.controls_of = engine.controls.of
+    engine.pool.retries_of = engine.dispatcher.retries_of
     engine.pool.files.project_of = engine.projects.of
     if engine.authenticator is not None:
         engine.registry.several = engine.authenticator.several

@@ -118,8 +118,9 @@ def _handlers(app: Description) -> str:
     target = f"{app.module}:{app.app}"
     names = [function.attribute for function in app.functions]
     lines = [f"{name} = handler_of({target!r}, {name!r})" for name in names]
+    lines += [f"startup = startup_of({target!r})"] if app.startup else []
     head = f'"""Handlers of the app {target}, written by ``functiond deploy``."""'
-    return "\n".join([head, "", "from functiond import handler_of", "", *lines, ""])
+    return "\n".join([head, "", "from functiond import handler_of, startup_of", "", *lines, ""])
 
 
 def _requirements(root: Path) -> list[str]:
@@ -257,7 +258,7 @@ def _table(app: Description, function: Deployment, built: Build, project: Projec
     return _given(
         runtime=built.runtime,
         handler=f"{app.handlers}.{function.attribute}",
-        initializer_handler=f"{app.handlers}.startup" if getattr(app, "startup", False) else "",
+        initializer_handler=f"{app.handlers}.startup" if app.startup else "",
         timeout=function.timeout,
         memory_size=function.memory,
         environment=variables if common is None else {**(variables or {}), **json.loads(common)},

@@ -181,13 +181,15 @@ class Instance:
             del self.calls[call.ticket]
 
     def invoke(
-        self, call: Call, invocation: Invocation, seconds: float, soft_timeout: float = 0.0
+        self, call: Call, invocation: Invocation, seconds: float, soft_timeout: float = 0.0, retries: int = 0
     ) -> Awaitable[Answer | None]:
-        """Send an invocation and wait for the answer, as ``request`` does."""
+        """Send an invocation and wait for the answer, as ``request`` does. ``retries`` are those of its settings."""
         self._ticket = (self._ticket + 1) % _TICKETS or 1
         call.begin(self, self._ticket)
-        alias = f"{invocation.alias} {invocation.trace}" if invocation.trace else invocation.alias
-        frame = invoke_frame(self._ticket, invocation.request_id, alias, invocation.payload)
+        attempt, retries = invocation.attempt, retries - invocation.failures
+        last = attempt + retries if retries > 0 else attempt
+        head = f"{invocation.alias} {invocation.trace} {attempt} {last} {invocation.source} {invocation.parent}"
+        frame = invoke_frame(self._ticket, invocation.request_id, head, invocation.payload)
         return self.request(call, frame, seconds, soft_timeout)
 
     def left_unread(self, call: Call) -> bool:

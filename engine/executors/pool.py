@@ -135,6 +135,7 @@ class Pool:
         self.warm, self.retire, self.drain = allocator.warm, allocator.retire, allocator.drain
         self.capacity = allocator.capacity
         self.controls_of: Callable[[int], Controls] = lambda function_id: _NO_CONTROLS  #: set when the engine is wired
+        self.retries_of: Callable[[Invocation], int] = lambda invocation: 0  #: the same
         self.walls, self.check_runtime = launcher.walls, launcher.check_runtime
         self.interpreters = launcher.interpreters
         self.function_uids, self.function_of = launcher.function_uids, launcher.function_of
@@ -197,7 +198,8 @@ class Pool:
                     if call.stopped is not None:
                         return Ended(CANCELLED, call.written())
                 self.allocator.note_request(instance, controls)
-                answer = await instance.invoke(call, invocation, call.function.timeout, controls.soft_timeout)
+                retries = self.retries_of(invocation) if invocation.mode is Mode.ASYNC else 0
+                answer = await instance.invoke(call, invocation, call.function.timeout, controls.soft_timeout, retries)
                 if answer is not None:
                     self.allocator.note_memory(instance, controls, answer.memory_used)
             finally:

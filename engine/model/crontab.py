@@ -63,9 +63,4 @@ def _split(text: str) -> tuple[list[str], list[str]]:
 
 def _weekdays(field: str) -> str:
     """Return a field of weekdays in which Sunday is 0. Crontabs allow 7 for it, also at the end of a range."""
-    field = re.sub(r"\b([0-6])-7\b", lambda match: _through_sunday(int(match[1])), field)
-    return re.sub(r"(?<![\d/])7\b", "0", field)
-
-
-def _through_sunday(first: int) -> str:
-    return "0-6" if first == 0 else f"{first}-6,0" if first < 6 else "6,0"
+    return re.sub(r"(?<![\d/])7\b", "0", re.sub(r"\b([0-6])-7\b", r"\1-6,0", field))

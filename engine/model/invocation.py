@@ -7,8 +7,6 @@ States of an invocation, as the API shows them:
       └─────────┘                   retry at a later due time
     WAIT ──▶ DISCARD                over its maximum age, or its function or version was deleted
     WAIT ──▶ FAIL                   cancelled (code 4208)
-
-The types refer to no component of the engine, so that every layer above can use them.
 """
 
 from __future__ import annotations
@@ -270,6 +268,7 @@ class Invocation(Struct, frozen=True, kw_only=True):
     held: bool = False  #: stored behind another invocation with its ordering key; the end of that one releases it
     trigger_id: str = ""  #: of its request; left out when the invocation is read from disk in order to run
     cause: int = 0  #: of its request
+    parent: str = ""  #: request id of the run that queued it, else of ``cause``; empty: none
     damage: str = ""  #: why it must not run: its stored payload is damaged; ``payload`` then has zeros
     trusted_at: float = math.inf  #: time of acceptance by ``Clock.expiry`` while the clock is not trusted; not stored
 

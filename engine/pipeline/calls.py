@@ -145,7 +145,8 @@ class CallIntake:
                     function = routes[request.function] = self._intake.route(request)
                 new = self._factory.make(request, function)
                 self._backlog.admit(new.function_id, len(new.payload), function.name, kept=parent is not None)
-                made.append(replace(new, held=True) if made else new)
+                above = parent.request_id if parent else ""
+                made.append(replace(new, held=bool(made), parent=above) if made or above else new)
         except FunctiondError as error:
             self._remove(made)
             return error

@@ -172,6 +172,11 @@ class Dispatcher:
 
     # --- for callers ----------------------------------------------------------------------------------------
 
+    def retries_of(self, invocation: Invocation) -> int:
+        """Return how many retries the settings of an asynchronous invocation allow. Rules may decide otherwise."""
+        settings = self._settings(invocation)
+        return self._policy.default.retries if settings is None else settings.max_retries
+
     def is_running(self) -> bool:
         """Return whether invocations are running."""
         return bool(self._running)

@@ -88,7 +88,8 @@ class InvocationFactory:
         if request.ordering_key:
             made = replace(made, ordering_key=request.ordering_key)
         if request.trigger_id or request.cause:
-            made = replace(made, trigger_id=request.trigger_id, cause=request.cause)
+            parent = identity.request_id(request.cause) if request.cause else ""
+            made = replace(made, trigger_id=request.trigger_id, cause=request.cause, parent=parent)
         in_doubt = self._expiry.check() if request.idempotency_key else self._expiry.held
         return replace(made, trusted_at=self._expiry.now()) if in_doubt else made
 

@@ -3,8 +3,9 @@
     to the instance     length u32 | kind u8 | body
         SETUP   JSON
         INVOKE  ticket u32 | request_id u8 | alias u8 | request_id alias event       (the u8 are lengths)
-                ``alias`` is the name of the alias. If the request has a trace context, a space and the value of its
-                header ``traceparent`` follow.
+                ``alias`` has these, with a space between each two: name of the alias; trace context (header
+                ``traceparent``); numbers of the attempt, and of the last one that the settings allow; source; request
+                id of the parent. Any may be empty.
         STOP    no body: run the pre-stop handler, if there is one, and exit
         NOTICE  ticket u32 | reason u8: the request was cancelled (1), has run too long (2), or has reached its
                                         soft timeout (3); or nothing new, but the kernel signals it again (0)

@@ -220,21 +220,12 @@ class Custom:
     ROOT = "/v1/runtime/invocation/"
     ACCEPTED = 200  #: status for an accepted answer
     PATHS = f"GET {ROOT}request, POST {ROOT}response/<request id>, POST {ROOT}error/<request id>"
-    KEYS = tuple(
-        "X-CFF-" + name
-        for name in (
-            "Access-Key",
-            "Secret-Key",
-            "Security-Access-Key",
-            "Security-Secret-Key",
-            "Security-Token",
-        )
-    )
+    KEYS = ("Access-Key", "Secret-Key", "Security-Access-Key", "Security-Secret-Key", "Security-Token")
 
     def __init__(self, setup: "Setup") -> None:
         # Always sync: runtimes may omit the result of async invocations, but destinations need it.
         self.fixed = [("Content-Type", "application/json"), ("X-CFF-Invoke-Type", "sync")]
-        self.fixed += [(name, "") for name in self.KEYS]
+        self.fixed += [("X-CFF-" + name, "") for name in self.KEYS]
         self.fixed.append(("X-CFF-Auth-Token", os.environ.get("FUNCTIOND_TOKEN", "")))
 
     def variables(self, address: str) -> "dict[str, str]":
@@ -250,7 +241,7 @@ class Custom:
         return (what if method == "POST" and what in (RESPONSE, ERROR, CALLS) else None), request_id
 
     def headers(self, invocation: Invocation) -> "Headers":
-        return [*self.fixed, ("X-Cff-Request-Id", invocation.id), *trace_header(invocation)]
+        return [*self.fixed, ("X-Cff-Request-Id", invocation.id), *invocation.headers()]
 
 
 class Lambda:
@@ -304,12 +295,8 @@ class Lambda:
             ("Lambda-Runtime-Deadline-Ms", str(invocation.deadline)),
             ("Lambda-Runtime-Invoked-Function-Arn", f"{self.arn}:{invocation.alias or self.version}"),
             ("Lambda-Runtime-Trace-Id", trace_id(invocation.id)),
-            *trace_header(invocation),
+            *invocation.headers(),
         ]
-
-
-def trace_header(invocation: Invocation) -> "Headers":
-    return [("traceparent", invocation.traceparent)] if invocation.traceparent else []
 
 
 def trace_id(request_id: str) -> str:

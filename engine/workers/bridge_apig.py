@@ -22,19 +22,8 @@ if TYPE_CHECKING:
     from worker_types import Headers, Setup
 
 #: Headers that belong to a connection, or that are computed anew.
-CONNECTION_HEADERS = frozenset(
-    (
-        "connection",
-        "content-length",
-        "expect",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
+CONNECTION_HEADERS = frozenset(("connection", "content-length", "expect", "keep-alive", "proxy-connection", "te"))
+CONNECTION_HEADERS |= {"trailer", "transfer-encoding", "upgrade"}
 REPLY_CONNECTION_HEADERS = frozenset(("connection", "keep-alive", "trailer", "transfer-encoding"))
 PATH_CHARACTERS = "/?%:@!$&'()*+,;=~"
 #: Each character of the raw fields stands for one byte.
@@ -113,9 +102,8 @@ def own_headers(event: "dict[str, Any]", invocation: Invocation, setup: "Setup")
         ("X-CFF-Project-Id", setup["project"]),
         ("X-CFF-Package", setup["package"]),
         ("X-CFF-Region", os.environ.get("RUNTIME_REGION")),
+        *invocation.headers(),
     ]
-    if invocation.traceparent:
-        pairs.append(("traceparent", invocation.traceparent))
     return [(name, line(name, "" if value is None else value)) for name, value in pairs]
 
 

@@ -42,10 +42,10 @@ class Context {
   #setup; #logger; #requestId; #alias; #timeout; #began = performance.now(); #state = null; #instanceId;
   #reason = ""; #soft = false; #heeds = false; #controller; #onCancel = []; #onSoftTimeout = [];
   #report; #reports = REPORTS; #reportedAt = 0; #sendProgress = () => {};
-  #traceparent; #ended = false; #numbers = new Map();
+  #traceparent; #facts; #deadline; #ended = false; #numbers = new Map();
 
   /** `timeout` in seconds. */
-  constructor(setup, logger, requestId, alias, timeout = setup.timeout, traceparent = "") {
+  constructor(setup, logger, requestId, alias, timeout = setup.timeout, traceparent = "", facts = []) {
     this.#setup = setup;
     this.#logger = logger;
     this.#requestId = requestId;
@@ -53,10 +53,27 @@ class Context {
     this.#timeout = timeout;
     this.#instanceId = setup.instance;
     this.#traceparent = traceparent;
+    this.#facts = facts;
   }
 
   /** Trace context of the request: value of its header `traceparent`; empty: none. */
   get traceparent() { return this.#traceparent; }
+  /** Number of this attempt, from 1, and of the last one that the settings allow. 0 in an initializer. */
+  get attempt() { return Number(this.#facts[0] ?? 0); }
+  get maxAttempts() { return Number(this.#facts[1] ?? 0); }
+  /** Source of the request, such as "TIMER", "API" or "CALL". */
+  get trigger() { return this.#facts[2] ?? ""; }
+  /** Request id of the run that queued this one, or whose outcome is its event, or which it repeats; empty: none. */
+  get parent() { return this.#facts[3] ?? ""; }
+  /** Time at which the engine accepted the request: a UUID of version 7 has it. Null in an initializer. */
+  get acceptedAt() {
+    return this.#requestId ? new Date(parseInt(this.#requestId.replace("-", "").slice(0, 12), 16)) : null;
+  }
+  /** Time at which the timeout is over. */
+  get deadline() {
+    this.#deadline ??= Date.now() + this.#timeout * 1000 - (performance.now() - this.#began);
+    return new Date(this.#deadline);
+  }
   getRequestID() { return this.#requestId; }
   getRemainingTimeInMilliSeconds() {
     return Math.max(0, Math.floor(this.#timeout * 1000 - (performance.now() - this.#began)));

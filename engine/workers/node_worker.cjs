@@ -79,16 +79,16 @@ class Instance {
     const end = split + body[5];
     const request = new Printer(ticket, body.toString("latin1", 6, split));
     this.running.add(request);
-    const [alias, traceparent = ""] = body.toString("utf8", split, end).split(" ");
+    const [alias, traceparent = "", ...facts] = body.toString("utf8", split, end).split(" ");
     if (!this.setup.concurrency || this.setup.concurrency === 1) setTrace(traceparent);
-    current.run(request, () => this.run(request, alias, traceparent, body.toString("utf8", end)));
+    current.run(request, () => this.run(request, alias, traceparent, facts, body.toString("utf8", end)));
   }
 
-  run(request, alias, traceparent, event) {
+  run(request, alias, traceparent, facts, event) {
     try {
       const { handler } = this; // a local, so that `this` is not the instance in user code
       const value = event ? JSON.parse(event) : null;
-      const context = new Context(this.setup, this.logger, request.requestId, alias, undefined, traceparent);
+      const context = new Context(this.setup, this.logger, request.requestId, alias, undefined, traceparent, facts);
       request.context = context;
       Context.connect(context, (...report) => request.ended || this.wire.progress(request.ticket, ...report));
       const callsBack = handler.length === 3;

@@ -4,11 +4,12 @@ import os
 import time
 
 from python_wire import LOGGER, Wire
-from worker_frames import Run
+from worker_frames import NO_FACTS, Run, accepted_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from typing import Any
 
     from worker_types import Setup
@@ -81,6 +82,12 @@ def format_message(msg: object, args: "tuple[object, ...]") -> str:
         return " ".join([str(part) for part in (msg, *args)])
 
 
+def utc(seconds: float) -> "datetime":
+    from datetime import datetime, timezone  # slow to load
+
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
 class Number(int):
     """Number that can also be concatenated with text, because FunctionGraph documents both uses of these values."""
 
@@ -104,6 +111,8 @@ class Context(Run):
 
     traceparent = ""  # trace context of the request: value of the header; empty: none
     _ticket = 0  # of the request
+    _facts = NO_FACTS  # read when they are asked for
+    _deadline = 0.0
     _state: object = None
     _reason, _heeds, _soft = "", False, False
     _callbacks: "tuple[tuple[bool, Callable[..., object]], ...]" = ()  # first: of the soft timeout
@@ -134,6 +143,25 @@ class Context(Run):
 
     def setState(self, state: object) -> None:
         self._state = state
+
+    # --- facts about the run, not on FunctionGraph ---
+
+    attempt = property(lambda self: int(self._facts.split(" ")[0]))  # from 1; 0 in an initializer
+    max_attempts = property(lambda self: int(self._facts.split(" ")[1]))  # the last one that the settings allow
+    trigger = property(lambda self: self._facts.split(" ")[2])  # source, such as ``TIMER``, ``API`` or ``CALL``
+    #: Request id of the run that queued this one, or whose outcome is its event, or which it repeats; empty: none.
+    parent = property(lambda self: self._facts.split(" ")[3])
+
+    @property
+    def accepted_at(self) -> "datetime | None":
+        """Time, in UTC, at which the engine accepted the request. None in an initializer."""
+        return utc(accepted_at(self._request_id) / 1000) if self._request_id else None
+
+    @property
+    def deadline(self) -> "datetime":
+        """Time, in UTC, at which the timeout is over."""
+        self._deadline = self._deadline or time.time() + self._timeout - (time.monotonic() - self._began)
+        return utc(self._deadline)
 
     # --- calls of functions, not on FunctionGraph ---
 

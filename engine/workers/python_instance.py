@@ -13,7 +13,7 @@ from python_failures import Failure, failure, warn
 from python_notices import TEXTS, Notices
 from python_output import flush
 from python_wire import ITSELF, REQUEST, Wire
-from worker_frames import BAD_RESULT, DONE, ENTRY, INIT_RAISED, OK, PREFIX, TOO_LARGE, USER, Invocation
+from worker_frames import BAD_RESULT, DONE, ENTRY, INIT_RAISED, NO_FACTS, OK, PREFIX, TOO_LARGE, USER, Invocation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Instance:
 
     def arguments(self, request: Request) -> "tuple[object, Context]":
         context = request.context = Context(self.setup, self.logger, request.id, request.alias)
-        context._ticket = request.ticket
+        context._ticket, context._facts = request.ticket, request.facts or NO_FACTS
         if request.traceparent or self.traced:
             self.trace(context, request.traceparent)
         if request.early in TEXTS:

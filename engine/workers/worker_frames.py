@@ -7,6 +7,7 @@ error bodies are FunctionGraph's.
 import _thread
 import json
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ PREFIX = {
     DISK_FULL: "function disk usage exceeded, error: ",
 }
 LONGEST_MESSAGE = 4096  # characters
+FACTS = ("X-Cff-Attempt", "X-Cff-Max-Attempts", "X-Cff-Trigger", "X-Cff-Parent", "X-Cff-Accepted-At", "X-Cff-Deadline")
+NO_FACTS = "0 0  "  # of a run, as those at the end of ``alias`` in an INVOKE frame; of an initializer
 LONGEST_DELAY = 1e9  # seconds; the engine has a limit of its own
 
 
@@ -70,8 +73,27 @@ class Invocation(Run):
         split = 6 + body[4]
         end = split + body[5]
         self.ticket, self.id = int.from_bytes(body[:4], "big"), body[6:split].decode()
-        self.alias, _, self.traceparent = body[split:end].decode().partition(" ")
+        self.alias, _, rest = body[split:end].decode().partition(" ")
+        self.traceparent, _, self.facts = rest.partition(" ")
         self.event = body[end:]
+
+    def headers(self) -> "list[tuple[str, str]]":
+        """Return what a bootstrap gets to know about the run, beside its request id, as headers."""
+        headers = [("traceparent", self.traceparent)] if self.traceparent else []
+        if self.facts:
+            times = utc(accepted_at(self.id)), utc(self.deadline)
+            headers += zip(FACTS, (*self.facts.split(" "), *times))
+        return headers
+
+
+def accepted_at(request_id: str) -> int:
+    """Return the time at which a request was accepted, in milliseconds since the epoch. A UUID of version 7 has it."""
+    return int(request_id[:8] + request_id[9:13], 16)
+
+
+def utc(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:03d}Z"
 
 
 def answer_frame(kind: int, ticket: int, code: int, memory: int, message: str, result: bytes) -> bytes:

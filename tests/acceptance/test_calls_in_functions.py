@@ -1,11 +1,10 @@
-"""Calls that running functions queue: Python and Node.js, threads and tasks, apps, chains, groups, bootstraps."""
+"""Calls that running functions queue: Python and Node.js, threads and tasks, apps, chains, groups."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import shlex
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 from functiond import instance
 
-from engine.runtimes.interpreters import own_interpreter
 from tests.acceptance.engine_process import BASE, ECHO, PROJECT, EngineProcess, engine_on, urn_of
 from tests.acceptance.test_nodes import cluster
 from tests.support.ports import free_port
@@ -110,20 +108,6 @@ exports.handler = async (event, context) => {
   late = new Promise((resolve) => { go = resolve; }).then(() => context.enqueue("echo")).catch((e) => e.message);
   return [...ids, await context.enqueue("missing").catch((error) => error.code)];
 };
-"""
-BOOTSTRAP = """
-import http.client, json, os
-api, root = http.client.HTTPConnection(os.environ["RUNTIME_API_ADDR"]), "/v1/runtime/invocation/"
-def ask(method, path, body=None):
-    api.request(method, root + path, body and json.dumps(body))
-    reply = api.getresponse()
-    return json.loads(reply.read() or b"null"), reply.headers["X-Cff-Request-Id"]
-while True:
-    event, request_id = ask("GET", "request")
-    calls = [{"function": "echo", "event": given} for given in event["given"]]
-    answer, _ = ask("POST", "calls/" + request_id, {"calls": calls})
-    wrong, _ = ask("POST", "calls/none", {"calls": calls})
-    ask("POST", "response/" + request_id, [[each["request_id"] for each in answer["results"]], wrong["errorType"]])
 """
 APP = """
 from datetime import timedelta
@@ -245,15 +229,6 @@ def test_a_function_of_node_queues(engine: EngineProcess) -> None:
     assert sorted(children(engine, parent)) == sorted(set(ids))
     assert (len(set(ids)), ids[3], code) == (4, ids[4], "FSS.1051")
     assert f"{parent} has ended" in run(engine, "node", {"late": True})[1][0]
-
-
-def test_a_bootstrap_queues_by_its_runtime_api(engine: EngineProcess) -> None:
-    script = f"#!/bin/sh\nexec {shlex.quote(own_interpreter().path)} serve.py\n"
-    code = zipped({"bootstrap": script, "serve.py": BOOTSTRAP})
-    engine.create("own", "", runtime="Custom", handler="-", code_type="zip", func_code=code)
-    parent, (ids, wrong) = run(engine, "own", {"given": [1, 1, 2]})
-
-    assert (children(engine, parent), wrong) == (ids, "Forbidden")
 
 
 def test_functions_of_an_app_queue_chains_and_groups(engine: EngineProcess) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.engine_process import EngineProcess, engine_on, to, to_function, until, urn_of
-from tests.support.programs import needs
+from tests.acceptance.engine_process import EngineProcess, engine_on, to, to_function, until
 from tests.support.webhooks import webhook_receiver
 
 pytestmark = pytest.mark.long
@@ -20,46 +19,10 @@ import os
 def handler(event, context):
     return [context.traceparent, os.environ.get("TRACEPARENT")]
 """
-NODE = """
-exports.handler = async (event, context) => [context.traceparent, process.env.TRACEPARENT ?? null];
-"""
 
 
 def result_of(engine: EngineProcess, name: str, request_id: str) -> object:
     return json.loads(engine.record(name, request_id, wait=60)["result"])
-
-
-def call(engine: EngineProcess, name: str, **headers: str) -> object:
-    reply = engine.ask("POST", f"/v2/project1/fgs/functions/{urn_of(name)}/invocations", {}, headers=headers)
-    assert reply.status == 200, reply
-    return reply.json
-
-
-@pytest.mark.parametrize(
-    ("runtime", "source"),
-    [
-        ("Python3.10", PYTHON),
-        pytest.param("Node.js18.15", NODE, marks=needs("node")),
-    ],
-)
-def test_a_function_sees_the_trace_context_of_each_request(tmp_path: Path, runtime: str, source: str) -> None:
-    with engine_on(tmp_path / "data") as engine:
-        engine.create("seeing", source, runtime=runtime)
-
-        asynchronous = result_of(engine, "seeing", engine.accepted("seeing", traceparent=TRACE))
-        synchronous = call(engine, "seeing", traceparent=TRACE)
-        without = call(engine, "seeing")
-        invalid = call(engine, "seeing", traceparent="00-1-2-3")
-
-    assert asynchronous == synchronous == [TRACE, TRACE]
-    assert without == invalid == ["", None]
-
-
-def test_an_instance_of_several_requests_has_no_trace_context_in_its_environment(tmp_path: Path) -> None:
-    with engine_on(tmp_path / "data") as engine:
-        engine.create("seeing", PYTHON, strategy_config={"concurrency": 400, "concurrent_num": 4})
-
-        assert call(engine, "seeing", traceparent=TRACE) == [TRACE, None]
 
 
 def test_the_trace_context_survives_a_kill_and_goes_out_with_the_outcome(tmp_path: Path) -> None:

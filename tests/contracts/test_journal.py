@@ -51,6 +51,7 @@ async def test_an_appended_invocation_waits_with_all_its_fields(storage: Storage
         memory=256,
         trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         cause=9,
+        parent=storage.identity.request_id(9),
     )
     request_id = await storage.journal.append(invocation)
 

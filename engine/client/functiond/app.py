@@ -20,12 +20,14 @@ from functiond.client import AsyncClient, Client
 from functiond.errors import BadArgument, BadConfiguration
 from functiond.events import Event, Options
 from functiond.handles import AsyncHandle, Handle
+from functiond.instance import set_timer
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
 S = TypeVar("S")
 E = TypeVar("E", bound=BaseException)
+H = TypeVar("H", bound=Callable[..., Any])
 
 
 def get_context() -> Any:
@@ -181,6 +183,7 @@ class App:
         self.name = name
         self._given, self._lock = client, Lock()
         self._client = client if isinstance(client, Client) else None
+        self.has_startup = False  #: has startup hooks
         self._engine_loop: asyncio.AbstractEventLoop | None = None
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
         self.functions: dict[str, Function[..., Any, Any]] = {}  #: by the name of the Python function
@@ -240,6 +243,30 @@ class App:
             options[field] = target.name if isinstance(target, Function) else target
         options["retry_rules"] = None if retry_rules is None else _rules(retry_rules)
         return Decorator(self, options)
+
+    def before(self, hook: H) -> H:
+        """Have ``hook(context)`` called before each handler. Hooks are called in instances only."""
+        return hook
+
+    def after(self, hook: H) -> H:
+        """Have ``hook(context, error)`` called after each handler, the last hook first. The error may be None."""
+        return hook
+
+    def startup(self, hook: H) -> H:
+        """Have ``hook()`` called once in each instance, before its first handler."""
+        self.has_startup = True
+        return hook
+
+    def schedule(self, name: str, *, crontab: str, event: Call[Any], zone: str | None = None) -> None:
+        """Create or change a timer of the app, which queues ``event``, a result of ``event(...)``."""
+        set_timer(self._send, self.functions, name, msgspec.json.decode(event.item()), crontab, zone or "")
+
+    def unschedule(self, name: str) -> None:
+        """Delete a timer of the app, if there is one of the name."""
+        set_timer(self._send, self.functions, name, {})
+
+    def _send(self, method: str, path: str, content: Mapping[str, object] | None = None) -> Any:
+        return self.client._transport.run(self.client._operations.exchange(method, path, content or b""))
 
     @property
     def client(self) -> Client:

@@ -32,6 +32,7 @@ class Description(Struct, frozen=True, kw_only=True):
     parts: list[str]  #: files and folders of ``root``: the module, and other modules that it imports from there
     instance: str  #: file that is the package ``functiond`` in instances
     functions: list[Deployment]
+    startup: bool = False  #: has startup hooks, which the handler ``startup`` calls
 
     @property
     def handlers(self) -> str:
@@ -54,6 +55,8 @@ def describe(target: str) -> Description:
         raise BadConfiguration(f"{name} has no app named {attribute!r}: write {attribute} = App() in it")
     if not app.functions:
         raise BadConfiguration(f"the app {target} has no function: add one with @{attribute}.function()")
+    if app.has_startup and "startup" in app.functions:
+        raise BadConfiguration(f"the app {target} has startup hooks, and a function named startup: rename that one")
     root = _root(module)
     owner = _project_name(root) or name.partition(".")[0] if app.name is None else app.name
     if not re.fullmatch(r"[\w.-]{1,64}", owner, re.ASCII):
@@ -66,6 +69,7 @@ def describe(target: str) -> Description:
         parts=_with_imports(root, {*_parts(root), name.partition(".")[0] + (".py" if _is_file(root, name) else "")}),
         instance=str(Path(__file__).with_name("instance.py")),
         functions=[function.deployment for function in app.functions.values()],
+        startup=app.has_startup,
     )
 
 

@@ -19,8 +19,10 @@ from contextlib import suppress
 from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial, partialmethod
 from importlib import import_module
 from pathlib import PurePath
+from urllib.parse import quote
 from uuid import UUID
 
 try:
@@ -32,6 +34,8 @@ _GROUP: typing.Any = getattr(_worker, "Group", ())  # older engines have none
 
 _NO_CLIENT = "not in instances: leave {} to programs; functions can be queued here, chained by then, and grouped"
 _DURATION = re.compile(r"([+-]?)P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?)?")
+_CALL = '{"args":'  #: beginning of the additional information of a timer that queues a call
+_Hook = typing.Callable[..., typing.Any]
 _Arguments = tuple[tuple[typing.Any, ...], dict[str, typing.Any]]
 _context: "ContextVar[typing.Any]" = ContextVar("functiond.context", default=None)
 
@@ -44,6 +48,21 @@ def get_context() -> typing.Any:
 class App:
     def __init__(self, client: object = None, *, name: object = None) -> None:
         self.functions: dict[str, Function] = {}
+        self._hooks: list[tuple[str, _Hook]] = []
+
+    def _add(self, kind: str, hook: "_Hook") -> "_Hook":
+        self._hooks.append((kind, hook))
+        return hook
+
+    before, after, startup = partialmethod(_add, "before"), partialmethod(_add, "after"), partialmethod(_add, "startup")
+
+    def schedule(self, name: str, *, event: typing.Any = None, **times: typing.Any) -> None:
+        """Create or change a timer; delete it without an event. Needs the role admin (``executor.function_role``)."""
+        call = {} if event is None else event._content()
+        set_timer(partial(_worker.exchange, get_context()), self.functions, name, call, **times)
+
+    def unschedule(self, name: str) -> None:
+        self.schedule(name)
 
     def function(self, **options: object) -> "typing.Callable[[typing.Any], Function]":
         def add(call: typing.Any) -> Function:
@@ -108,28 +127,114 @@ def __getattr__(name: str) -> type:
 
 def handler_of(target: str, name: str) -> "typing.Callable[[typing.Any, typing.Any], typing.Any]":
     """Return the handler that runs the function ``name`` of the app ``target``, such as ``tasks:app``."""
-    module, _, app = target.partition(":")
-    functions: dict[str, Function] = getattr(import_module(module), app).functions
-    if name not in functions:
+    app = _app(target)
+    if name not in app.functions:
         raise AttributeError(name)
-    call = functions[name].__wrapped__
+    call = app.functions[name].__wrapped__
+    is_async = inspect.iscoroutinefunction(call)
 
-    def handle(event: object, context: object) -> object:
+    async def run(event: object) -> str:
         try:
             args, kwargs = arguments(call, event)
         except TypeError as error:
             hint = 'send an object of arguments by name, or {"args": [...], "kwargs": {...}}'
             raise BadArgument(f"{name}{inspect.signature(call)} got {event!r:.200}: {error}; {hint}") from None
+        result = call(*args, **kwargs)
+        return result_text(await result if is_async else result)
+
+    async def handle_async(event: object, context: typing.Any) -> str:
         _context.set(context)
-        return call(*args, **kwargs)
+        return await _within(app._hooks, context, lambda: run(event), is_async)
 
-    if inspect.iscoroutinefunction(call):
+    def handle(event: object, context: typing.Any) -> object:
+        try:
+            return handle_async(event, context).send(None)  # which awaits nothing, and needs no event loop
+        except StopIteration as end:
+            return end.value
 
-        async def handle_async(event: object, context: object) -> str:
-            return result_text(await typing.cast("typing.Awaitable[object]", handle(event, context)))
+    return handle_async if is_async else handle
 
-        return handle_async
-    return lambda event, context: result_text(handle(event, context))
+
+def startup_of(target: str) -> "typing.Callable[[typing.Any], None]":
+    """Return the initializer that calls the startup hooks of an app."""
+
+    def start(context: object) -> None:
+        _context.set(context)
+        for kind, hook in _app(target)._hooks:
+            if kind == "startup":
+                _worker.INSTANCE.call(hook)
+
+    return start
+
+
+def _app(target: str) -> App:
+    module, _, name = target.partition(":")
+    return typing.cast(App, getattr(import_module(module), name))
+
+
+async def _within(hooks: "list[tuple[str, _Hook]]", context: typing.Any, run: "_Hook", is_async: bool) -> str:
+    """Return what ``run`` returns, between hooks. One after the handler is called if those before it in the list were.
+
+    Async hooks of plain functions run on the event loop of the instance, while the handler's thread waits.
+    """
+
+    async def call(hook: "_Hook", *args: object) -> None:
+        value = hook(*args)
+        if hasattr(type(value), "__await__"):
+            await value if is_async else _worker.INSTANCE.call.wait(value)
+
+    for place, (kind, hook) in enumerate(hooks):
+        if kind == "before":
+            await call(hook, context)
+        elif kind == "after":
+            try:
+                text = await _within(hooks[place + 1 :], context, run, is_async)
+            except BaseException as error:
+                try:
+                    await call(hook, context, error)
+                except BaseException:
+                    context.getLogger().exception("%s failed, after an error", getattr(hook, "__name__", hook))
+                raise
+            await call(hook, context, None)
+            return text
+    return typing.cast(str, await run())
+
+
+def set_timer(
+    send: "_Hook", functions: typing.Any, name: str, call: typing.Any, crontab: str = "", zone: str = ""
+) -> None:
+    """Have one of the functions have a timer that queues a call, or none of them without a call.
+
+    ``send(method, path, content)`` returns the content of a reply. Raises TypeError if the call has options.
+    """
+    function, data = call.get("function", ""), dict[str, str]()
+    if call:
+        if call.keys() != {"function", "event"}:
+            raise TypeError(f"the timer {name} takes a result of event(...) without options and then")
+        fields = crontab.split()
+        if len(fields) == 5:  # the API has the second before them, and no 7 for Sunday
+            weekdays = re.sub(r"(?<![\d/])7\b", "0", re.sub(r"\b([0-6])-7\b", r"\1-6,0", fields[4]))
+            fields = ["0", *fields[:4], weekdays]
+        data = {"name": name, "schedule_type": "Cron", "schedule": " ".join([f"CRON_TZ={zone}"] * bool(zone) + fields)}
+        data["user_event"] = json.dumps(call["event"], ensure_ascii=False, separators=(",", ":"))
+    for each in sorted({function, *(one.name for one in functions.values())} - {""}):
+        path = f"triggers/{quote(each, ':!')}"
+        try:
+            triggers = send("GET", path)
+        except Exception as error:
+            if getattr(error, "status", 0) != 404:
+                raise
+            continue  # not deployed
+        for trigger in triggers:
+            if trigger["trigger_type_code"] == "TIMER" and trigger["event_data"]["name"] == name:
+                path = f"{path}/TIMER/{trigger['trigger_id']}"
+                if each != function:
+                    send("DELETE", path)
+                elif {**trigger["event_data"], **data} != trigger["event_data"]:
+                    send("PUT", path, {"event_data": data})
+                call = call if each != function else {}
+    if call:
+        send("POST", f"triggers/{quote(function, ':!')}", {"trigger_type_code": "TIMER", "event_data": data})
 
 
 class BadArgument(TypeError):
@@ -146,6 +251,8 @@ def arguments(call: typing.Any, event: typing.Any) -> _Arguments:
     an object without their names, such as the event of a trigger, is left out. Raises TypeError if none fits.
     """
     signature = inspect.signature(call)
+    if isinstance(event, dict) and event.get("trigger_type") == "TIMER" and event["user_event"].startswith(_CALL):
+        event = json.loads(event["user_event"])
     hints: dict[str, typing.Any] = {}
     with suppress(NameError):  # of names that only type checkers import
         hints = typing.get_type_hints(call)

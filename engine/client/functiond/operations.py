@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from functiond.errors import (
     ApiError,
@@ -219,6 +220,11 @@ class Operations(Waits):
         """Cancel an invocation that waits or runs. Raise BadRequest if it has ended."""
         body = {"request_id": request_id, "type": "force"}
         yield from sent(self._post(path_of(function, "cancel"), body), self._limits)
+
+    def exchange(self, method: str, path: str, content: bytes | Mapping[str, object]) -> Steps[Any]:
+        """Return the content of a reply."""
+        request = self._post(path, content, repeatable=method != "POST")
+        return (yield from sent(replace(request, method=method), self._limits)).json
 
     def logs(self, function: str, request_id: str, *, follow: bool) -> tuple[Request, LogReader]:
         accept = "text/event-stream" if follow else "application/x-ndjson"

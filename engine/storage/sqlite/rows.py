@@ -25,7 +25,8 @@ SHOWN: dict[int, State] = {
 #: Columns from which ``to_invocation`` makes an invocation, for SELECT from invocation LEFT JOIN payload USING (key).
 RUNNABLE = (
     "key, function_id, version, alias, source, priority, rank, first_due, due, attempt, failures, deaths, hops, memory,"
-    " start_deaths, ordering_key, size, body, payload.sum, trace, cause"
+    " start_deaths, ordering_key, size, body, payload.sum, trace, cause,"
+    " CASE source WHEN 'CALL' THEN (SELECT parent FROM call WHERE call.key = invocation.key) END"
 )
 BODY = 17  #: position of the payload in ``RUNNABLE``
 #: Columns from which ``to_record`` makes a record without payload, result, log and attempts.
@@ -53,7 +54,7 @@ ATTEMPTS = (
 
 def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
     """Make an invocation from a row. If the payload is damaged, ``damage`` of the invocation is set."""
-    size, payload, stored, trace, cause = row[BODY - 1 : BODY + 4]
+    size, payload, stored, trace, cause, parent = row[BODY - 1 : BODY + 5]
     damage = payload_problem(row[0], size, payload, stored)
     if damage:
         payload = bytes(size)  # as long as the payload was, so that the sums of the backlog stay right
@@ -75,8 +76,9 @@ def to_invocation(row: tuple[Any, ...], identity: Identity) -> Invocation:
         memory=row[13],
         payload=payload,
     )
-    if trace or cause:
-        invocation = replace(invocation, trace=trace or "", cause=cause or 0)
+    if trace or cause or parent:
+        above = identity.request_id(parent or cause) if parent or cause else ""
+        invocation = replace(invocation, trace=trace or "", cause=cause or 0, parent=above)
     if row[14] or row[15] or damage:
         return replace(invocation, start_crashes=row[14], ordering_key=row[15] or "", damage=damage)
     return invocation

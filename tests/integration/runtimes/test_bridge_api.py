@@ -205,7 +205,7 @@ def test_lambda_events_come_with_their_headers(bridge: Bridge, runtime: Runtime)
     runtime.get("invocation/next")
     bridge.answer()
     before = int(time.time() * 1000)
-    bridge.invoke(b"[1]", request_id="01234567-89ab-7def-8123-456789abcdef", alias="live")
+    bridge.invoke(b"[1]", request_id="01234567-89ab-7def-8123-456789abcdef", alias="live  2 3 TIMER parent")
 
     response, event = runtime.response()
 
@@ -214,6 +214,8 @@ def test_lambda_events_come_with_their_headers(bridge: Bridge, runtime: Runtime)
     assert head["Aws-Request-Id"] == "01234567-89ab-7def-8123-456789abcdef"
     assert head["Invoked-Function-Arn"] == "arn:aws:lambda:local-1:p:function:f:live"
     assert head["Trace-Id"] == "Root=1-01234567-89ab7def8123456789abcdef;Parent=8123456789abcdef;Sampled=0"
+    facts = [response.headers[f"X-Cff-{name}"] for name in ("Attempt", "Max-Attempts", "Trigger", "Accepted-At")]
+    assert facts == ["2", "3", "TIMER", "2009-08-23T03:58:16.491Z"]
     assert before + 30_000 <= int(head["Deadline-Ms"]) <= int(time.time() * 1000) + 30_000
 
 
