@@ -36,6 +36,7 @@ ON_REQUEST = (
     "children",
     "django_orm",
     "groups",
+    "many",
     "nodes_on_ray",
     "proof",
     "purge",

@@ -54,6 +54,7 @@ from engine.model import (
 )
 from engine.model.clock import Clock
 from engine.model.cron import Cron, read_cron
+from engine.model.quotas import Quotas
 from engine.model.urn import parse_urn
 from engine.protocols import (
     EVENT_LIMIT,
@@ -66,6 +67,7 @@ from engine.protocols import (
     Plugin,
     PluginContext,
     PushRequest,
+    Rest,
     Store,
     TriggerContext,
     TriggerDisplay,
@@ -115,10 +117,12 @@ __all__ = [
     "Plugin",
     "PluginContext",
     "PushRequest",
+    "Quotas",
     "ReadBody",
     "Receive",
     "Reply",
     "Request",
+    "Rest",
     "Role",
     "Scope",
     "Send",

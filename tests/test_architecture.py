@@ -25,7 +25,6 @@ LONGER = {
     "engine/client/functiond/instance.py": "functiond deploy packs it as one file",
     "engine/errors/__init__.py": "a tree of small classes, which is looked up by name",
     "engine/executors/allocator.py": "instances, and the calls and starts that wait for them, are one state",
-    "engine/resources/triggers.py": "triggers, and the rules between them and other resources, are one state",
     "engine/scheduling/runqueue.py": "order and capacity are one state, which each start changes",
     "engine/scheduling/scheduler.py": "queue, pauses, withheld entries and reads share one state",
     "plugins/smn/api.py": "operations of one service, with their bodies and the checks of these",

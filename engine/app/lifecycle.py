@@ -86,7 +86,7 @@ async def run_engine(
     clock, http = clock or SystemClock(), settings.http
     tls = ServerTls(Path(http.tls_certificate), Path(http.tls_key)) if http.tls_certificate else None
     data_dir, storage_settings, executor = settings.storage.path, settings.storage, settings.executor
-    registry, board = Registry(plugins, settings.plugins), LogBoard()
+    registry, board = Registry(plugins, settings.plugins, settings.limits), LogBoard()
     with locked(data_dir), _tracing(settings.telemetry) as tracer, forwarding(settings.logs) as board.forwarder:
         close_to_others(data_dir)
         limits = Limits(keep_free=storage_settings.free_space)
@@ -300,7 +300,7 @@ async def _recover(engine: EngineParts) -> None:
     for function_id in {function.function_id for function in engine.catalog.all()}:
         latest = engine.catalog.resolve(function_id, LATEST)
         engine.projects.follow(function_id, latest)
-        engine.function_changes.apply(function_id, latest)
+        engine.function_changes.configure(function_id, latest)
     engine.backlog.load(recovery.backlog)
     engine.scheduler.recover(recovery)
     for function_id in engine.backlog.functions:

@@ -115,6 +115,7 @@ class EngineParts:
                 folders=executor.folders,
                 check_destination=lambda spec, function: self.resources.triggers.check_destination(spec, function),
                 check_runtime=pool.check_runtime,
+                limits=settings.limits,
             ),
             quota=CodeQuota(settings.storage.code_quota),
             find_dependencies=dependencies.named,

@@ -51,6 +51,7 @@ async def serve(
     """
     manager = service_manager()
     began = time.perf_counter()
+    _tune_garbage_collector()
     set_file_limit()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with run_engine(settings, plugins=plugins) as engine:
@@ -66,7 +67,8 @@ async def serve(
                 ),
                 listening(engine) as url,
             ):
-                _tune_garbage_collector()
+                gc.collect()
+                gc.freeze()
                 note_needs(engine)
                 log.info("serving", url=url, port=urlsplit(url).port, seconds=round(time.perf_counter() - began, 3))
                 ready(engine, url)
@@ -125,10 +127,9 @@ async def _drain(engine: EngineParts, signals: AsyncIterator[signal.Signals]) ->
 
 
 def _tune_garbage_collector() -> None:
-    """Exclude objects made at start-up from cyclic garbage collection, and make collections rare.
+    """Exclude modules from cyclic garbage collection, and make collections rare.
 
     Reference counting frees nearly all later objects, so collections would mostly cost time.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

@@ -21,6 +21,7 @@ from engine.config.search_path import describe_shadow, import_own_plugins
 from engine.config.validation import describe_issue
 from engine.errors import InvalidField, NotForProject, SettingsError
 from engine.model import DestinationSpec
+from engine.model.quotas import Quotas
 from engine.protocols import CodeLinks, Destination, Plugin
 
 GROUP = "functiond.plugins"
@@ -35,7 +36,10 @@ class Registry:
     table is invalid, or if no plugin with a service declares a table of that name.
     """
 
-    def __init__(self, plugins: Iterable[Plugin] = (), tables: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, plugins: Iterable[Plugin] = (), tables: Mapping[str, Any] | None = None, limits: Quotas | None = None
+    ) -> None:
+        self.limits = limits or Quotas()
         self._by_kind: dict[str, Plugin] = {}
         self.several: Callable[[], bool] = lambda: False  #: credentials name several projects; set when wired
         for plugin in plugins:

@@ -28,6 +28,7 @@ from engine.errors import SettingsError
 from engine.isolation.folders import Folder, FolderName, find_folders
 from engine.logs.forward import LogsSettings
 from engine.model.limits import LONGEST_RETRY
+from engine.model.quotas import Quotas
 
 Positive = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -255,6 +256,7 @@ class Settings(Section, frozen=True, kw_only=True):
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     log: LogSettings = field(default_factory=LogSettings)
     logs: LogsSettings = field(default_factory=LogsSettings)
+    limits: Quotas = Quotas()
     plugin: tuple[str, ...] = ()  #: modules that define plugins
     #: dependencies that all projects see as public and can use, as ``project/name`` of the project that owns them
     shared_dependencies: tuple[SharedName, ...] = ()

@@ -47,8 +47,11 @@
     │   └── TriggerClash                another trigger uses a resource, such as a path, that this one needs
     ├── Forbidden                       a limit, an object in use or missing permission prevents it
     │   ├── AccessDenied                credentials of another project or role, or a foreign web page
-    │   ├── TooManyVersions  TooManyAliases  VersionInUse  AliasInUse
-    │   ├── TooManyFunctions  TooManyEvents  TooManyDependencies  TooManyTriggers
+    │   ├── VersionInUse  AliasInUse
+    │   ├── QuotaReached                a setting of the section ``limits``
+    │   │   ├── TooManyFunctions  TooManyVersions  TooManyAliases
+    │   │   ├── TooManyEvents  TooManyTriggers
+    │   │   └── TooManyDependencies  TooManyUsed
     │   ├── EventTooLarge  EventExists
     │   ├── CodeQuotaExceeded
     │   └── StoreRefused                an object store denied access
@@ -198,12 +201,12 @@ class SameVersion(InvalidField):
 
 class TooManyVariables(InvalidField):
     def __init__(self, field: str, count: int, limit: int) -> None:
-        super().__init__(field, f"{count} variables", f"at most {limit} are allowed")
+        super().__init__(field, f"{count} variables", f"at most {limit} are allowed (limits.variables)")
 
 
 class VariablesTooLarge(InvalidField):
     def __init__(self, field: str, size: int, limit: int) -> None:
-        super().__init__(field, f"{size} characters", f"at most {limit} are allowed")
+        super().__init__(field, f"{size} characters", f"at most {limit} are allowed (limits.variables_size)")
 
 
 class BadQuery(InvalidField):
@@ -484,14 +487,46 @@ class NotForProject(Forbidden):
         super().__init__(f"{setting} is not for project {project}: the operator lists {project} in its projects")
 
 
-class TooManyVersions(Forbidden):
+class QuotaReached(Forbidden):
+    """Creation beyond a quota, which is a setting of the section ``limits``."""
+
+    owner, things, setting = "", "", ""
+
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the function already has {limit} published versions: delete one that no alias uses")
+        text = f"{self.owner} may have at most {limit} {self.things} (limits.{self.setting})"
+        super().__init__(f"{text}: delete some, or raise the setting and restart the engine")
 
 
-class TooManyAliases(Forbidden):
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the function already has {limit} aliases")
+class TooManyVersions(QuotaReached):
+    owner, things, setting = "a function", "published versions", "versions"
+
+
+class TooManyAliases(QuotaReached):
+    owner, things, setting = "a function", "aliases", "aliases"
+
+
+class TooManyFunctions(QuotaReached):
+    owner, things, setting = "a project", "functions", "functions"
+
+
+class TooManyEvents(QuotaReached):
+    owner, things, setting = "a function", "test events", "test_events"
+
+
+class TooManyDependencies(QuotaReached):
+    owner, things, setting = "a project", "versions of dependencies", "dependencies"
+
+
+class TooManyUsed(TooManyDependencies):
+    owner, things, setting = "a function", "dependencies", "function_dependencies"
+
+
+class TooManyTriggers(QuotaReached):
+    owner, things, setting = "a version or alias", "triggers", "triggers"
+
+    def __init__(self, kind: str, limit: int) -> None:
+        self.kind = kind
+        super().__init__(limit)
 
 
 class VersionInUse(Forbidden):
@@ -502,27 +537,6 @@ class VersionInUse(Forbidden):
 class AliasInUse(Forbidden):
     def __init__(self, alias: str) -> None:
         super().__init__(f"alias {alias} has triggers: delete them first")
-
-
-class TooManyFunctions(Forbidden):
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the project already has {limit} functions")
-
-
-class TooManyEvents(Forbidden):
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the function already has {limit} test events")
-
-
-class TooManyDependencies(Forbidden):
-    def __init__(self, owner: str, limit: int) -> None:
-        super().__init__(f"{owner} may have at most {limit} dependencies")
-
-
-class TooManyTriggers(Forbidden):
-    def __init__(self, kind: str, limit: int, scope: str) -> None:
-        self.kind, self.limit = kind, limit
-        super().__init__(f"{scope} may have at most {limit} triggers: delete one first (trigger type {kind})")
 
 
 class EventTooLarge(Forbidden):

@@ -19,8 +19,6 @@ from engine.model.urn import FunctionUrn
 from engine.protocols import ResourceStore
 from engine.protocols.catalog import decode_resource
 
-MAX_ALIASES = 10  #: per function
-
 
 class Aliases:
     """Operations on the aliases of all functions. ``load`` must run before the others, after the catalog is loaded.
@@ -48,8 +46,8 @@ class Aliases:
             names = [alias.name for alias in self._catalog.aliases(function_id)]
             if draft.name in names:
                 raise AliasExists(draft.name)
-            if len(names) >= MAX_ALIASES:
-                raise TooManyAliases(MAX_ALIASES)
+            if len(names) >= self._catalog.limits.aliases:
+                raise TooManyAliases(self._catalog.limits.aliases)
             return await self._put(function_id, draft)
 
     async def update(self, urn: FunctionUrn, draft: Alias) -> Alias:

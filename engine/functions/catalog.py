@@ -22,7 +22,7 @@ from msgspec import UNSET
 
 from engine.code.quota import CodeQuota
 from engine.code.store import CodeSource, CodeStore
-from engine.errors import FunctionExists, InvalidField, TooManyFunctions
+from engine.errors import FunctionExists, InvalidField, TooManyFunctions, TooManyUsed
 from engine.functions.function_index import FunctionIndex, Name, name_of
 from engine.functions.function_rules import (
     ALWAYS,
@@ -41,7 +41,6 @@ from engine.model.signal import Signal
 from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import CatalogStore, StoredResource
 
-MAX_FUNCTIONS = 400  #: per project
 ALIAS = "alias"
 
 #: Returns the versions of dependencies with these ids in a project.
@@ -75,6 +74,7 @@ class Catalog(FunctionIndex):
         self.settings_changed: Signal[[int]] = Signal()
         self.quota = quota or CodeQuota()
         self._store, self._codes, self._clock, self._rules = store, codes, clock, rules or FunctionRules()
+        self.limits = self._rules.limits
         self._find_dependencies = find_dependencies
         self._changing = anyio.Lock()
 
@@ -278,8 +278,7 @@ class Catalog(FunctionIndex):
         return function
 
     def _check(self, function: Function) -> None:
-        urn = function.urn(self._region)
-        check_function(function, urn, max_timeout=self._rules.max_timeout, may_run_long=self._rules.may_run_long)
+        check_function(function, function.urn(self._region), self._rules)
         folders_of(function, self._rules.folders)  # raises
 
     async def _check_machine(self, runtime: str) -> None:
@@ -291,10 +290,12 @@ class Catalog(FunctionIndex):
         """Return the function with the dependencies whose ids ``details`` has in ``depend_version_list``.
 
         Without this entry, the dependencies stay. A function contains copies of its dependencies. Raises BadDependency
-        if a dependency is for another runtime, UnknownDependency for an unknown id, or TooManyDependencies.
+        if a dependency is for another runtime, UnknownDependency for an unknown id, or TooManyUsed.
         """
         ids = details.get("depend_version_list")
         if ids is not None:
+            if len(ids) > self.limits.function_dependencies:
+                raise TooManyUsed(self.limits.function_dependencies)
             function = msgspec.structs.replace(function, dependencies=self._find_dependencies(function.project, ids))
         check_dependencies(function)
         return function
@@ -311,8 +312,8 @@ class Catalog(FunctionIndex):
         if (existing := self._ids.get(name_of(draft))) is not None:
             condition.check(self._functions[existing][LATEST])
             raise FunctionExists(draft.name)
-        if len(self.list(draft.project)) >= MAX_FUNCTIONS:
-            raise TooManyFunctions(MAX_FUNCTIONS)
+        if len(self.list(draft.project)) >= self.limits.functions:
+            raise TooManyFunctions(self.limits.functions)
 
     def _check_loop(self, origin: Name, targets: set[Name]) -> None:
         """Raise InvalidField if outcomes of ``origin`` would return to it.

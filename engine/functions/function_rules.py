@@ -29,12 +29,11 @@ from engine.model.limits import (
     RETRIES,
     TIMEOUTS,
 )
+from engine.model.quotas import Quotas
 from engine.model.retry_rules import MAX_RULES, RetryRule
 from engine.model.urn import LATEST, NAME, FunctionUrn, parse_urn
 from engine.runtimes.catalog import Family, find_runtime, refusal_of
 
-VARIABLES = 20
-VARIABLES_SIZE = 4_096  #: characters of names and values
 DETAILS_SIZE = 64 << 10  #: bytes as JSON: every version keeps them in memory, and every list shows them
 PER_KEY = (1, 1_000)  #: invocations of one ordering key at a time
 WEIGHTS = (0.001, 1_000.0)  #: a wider range would lose shares to rounding in the queue's virtual time
@@ -84,18 +83,19 @@ class FunctionRules(Struct, frozen=True, kw_only=True):
     folders: Mapping[str, Folder] = {}  #: of the host that functions may ask for, by name
     check_destination: CheckDestination | None = None  #: raises for a wrong one; None: only the kind is checked
     check_runtime: CheckRuntime | None = None  #: raises InvalidField if this machine has no interpreter; None: no check
+    limits: Quotas = Quotas()
 
 
-def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, may_run_long: MayRunLong) -> None:
+def check_function(function: Function, urn: FunctionUrn, rules: FunctionRules) -> None:
     """Raise an error for the first invalid field of a function.
 
     Raises TooManyVariables or VariablesTooLarge if the number or the size of its environment variables is over the
-    limit; InvalidField for any other field. Timeouts over ``max_timeout`` seconds are invalid unless
-    ``may_run_long(urn)``.
+    limit; InvalidField for any other field. Timeouts over ``rules.max_timeout`` seconds are invalid unless
+    ``rules.may_run_long(urn)``.
     """
     _check_names(function)
     _check_runtime(function)
-    _check_timeout(function, urn, max_timeout, may_run_long)
+    _check_timeout(function, urn, rules.max_timeout, rules.may_run_long)
     if function.memory_size not in MEMORY_SIZES:
         raise InvalidField("memory_size", function.memory_size, f"must be one of {', '.join(map(str, MEMORY_SIZES))}")
     if len(function.description) > DESCRIPTION:
@@ -105,8 +105,8 @@ def check_function(function: Function, urn: FunctionUrn, *, max_timeout: int, ma
     _check_range("initializer_timeout", function.initializer_timeout, *INITIALIZER_TIMEOUTS)
     if function.pre_stop_timeout is not None:
         _check_range("pre_stop_timeout", function.pre_stop_timeout, *PRE_STOP_TIMEOUTS)
-    _check_variables("user_data", function.user_data)
-    _check_variables("encrypted_user_data", function.encrypted_user_data)
+    _check_variables("user_data", function.user_data, rules.limits)
+    _check_variables("encrypted_user_data", function.encrypted_user_data, rules.limits)
     _check_own(function.details.get(OWN, {}))
     _check_details(function.details)
 
@@ -253,12 +253,12 @@ def _check_range(field: str, value: int, low: int, high: int) -> None:
         raise InvalidField(field, value, f"must be from {low} to {high}")
 
 
-def _check_variables(field: str, variables: dict[str, str]) -> None:
-    if len(variables) > VARIABLES:
-        raise TooManyVariables(field, len(variables), VARIABLES)
+def _check_variables(field: str, variables: dict[str, str], limits: Quotas) -> None:
+    if len(variables) > limits.variables:
+        raise TooManyVariables(field, len(variables), limits.variables)
     size = sum(len(name) + len(value) for name, value in variables.items())
-    if size > VARIABLES_SIZE:
-        raise VariablesTooLarge(field, size, VARIABLES_SIZE)
+    if size > limits.variables_size:
+        raise VariablesTooLarge(field, size, limits.variables_size)
     for name, value in variables.items():
         if not _VARIABLE.fullmatch(name):
             raise InvalidField(field, name, "a variable's name needs a letter or _, then letters, digits and _")

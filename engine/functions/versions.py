@@ -24,8 +24,6 @@ from engine.model.limits import DESCRIPTION
 from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import CatalogStore
 
-MAX_VERSIONS = 20  #: published versions per function
-
 
 class Versions:
     """Operations on the published versions of all functions.
@@ -129,8 +127,8 @@ class Versions:
             raise VersionExists(name)
         if published and equal_as_versions(latest, published[-1]):
             raise NothingToPublish(published[-1].version)
-        if len(published) >= MAX_VERSIONS:
-            raise TooManyVersions(MAX_VERSIONS)
+        if len(published) >= self._catalog.limits.versions:
+            raise TooManyVersions(self._catalog.limits.versions)
         return name or self._time_name(taken)
 
     def _time_name(self, taken: Container[str]) -> str:

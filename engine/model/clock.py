@@ -32,10 +32,14 @@ class Clock:
         """Call ``callback`` once the clock has reached ``moment``, in the event loop."""
         return self.alarms.set(moment, callback)
 
+    def wake_toward(self, moment: float, callback: Callable[[], object]) -> Alarm:
+        """Call ``callback`` once the clock has reached ``moment`` or is set, in the event loop."""
+        return self.alarms.set(moment, callback, at_steps=True)
+
     async def sleep_toward(self, moment: float) -> None:
         """Sleep until the clock reaches ``moment`` or is set. The caller must compare the clock with it again."""
         reached = asyncio.Event()
-        alarm = self.alarms.set(moment, reached.set, at_steps=True)
+        alarm = self.wake_toward(moment, reached.set)
         try:
             await reached.wait()
         finally:

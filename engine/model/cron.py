@@ -16,6 +16,7 @@ import calendar
 import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
@@ -91,8 +92,10 @@ def read_cron(text: str) -> Cron:
         hint = "a Cron has 5 or 6 fields: second minute hour day-of-month month [day-of-week]"
         raise InvalidField("schedule", text, hint)
     parts = [*parts, "*"] if len(parts) == 5 else parts
-    fields = (_read_field(text, field, part) for field, part in zip(_FIELDS, parts, strict=True))
-    seconds, minutes, hours, days, months, weekdays = fields
+    try:
+        seconds, minutes, hours, days, months, weekdays = map(_read_field, range(len(_FIELDS)), parts)
+    except InvalidField as error:
+        raise InvalidField("schedule", text, error.allowed) from None
     either = not _is_open(parts[3]) and not _is_open(parts[5])
     if not either and not any(min(days) <= _LONGEST_MONTH[month - 1] for month in months):
         raise InvalidField("schedule", text, "these months have no such day, so the schedule would never fire")
@@ -125,37 +128,38 @@ def _is_open(part: str) -> bool:
     return any(piece.removesuffix("/1") in ("*", "?") for piece in part.split(","))
 
 
-def _read_field(text: str, field: _Field, part: str) -> frozenset[int]:
-    values: set[int] = set()
+@lru_cache(1_000)  # thousands of schedules share the sets of equal parts
+def _read_field(number: int, part: str) -> frozenset[int]:
+    field, values = _FIELDS[number], set[int]()
     for piece in part.split(","):
         span, slash, step = piece.partition("/")
-        low, high = _read_span(text, field, span, open_ended=bool(slash))
+        low, high = _read_span(field, span, open_ended=bool(slash))
         if slash and not (step.isascii() and step.isdigit() and int(step) > 0):
-            raise InvalidField("schedule", text, f"the step {step!r} of the {field.name} must be a number above 0")
+            raise InvalidField("schedule", part, f"the step {step!r} of the {field.name} must be a number above 0")
         values.update(range(low, high + 1, int(step) if slash else 1))
     return frozenset(values)
 
 
-def _read_span(text: str, field: _Field, span: str, *, open_ended: bool) -> tuple[int, int]:
+def _read_span(field: _Field, span: str, *, open_ended: bool) -> tuple[int, int]:
     if span in field.open:
         return field.low, field.high
     first, dash, last = span.partition("-")
-    low = _read_value(text, field, first)
+    low = _read_value(field, first)
     alone = field.high if open_ended else low
-    high = _read_value(text, field, last) if dash else alone
+    high = _read_value(field, last) if dash else alone
     if low > high:
-        raise InvalidField("schedule", text, f"the {field.name} {span} goes backwards")
+        raise InvalidField("schedule", span, f"the {field.name} {span} goes backwards")
     return low, high
 
 
-def _read_value(text: str, field: _Field, value: str) -> int:
+def _read_value(field: _Field, value: str) -> int:
     number = field.names.get(value.lower(), -1)
     if value.isascii() and value.isdigit() and len(value) <= 2:
         number = int(value)
     if not field.low <= number <= field.high:
         also = " or a name" if field.names else ""
         allowed = f"the {field.name} {value!r} must be from {field.low} to {field.high}{also}"
-        raise InvalidField("schedule", text, allowed)
+        raise InvalidField("schedule", value, allowed)
     return number
 
 

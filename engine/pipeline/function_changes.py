@@ -46,6 +46,13 @@ class FunctionChanges:
 
         ``latest`` is the function's version ``latest``; None if the function was deleted.
         """
+        self.configure(function_id, latest)
+        if self._tasks is not None:  # otherwise the engine ends, and all instances with it
+            current = {version.revision for version in self._catalog.versions(function_id)}
+            self._tasks.start_soon(self._pool.retire, function_id, current)
+
+    def configure(self, function_id: int, latest: Function | None) -> None:
+        """Configure the queue of a function, or discard its work. Without ``apply``, it has no instances yet."""
         self._journal.per_key.pop(function_id, None)
         if latest is None:  # deleted; waiting synchronous calls are still dispatched, and get an error
             self._scheduler.configure(function_id, weight=1.0, limit=-1, memory=0)
@@ -61,9 +68,6 @@ class FunctionChanges:
             if (most := per_key(latest)) > 1:
                 self._journal.per_key[function_id] = most
             self.apply_controls(function_id)
-        if self._tasks is not None:  # otherwise the engine ends, and all instances with it
-            current = {version.revision for version in self._catalog.versions(function_id)}
-            self._tasks.start_soon(self._pool.retire, function_id, current)
 
     def apply_controls(self, function_id: int) -> None:
         """Pause a function, or end its pause, and set its rate, as its controls say."""

@@ -43,6 +43,10 @@ class Cursors(Protocol):
 
     async def read(self, trigger_id: str) -> Mapping[str, bytes]: ...
 
+    async def read_all(self) -> dict[str, dict[str, bytes]]:
+        """Return the cursors of all triggers by trigger id."""
+        ...
+
     def append(
         self,
         requests: Sequence[tuple[Invocation, str]],

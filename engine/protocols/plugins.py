@@ -93,8 +93,7 @@ class TriggerRules(Struct, frozen=True, kw_only=True):
     vendor: bool = False  #: kind of the vendor: unknown keys are ignored, not refused, unless they are like known ones
     may_disable: bool = True
     starts_disabled: bool = False
-    limited: bool = False  #: counts toward the ten triggers that a version or alias may have
-    per_project: int = 0  #: triggers of this kind that a project may have; 0: no limit
+    limited: bool = False  #: counts toward ``limits.triggers``, which a version or alias may have
     unique: tuple[str, ...] = ()  #: options whose combination must differ between the triggers of a version
     #: Returns whether two triggers of a project exclude each other. Arguments: options of each, True if both have the
     #: same function.

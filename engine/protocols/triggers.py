@@ -21,6 +21,7 @@ from engine.asgi.wire import App, Headers, ReadBody, Reply, Scope
 from engine.logs.feed import LogBoard
 from engine.model.clock import Clock
 from engine.model.invocation import Mode, Outcome
+from engine.model.quotas import Quotas
 from engine.protocols.audit import Audit
 from engine.protocols.operation import Operation
 
@@ -188,12 +189,10 @@ class PluginContext(Protocol):
     @property
     def settings(self) -> Any:
         """Validated settings of the plugin, of the type ``Plugin.service``; None if the plugin has no settings."""
-        ...
 
     @property
     def service(self) -> Any:
         """Running service that ``Plugin.serve`` returned; None if the plugin has no ``serve``."""
-        ...
 
     @property
     def store(self) -> Store: ...
@@ -204,7 +203,6 @@ class PluginContext(Protocol):
     @property
     def clock(self) -> Clock:
         """Clock of the engine. Compare the age of stored data with ``clock.expiry.now()``, not with ``clock.now()``."""
-        ...
 
     @property
     def region(self) -> str: ...
@@ -215,12 +213,13 @@ class PluginContext(Protocol):
     @property
     def audit(self) -> Audit:
         """Source of audit events: calls of the API that manages functions."""
-        ...
 
     @property
     def logs(self) -> LogBoard:
         """Source of the log lines that functions write."""
-        ...
+
+    @property
+    def limits(self) -> Quotas: ...
 
     def may_use(self, project: str, projects: Collection[str]) -> bool:
         """Return whether ``projects`` has a project or ``*``, or is empty while credentials do not name several."""
@@ -309,7 +308,6 @@ class TriggerContext(EventSink, Protocol):
     @property
     def generation(self) -> int:
         """Number of changes of the trigger: 1 after its creation. Enabling, disabling and new options increase it."""
-        ...
 
     @property
     def enabled_generation(self) -> int:
@@ -322,7 +320,6 @@ class TriggerContext(EventSink, Protocol):
     @property
     def since(self) -> float:
         """Time of the trigger's last change, in seconds since the epoch by the engine's clock."""
-        ...
 
     @property
     def deleted(self) -> bool:
@@ -330,7 +327,6 @@ class TriggerContext(EventSink, Protocol):
 
         The source should then remove the objects that it created in other systems.
         """
-        ...
 
     @property
     def cursors(self) -> Mapping[str, bytes]:
@@ -339,7 +335,6 @@ class TriggerContext(EventSink, Protocol):
         Only ``accept_batch`` changes cursors. Changes of the trigger do not affect the cursors; its deletion deletes
         them. When ``Trigger.run`` is called, the cursors equal those on disk.
         """
-        ...
 
     async def accept_batch(
         self, events: Sequence[Event], cursors: Mapping[str, bytes] | None = None, *, check: Check | None = None
@@ -354,7 +349,6 @@ class TriggerContext(EventSink, Protocol):
         another payload) gets an empty id, and the cursors move past it. Raises CursorMoved if the trigger was changed,
         or if the cursors on disk differ from those of this context.
         """
-        ...
 
     async def enabled(self) -> bool:
         """Wait until the function is enabled or deleted. Return True if the function was disabled at the call.
@@ -362,15 +356,12 @@ class TriggerContext(EventSink, Protocol):
         ``accept_batch`` also waits for the function. This method is for sources that skip events while the function is
         disabled.
         """
-        ...
 
     async def ended(self, request_id: str) -> None:
         """Wait until the invocation with this request id has ended. Return at once if no such invocation is stored."""
-        ...
 
     def report_problem(self, problem: str) -> None:
         """Set the problem that the trigger's state shows. Empty: it is over, and is shown for another minute."""
-        ...
 
     def report_lost(self, text: str, events: int) -> None:
         """Report events that left what the source reads before they were read.
@@ -378,22 +369,26 @@ class TriggerContext(EventSink, Protocol):
         The loss is logged, an equal text once a minute, and shown in the trigger's state for a minute or until the
         trigger is changed. ``events`` is added to the trigger's number of lost events; 0: unknown.
         """
-        ...
 
     def report_notice(self, text: str) -> None:
         """Set a notice that the trigger's state shows while there is no problem, until the next one or a change."""
-        ...
 
     def report_lag(self, lag: Mapping[str, int]) -> None:
         """Replace the numbers of unread events by cursor name, which API and metrics show. Empty: unknown."""
-        ...
+
+
+class Rest(Struct, frozen=True, kw_only=True):
+    """Rest of a source that has nothing to do until a moment, or until the clock is set. It has no task meanwhile."""
+
+    until: float  #: seconds since the epoch
+    resume: Callable[[], Awaitable[Rest | None]]  #: goes on like ``Trigger.run``
 
 
 class Trigger(Protocol):
     """Source of one trigger. Turns events from outside into requests."""
 
-    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
-        """Run the source until cancelled. Call ``task_status.started()`` when the source accepts events.
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> Rest | None:
+        """Run the source until cancelled or until a rest. Call ``task_status.started()`` when it accepts events.
 
         After an exception, the engine shows it in the trigger's state, waits, and runs a new ``Trigger`` object.
         """

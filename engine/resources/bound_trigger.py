@@ -148,9 +148,9 @@ def _bound(
     # Only the plugin defines which values are secret, so without one every value is masked.
     hidden: rules.Data = dict.fromkeys(stored.data, MASK)
     given = rules.masked(plugin, stored.data) if plugin else hidden
-    shown = dict(given)
+    shown = given
     if plugin and plugin.rules.reply_fields and options is not None:
-        shown |= plugin.rules.reply_fields(options, stored.id, urn, service)
+        shown = {**given, **plugin.rules.reply_fields(options, stored.id, urn, service)}
     return BoundTrigger(
         function_id=function.function_id,
         function=urn,

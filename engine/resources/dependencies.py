@@ -37,9 +37,6 @@ from engine.protocols import ResourceStore
 from engine.resources.repository import Repository, project_owner
 from engine.runtimes.catalog import find_runtime
 
-MAX_PER_PROJECT = 400  #: versions of all dependencies in total
-MAX_PER_FUNCTION = 20
-
 NAME = re.compile(r"[A-Za-z]([\w.-]{0,94}[A-Za-z0-9])?", re.ASCII)
 NAME_RULE = "needs a letter, then up to 95 letters, digits, -, _ and ., the last a letter or digit"
 
@@ -101,11 +98,8 @@ class DependencyRepository(Repository[Dependency]):
     def named(self, project: str, ids: Sequence[str]) -> tuple[Dependency, ...]:
         """Return the dependency versions with these ids. The id of a dependency stands for its newest version.
 
-        Raises UnknownDependency if an id is not found; TooManyDependencies if there are more ids than a function may
-        have.
+        Raises UnknownDependency if an id is not found.
         """
-        if len(ids) > MAX_PER_FUNCTION:
-            raise TooManyDependencies("a function", MAX_PER_FUNCTION)
         versions = self.visible(project)
         known = {**{version.dep_id: version for version in _newest(versions.values())}, **versions}
         for id in ids:
@@ -235,8 +229,8 @@ class Dependencies:
         runtime, or is used and may not get a next version.
         """
         same = [dependency for dependency in self._own(project).values() if dependency.name == new.name]
-        if len(self._own(project)) >= MAX_PER_PROJECT:
-            raise TooManyDependencies("a project", MAX_PER_PROJECT)
+        if len(self._own(project)) >= self._catalog.limits.dependencies:
+            raise TooManyDependencies(self._catalog.limits.dependencies)
         if not same:
             return str(uuid.uuid4()), 1
         if not next_version:

@@ -16,7 +16,6 @@ from engine.model.clock import Clock
 from engine.model.urn import FunctionUrn
 from engine.resources.repository import Repository, function_owner
 
-MAX_EVENTS = 10  #: per function
 MAX_SIZE = 4096  #: bytes of the event itself
 NAME = re.compile(r"[A-Za-z0-9][\w-]{0,24}", re.ASCII)
 NAME_RULE = "needs 1 to 25 letters, digits, - and _, and begins with a letter or digit"
@@ -60,8 +59,8 @@ class Events:
             owner = self._owner(urn)
             others = self._repository.of(owner)
             _check_free(name, others.values())
-            if len(others) >= MAX_EVENTS:
-                raise TooManyEvents(MAX_EVENTS)
+            if len(others) >= self._catalog.limits.test_events:
+                raise TooManyEvents(self._catalog.limits.test_events)
             now = self._clock.now()
             event = Event(id=str(uuid.uuid4()), name=name, content=content, created_at=now, modified_at=0.0)
             await self._repository.put(owner, event.id, event)

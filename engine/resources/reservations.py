@@ -42,7 +42,6 @@ Name = Annotated[str, Meta(max_length=64)]
 
 log = structlog.get_logger("functiond.reservations")
 
-MAX_PER_PROJECT = 90
 PAUSE = 1.0  #: seconds before a lost instance is replaced, so that instances that crash at once do not load the machine
 RETRY = 30.0  #: seconds before a failed start is tried again
 _CONCURRENCY = 8  #: functions whose instances are started at the same time
@@ -332,8 +331,9 @@ class Reservations:
             raise TooManyReserved(count, f"the function may have {function.max_instances} instances")
         others = [other for other in self._all() if (other.function, other.qualifier) != (function, qualifier)]
         same_project = sum(other.reservation.largest for other in others if other.function.project == function.project)
-        if same_project + count > MAX_PER_PROJECT:
-            raise TooManyReserved(count, f"a project may reserve {MAX_PER_PROJECT}, and has {same_project} elsewhere")
+        if same_project + count > (most := self._catalog.limits.reserved_instances):
+            problem = f"a project may reserve {most} (limits.reserved_instances), and has {same_project} elsewhere"
+            raise TooManyReserved(count, problem)
         memory = sum(other.reservation.largest * other.function.memory_size for other in others)
         if self._memory and memory + count * function.memory_size > self._memory // 2:
             free = max(0, self._memory // 2 - memory)

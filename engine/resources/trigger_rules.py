@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -173,7 +174,7 @@ def read_status(kind: str, plugin: Plugin, status: str) -> bool | None:
 
 def masked(plugin: Plugin, data: Data) -> Data:
     secrets = marked(plugin, "secret")
-    return {name: MASK if name in secrets and value else value for name, value in data.items()}
+    return {name: MASK if name in secrets and value else value for name, value in data.items()} if secrets else data
 
 
 def same_key(plugin: Plugin, options: Any) -> tuple[Any, ...]:
@@ -184,15 +185,19 @@ def same_key(plugin: Plugin, options: Any) -> tuple[Any, ...]:
     return tuple(getattr(options, name) for name in plugin.rules.unique)
 
 
+@cache
 def field_names(options: type[Struct] | None) -> list[str]:
     return [field.encode_name for field in msgspec.structs.fields(options)] if options else []
 
 
 def marked(plugin: Plugin, mark: str) -> frozenset[str]:
     """Return the names of a plugin's option fields that are annotated with ``mark``: ``secret`` or ``fixed``."""
-    if plugin.options is None:
-        return frozenset()
-    fields = msgspec.inspect.type_info(plugin.options)
+    return frozenset() if plugin.options is None else _marked(plugin.options, mark)
+
+
+@cache
+def _marked(options: type[Struct], mark: str) -> frozenset[str]:
+    fields = msgspec.inspect.type_info(options)
     assert isinstance(fields, msgspec.inspect.StructType)
     return frozenset(
         field.encode_name for field in fields.fields if (getattr(field.type, "extra", None) or {}).get(mark)

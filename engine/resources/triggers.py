@@ -42,7 +42,6 @@ from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bi
 
 log = structlog.get_logger("functiond")
 
-TRIGGERS = 10  #: triggers per version or alias, of all kinds with ``TriggerRules.limited`` together (FunctionGraph)
 LOOP = "nothing would end the loop of a trigger and a destination of this function; take another stream or topic"
 
 
@@ -184,8 +183,8 @@ class Triggers:
         """Check and store a new trigger for a version or alias.
 
         Raises UnknownTriggerType if no plugin has the kind; InvalidTrigger if the data is invalid; InvocationModeFixed
-        or StatusFixed if the kind does not allow the mode or status. Raises TooManyTriggers at the limit of the version
-        or project; TriggerExists or TriggerClash if another trigger conflicts; NotForProject if the project may not use
+        or StatusFixed if the kind does not allow the mode or status. Raises TooManyTriggers at the limit of the
+        version; TriggerExists or TriggerClash if another trigger conflicts; NotForProject if the project may not use
         what the trigger reads.
         """
         plugin = self._registry.trigger(draft.kind)
@@ -209,7 +208,9 @@ class Triggers:
             if too_long := rules.excess(kind, trigger.stored.data):
                 raise too_long
             _check_log_streams(trigger, self._catalog)
-            _check_room(trigger, self.in_project(function.project))
+            others = self._beside(trigger)
+            self._check_room(trigger, others)
+            _check_others(trigger, others)
             _check_claims(trigger, self.all())
             self._check_use(trigger)
             await self._put(trigger, "trigger created")
@@ -256,7 +257,7 @@ class Triggers:
             rules.check_fixed(old.kind, plugin, old.stored.data, trigger.stored.data)
             if trigger.options != old.options:
                 _check_log_streams(trigger, self._catalog)
-            _check_others(trigger, self.in_project(trigger.project))
+            _check_others(trigger, self._beside(trigger))
             if claims:
                 _check_claims(trigger, self.all())
             await self._put(trigger, "trigger changed")
@@ -286,6 +287,17 @@ class Triggers:
             for spec in (settings.on_success, settings.on_failure) if settings is not None else ():
                 if spec is not None and self._registry.loops(spec, trigger.plugin, trigger.options):
                     raise InvalidTrigger(trigger.kind, rules.EVENT_DATA, trigger.given, f"{LOOP} than {spec.param}")
+
+    def _beside(self, trigger: BoundTrigger) -> Sequence[BoundTrigger]:
+        """Return the triggers with which a new or changed one may conflict: of its function, or of its project."""
+        whole = trigger.plugin.rules.conflicts is not None
+        return self.in_project(trigger.project) if whole else self.of_function(trigger.function_id)
+
+    def _check_room(self, new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
+        most = self._catalog.limits.triggers
+        limited = sum(other.plugin.rules.limited and _same_version(new, other) for other in others)
+        if new.plugin.rules.limited and limited >= most:
+            raise TooManyTriggers(new.kind, most)
 
     def _bind(self, stored: StoredTrigger, plugin: Plugin, function: Function) -> BoundTrigger:
         unknown = rules.unknown_keys(plugin, stored.data)
@@ -338,22 +350,6 @@ def _warn_without_source(trigger: BoundTrigger) -> None:
         log.warning("trigger has no source: stored, but will not fire", trigger=trigger.id, kind=trigger.kind)
 
 
-def _check_room(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
-    """Raise if a new trigger cannot be added beside the others of its project.
-
-    Raises TooManyTriggers if its version, alias or project has the maximum; otherwise the errors of ``_check_others``.
-    """
-    own = new.plugin.rules
-    if own.limited:
-        limited = [other.kind for other in others if other.plugin.rules.limited and _same_version(new, other)]
-        if len(limited) >= TRIGGERS:
-            kinds = ", ".join(sorted({new.kind, *limited}))
-            raise TooManyTriggers(new.kind, TRIGGERS, f"a version or alias, of types {kinds} together,")
-    if own.per_project and sum(other.kind == new.kind for other in others) >= own.per_project:
-        raise TooManyTriggers(new.kind, own.per_project, f"a project, of type {new.kind},")
-    _check_others(new, others)
-
-
 def _check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
     """Raise if a trigger conflicts with another trigger of its kind in its project.
 
@@ -378,11 +374,11 @@ def _check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
 
 def _check_claims(new: BoundTrigger, others: Iterable[BoundTrigger]) -> None:
     """Raise TriggerClash if a trigger would take events of one of another project, about which the error is silent."""
-    for other in others:
-        if other.plugin is new.plugin and other.project != new.project and other.options is not None:
-            taken = new.plugin.rules.taken
-            if taken is not None and (problem := taken(new.kind, new.options, other.kind, other.options)):
-                raise TriggerClash(new.kind, problem)
+    taken = new.plugin.rules.taken
+    for other in others if taken is not None else ():
+        foreign = other.plugin is new.plugin and other.project != new.project and other.options is not None
+        if foreign and taken is not None and (problem := taken(new.kind, new.options, other.kind, other.options)):
+            raise TriggerClash(new.kind, problem)
 
 
 def _same_version(new: BoundTrigger, other: BoundTrigger) -> bool:

@@ -15,6 +15,7 @@ from engine.config.plugin_registry import Registry
 from engine.errors import Unauthorized
 from engine.logs.feed import LogBoard
 from engine.model.clock import Clock
+from engine.model.quotas import Quotas
 from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
@@ -83,6 +84,7 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
     callers: Callers
     audit: Audit
     logs: LogBoard
+    limits: Quotas
     may_use: Callable[[str, Collection[str]], bool]
     limited_egress: Callable[[], AbstractContextManager[None]]
 
@@ -128,6 +130,7 @@ class PluginContexts:
                 callers=callers,
                 audit=audit,
                 logs=logs,
+                limits=registry.limits,
                 may_use=registry.may_use,
                 limited_egress=network.egress.limited,
             )

@@ -10,20 +10,22 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager
+from functools import partial
 from heapq import nlargest
 
 import anyio
 import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
+from anyio.lowlevel import checkpoint
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from engine.errors import NotForProject
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
-from engine.protocols import Cluster, TriggerRules
+from engine.protocols import Cluster, Rest, TriggerRules
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import Triggers
 from engine.triggers.context import IngressDeps, SourceContext, Tally, TriggerIngress
@@ -34,13 +36,15 @@ log = structlog.get_logger("functiond.triggers")
 
 DISABLED, NO_SOURCE = "disabled", "no source"
 
-#: Function that runs a trigger's source until it ends or fails.
-RunOnce = Callable[[BoundTrigger, Supervisor, Tally], Awaitable[None]]
-#: Function whose context manager is held while the trigger is stored and runnable.
-Register = Callable[[BoundTrigger, Tally], AbstractContextManager[None]]
+#: Function that runs a trigger's source until it ends, fails or rests.
+RunOnce = Callable[[BoundTrigger, Supervisor, Tally], Awaitable[Rest | None]]
+#: Function whose context manager, if any, is held while the trigger is stored and runnable.
+Register = Callable[[BoundTrigger, Tally], AbstractContextManager[None] | None]
 
 #: Seconds that the engine's start waits for services of plugins, and again for push sources.
 START = 5.0
+#: Sources that start together.
+TOGETHER = 50
 #: Seconds that a request which changes a trigger waits for its source to follow.
 SETTLE = 1.0
 
@@ -58,84 +62,107 @@ class SourceState(Health, frozen=True, kw_only=True):
 
 
 class Source:
+    """Source of one trigger. Starts at once. ``forget`` is called when it has ended after the trigger was deleted."""
+
     def __init__(
-        self, trigger: BoundTrigger, run_once: RunOnce, register: Register, clock: Clock, policy: RetryPolicy
+        self,
+        trigger: BoundTrigger,
+        run_once: RunOnce,
+        register: Register,
+        clock: Clock,
+        policy: RetryPolicy,
+        tasks: TaskGroup,
+        forget: Callable[[str, Source], None],
     ) -> None:
         self._wanted: BoundTrigger | None = trigger
         self._run_once, self._enter, self._clock, self._policy = run_once, register, clock, policy
-        self._changed, self._caught_up = asyncio.Event(), asyncio.Event()
-        self._tally = Tally()
+        self._tasks, self._forget = tasks, partial(forget, trigger.id)
+        self._following: asyncio.Event | None = None  #: set when the last change has taken effect; None: it has
+        self.tally = Tally()
         self._current: Supervisor | None = None
         self._idle = Health(state=STOPPED, since=clock.now())  #: health while no source runs
-        self._registration = ExitStack()
+        self._registration: AbstractContextManager[None] | None = None
         self._register(trigger)
+        self._begin(trigger)
 
     def want(self, trigger: BoundTrigger | None) -> None:
         """Follow a change of the stored trigger, which is None if it was deleted."""
         self._wanted = trigger
         self._register(trigger)
-        self._caught_up.clear()
-        self._changed.set()
         if self._current is not None:
             self._current.settled.set()  # release `_follow`, which may wait for an obsolete source to start
+        if self._following is None:
+            self._following = asyncio.Event()
+            self._tasks.start_soon(self._follow_all, self._following)
 
     async def settled(self) -> None:
         """Return when the last change passed to ``want`` has taken effect.
 
         The source then runs, has failed once, or has ended.
         """
-        await self._caught_up.wait()
+        if self._following is not None:
+            await self._following.wait()
         if self._current is not None:
             await self._current.settled.wait()
 
-    async def run(self) -> None:
-        """Start and stop the source as the stored trigger demands, until the trigger is deleted."""
-        async with anyio.create_task_group() as tasks:
-            while True:
-                self._changed.clear()
-                wanted = self._wanted
-                await self._follow(wanted, tasks)
-                if wanted is self._wanted:
-                    self._caught_up.set()
-                if wanted is None:
-                    return
-                await self._changed.wait()
+    def end_rest(self) -> None:
+        if self._current is not None:
+            self._current.end_rest()
+
+    @property
+    def health(self) -> Health:
+        return self._current.health if self._current else self._idle
 
     def state(self) -> SourceState:
-        health = self._current.health if self._current else self._idle
-        return SourceState(**asdict(health), **vars(self._tally))
+        return SourceState(**asdict(self.health), **vars(self.tally))
 
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _register(self, trigger: BoundTrigger | None) -> None:
-        self._registration.close()
-        if trigger is not None and trigger.runnable:
-            self._registration.enter_context(self._enter(trigger, self._tally))
+        if self._registration is not None:
+            self._registration.__exit__(None, None, None)
+            self._registration = None
+        if trigger is not None and trigger.runnable and (registration := self._enter(trigger, self.tally)) is not None:
+            registration.__enter__()
+            self._registration = registration
 
-    async def _follow(self, wanted: BoundTrigger | None, tasks: TaskGroup) -> None:
+    async def _follow_all(self, following: asyncio.Event) -> None:
+        """Start and stop the source as the stored trigger demands."""
+        followed: BoundTrigger | None = None
+        while True:
+            followed = self._wanted
+            await self._follow(followed)
+            if followed is self._wanted:
+                break
+        self._following = None
+        following.set()
+        if followed is None:
+            self._forget(self)
+
+    async def _follow(self, wanted: BoundTrigger | None) -> None:
         old, self._current = self._current, None
-        self._tally.lag = {}
+        self.tally.lag = {}
         overlaps = wanted is not None and wanted.runnable and wanted.plugin.rules.start_before_stop
         if old is not None and not overlaps:
             await old.end(deleted=wanted is None)
             old = None
-        if wanted is None or not wanted.runnable:
-            problem = wanted.problem if wanted is not None else ""
-            state = STOPPED if wanted is None else NO_SOURCE if wanted.stored.active else DISABLED
-            self._idle = Health(state=state, problem=problem, since=self._clock.now())
-            return
-        supervisor = self._begin(wanted, tasks)
-        if old is not None:
+        supervisor = self._begin(wanted)
+        if old is not None and supervisor is not None:
             await supervisor.settled.wait()
             await old.end()
 
-    def _begin(self, trigger: BoundTrigger, tasks: TaskGroup) -> Supervisor:
-        supervisor = Supervisor(
-            self._clock, self._policy, trigger=trigger.id, kind=trigger.kind, function=trigger.function
+    def _begin(self, trigger: BoundTrigger | None) -> Supervisor | None:
+        """Start a source for a trigger that is runnable."""
+        if trigger is None or not trigger.runnable:
+            problem = trigger.problem if trigger is not None else ""
+            state = STOPPED if trigger is None else NO_SOURCE if trigger.stored.active else DISABLED
+            self._idle = Health(state=state, problem=problem, since=self._clock.now())
+            return None
+        self._current = supervisor = Supervisor(
+            self._clock, self._policy, self._tasks, trigger=trigger.id, kind=trigger.kind, function=trigger.function
         )
         supervisor.report_notice(trigger.problem)
-        self._current = supervisor
-        tasks.start_soon(supervisor.run_forever, lambda status: self._run_once(trigger, status, self._tally))
+        supervisor.start(lambda status: self._run_once(trigger, status, self.tally))
         return supervisor
 
 
@@ -162,6 +189,7 @@ class Sources:
         self._policy = replace(policy, longest=min(policy.longest, TriggerRules().longest_delay))
         self._sources: dict[str, Source] = {}
         self._services: dict[str, Supervisor] = {}
+        self._first: dict[str, dict[str, bytes]] = {}  #: cursors at the start, of sources that have not started yet
         self._past = Tally()  #: events of deleted triggers
         self._tasks: TaskGroup | None = None
 
@@ -174,14 +202,21 @@ class Sources:
         try:
             async with anyio.create_task_group() as tasks:
                 await self._start_services(tasks)
+                self._first = await self._deps.cursors.read_all()
                 self._tasks = tasks
-                for trigger in self._triggers.all():
+                for number, trigger in enumerate(self._triggers.all()):
+                    if number % TOGETHER == 0:
+                        await checkpoint()  # memory of tasks that have come to a rest serves the next ones
                     self.follow(trigger.id, trigger)
+                await checkpoint()
+                self._first.clear()
                 await self._await_push_sources()
                 task_status.started()
                 await anyio.sleep_forever()
         finally:
             self._tasks = None
+            for source in self._sources.values():
+                source.end_rest()
 
     def state(self, trigger_id: str) -> SourceState | None:
         source = self._sources.get(trigger_id)
@@ -195,13 +230,13 @@ class Sources:
                 await source.settled()
 
     def statistics(self) -> SourcesStatistics:
-        states = [source.state() for source in self._sources.values()]
+        tallies = [self._past, *(source.tally for source in self._sources.values())]
         return SourcesStatistics(
-            states=dict(Counter(state.state for state in states)),
+            states=dict(Counter(source.health.state for source in self._sources.values())),
             services={table: supervisor.health for table, supervisor in self._services.items()},
-            accepted=self._past.accepted + sum(state.accepted for state in states),
-            refused=self._past.refused + sum(state.refused for state in states),
-            lost=self._past.lost + sum(state.lost for state in states),
+            accepted=sum(tally.accepted for tally in tallies),
+            refused=sum(tally.refused for tally in tallies),
+            lost=sum(tally.lost for tally in tallies),
         )
 
     def lags(self, most: int, project: str | None = None) -> Sequence[tuple[tuple[str, str], float]]:
@@ -219,10 +254,11 @@ class Sources:
         if source is not None:
             source.want(trigger)
         elif trigger is not None and self._tasks is not None and self._cluster.owns(trigger_id):
-            policy = replace(self._policy, longest=min(self._policy.longest, trigger.plugin.rules.longest_delay))
-            source = Source(trigger, self._run_once, self._register, self._clock, policy)
-            self._sources[trigger_id] = source
-            self._tasks.start_soon(self._run_source, trigger_id, source)
+            policy, longest = self._policy, trigger.plugin.rules.longest_delay
+            policy = policy if policy.longest <= longest else replace(policy, longest=longest)
+            self._sources[trigger_id] = Source(
+                trigger, self._run_once, self._register, self._clock, policy, self._tasks, self._forget
+            )
 
     def end_refused(self) -> None:
         """Restart the sources whose projects may no longer use what they read, so that they fail. Others run on."""
@@ -236,8 +272,8 @@ class Sources:
 
     async def _start_services(self, tasks: TaskGroup) -> None:
         for table, context in self._contexts.services().items():
-            supervisor = self._services[table] = Supervisor(self._clock, self._policy, service=table)
-            tasks.start_soon(supervisor.run_forever, _service(context))
+            supervisor = self._services[table] = Supervisor(self._clock, self._policy, tasks, service=table)
+            supervisor.start(_service(context))
         with anyio.move_on_after(START):
             for supervisor in self._services.values():
                 await supervisor.settled.wait()
@@ -250,25 +286,23 @@ class Sources:
             for source in pushing:
                 await source.settled()
 
-    async def _run_source(self, trigger_id: str, source: Source) -> None:
-        await source.run()
+    def _forget(self, trigger_id: str, source: Source) -> None:
         del self._sources[trigger_id]
-        self._past.accepted += source.state().accepted
-        self._past.refused += source.state().refused
-        self._past.lost += source.state().lost
+        for name in ("accepted", "refused", "lost"):
+            setattr(self._past, name, getattr(self._past, name) + getattr(source.tally, name))
 
-    async def _run_once(self, trigger: BoundTrigger, supervisor: Supervisor, tally: Tally) -> None:
+    async def _run_once(self, trigger: BoundTrigger, supervisor: Supervisor, tally: Tally) -> Rest | None:
         assert trigger.plugin.trigger is not None
         self._contexts.check_use(trigger)
-        positions: Mapping[str, bytes] = await self._deps.cursors.read(trigger.id)
+        positions = self._first.pop(trigger.id, None) or await self._deps.cursors.read(trigger.id)
         plugin = self._contexts.of(trigger.plugin)
         context = SourceContext(trigger, plugin, self._deps, supervisor, tally, positions)
-        await trigger.plugin.trigger(trigger.options).run(context, task_status=supervisor)
+        return await trigger.plugin.trigger(trigger.options).run(context, task_status=supervisor)
 
-    def _register(self, trigger: BoundTrigger, tally: Tally) -> AbstractContextManager[None]:
+    def _register(self, trigger: BoundTrigger, tally: Tally) -> AbstractContextManager[None] | None:
         on_registered, plugin = trigger.plugin.rules.on_registered, self._contexts.of(trigger.plugin)
         if on_registered is None:
-            return nullcontext()
+            return None
         return on_registered(plugin.service, trigger.options, TriggerIngress(trigger, plugin, self._deps, tally))
 
 

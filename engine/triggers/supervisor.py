@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from random import Random
+from functools import partial
+from random import random
 from typing import Any
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from engine.errors import FunctiondError, SourceReplaced
 from engine.errors.groups import leaves, with_cause
 from engine.logs.causes import SPAN, Causes
+from engine.model.alarms import Alarm
 from engine.model.clock import Clock
 from engine.model.retry import RetryPolicy
 from engine.model.text import storable
+from engine.protocols import Rest
 
 log = structlog.get_logger("functiond.triggers")
 
@@ -30,6 +34,8 @@ STEADY = 60.0
 CALM = SPAN
 #: Seconds until a source runs again after that which it reads was replaced.
 REPLACED = 0.05
+_SET = asyncio.Event()  #: takes the place of each event that is set, as an event takes a kilobyte
+_SET.set()
 STARTING, RUNNING, FAILING, STOPPED = "starting", "running", "failing", "stopped"
 
 
@@ -43,15 +49,18 @@ class Health(Struct, frozen=True, kw_only=True):
     next_try: float = 0.0  #: time of the next start in state failing
 
 
+Run = Callable[["Supervisor"], Awaitable[Rest | None]]
+Step = Callable[[], Awaitable[Rest | None]]
+
+
 class Supervisor:
     """Supervisor of one service, which is a trigger's source or a plugin's service.
 
-    The event ``settled`` is set when the service runs or has failed once.
+    The event ``settled`` is set when the service runs or has failed once. ``start`` runs it in ``tasks``.
     """
 
-    def __init__(self, clock: Clock, policy: RetryPolicy, **named: str) -> None:
-        self._clock, self._policy, self._named = clock, policy, named
-        self._random = Random()
+    def __init__(self, clock: Clock, policy: RetryPolicy, tasks: TaskGroup, **named: str) -> None:
+        self._clock, self._policy, self._tasks, self._named = clock, policy, tasks, named
         self._failures = 0
         self._state, self._since, self._next_try = STARTING, clock.now(), 0.0
         #: Texts that the state shows, in this order. If all are empty, it shows the notice.
@@ -59,7 +68,9 @@ class Supervisor:
         self._notice = ""
         self._ends: dict[str, asyncio.TimerHandle] = {}  #: of texts that are over, and are shown for ``CALM``
         self._causes = Causes()
-        self._scope, self._ended = anyio.CancelScope(), asyncio.Event()
+        self._scope: anyio.CancelScope | None = None
+        self._ended = _SET
+        self._alarm: Alarm | None = None  #: end of a rest, during which no task runs
         self.settled = asyncio.Event()
         self.deleted = False  #: the service is stopped because its trigger was deleted
 
@@ -74,26 +85,28 @@ class Supervisor:
             next_try=self._next_try,
         )
 
-    async def run_forever(self, run: Callable[[Supervisor], Awaitable[None]]) -> None:
-        """Call ``run`` with this supervisor until ``end``, and call it again whenever it returns or raises."""
-        try:
-            with self._scope:
-                while True:
-                    await self._run_once(run)
-        finally:
-            self._ended.set()
+    def start(self, run: Run) -> None:
+        """Call ``run`` with this supervisor until ``end``, and call it again whenever it raises or returns no rest."""
+        self._start(run, partial(run, self))
 
     async def end(self, *, deleted: bool = False) -> None:
         """Cancel the service, and return when it has ended. ``deleted``: its trigger was deleted."""
         self.deleted = deleted
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
         await self._ended.wait()
+        self.end_rest()
+
+    def end_rest(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def started(self, value: Any = None) -> None:
         """Record that the service runs. Called by the service, which gets this supervisor as its ``task_status``."""
         self._texts["failure"] = ""
         self._enter(RUNNING)
         self.settled.set()
+        self.settled = _SET
 
     def report_problem(self, problem: str) -> None:
         """Record and log a problem of a service that keeps running. After an empty text, it is shown for ``CALM``."""
@@ -119,11 +132,25 @@ class Supervisor:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    async def _run_once(self, run: Callable[[Supervisor], Awaitable[None]]) -> None:
-        started = self._clock.now()
-        self._enter(STARTING)
+    def _start(self, run: Run, step: Step) -> None:
+        self._scope, self._ended = anyio.CancelScope(), asyncio.Event()
+        self._tasks.start_soon(self._run_forever, self._scope, run, step)
+
+    async def _run_forever(self, scope: anyio.CancelScope, run: Run, step: Step) -> None:
         try:
-            await run(self)
+            with scope:
+                while (rest := await self._run_once(step)) is None:
+                    step = partial(run, self)
+                    self._enter(STARTING)
+                self._alarm = self._clock.wake_toward(rest.until, partial(self._start, run, rest.resume))
+        finally:
+            self._ended.set()
+            self._scope, self._ended = None, _SET
+
+    async def _run_once(self, step: Step) -> Rest | None:
+        try:
+            if (rest := await step()) is not None:
+                return rest
             problem = "the service returned before it was stopped"
         except asyncio.CancelledError:
             if _is_cancelled():
@@ -134,14 +161,15 @@ class Supervisor:
             if any(isinstance(leaf, SourceReplaced) for leaf in leaves(error)):
                 self._log("service starts anew", problem)
                 await anyio.sleep(REPLACED)
-                return
-        self._failures = 1 if self._clock.now() - started > STEADY else self._failures + 1
-        wait = self._policy.delay(self._failures, self._random.random())
+                return None
+        self._failures = 1 if self._clock.now() - self._since > STEADY else self._failures + 1
+        wait = self._policy.delay(self._failures, random())
         log.warning("service failed", **self._named, problem=problem, retry_in=round(wait, 3))
         self._texts |= {"failure": problem, "wait": ""}
         self._enter(FAILING, self._clock.now() + wait)
         self.settled.set()
         await anyio.sleep(wait)
+        return None
 
     def _enter(self, state: str, next_try: float = 0.0) -> None:
         self._state, self._since, self._next_try = state, self._clock.now(), next_try

@@ -16,7 +16,7 @@ plugin = Plugin(
         vendor=True,
         may_disable=False,
         start_before_stop=True,
-        per_project=10,
+        limited=True,
         conflicts=lambda mine, other, same_function: mine.name == other.name,  # names are unique in the project
         on_registered=CtsService.subscribed,
     ),

@@ -15,14 +15,13 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine import LogTarget, Store, project_log_target
+from engine import LogTarget, Quotas, Store, project_log_target
 from plugins._shared.rows import decoded_rows, rows_of
 from plugins.lts import problems as p
 from plugins.lts.problems import LtsProblem
 
 TABLE = "groups"
 ASKED = "status_logs"  #: table of the projects whose group for states was created once
-MOST = 100  #: groups of a project, and streams of a group
 TAGS = 20  #: tags of a group or a stream, besides ``PROJECT_TAG``
 PROJECT_TAG = "_sys_enterprise_project_id"  #: tag in which the vendor's API shows a group's enterprise project
 
@@ -68,8 +67,8 @@ class Groups:
     changed.
     """
 
-    def __init__(self, store: Store, now: Callable[[], float], usual_days: int) -> None:
-        self._store, self._now, self._usual_days = store, now, usual_days
+    def __init__(self, store: Store, now: Callable[[], float], usual_days: int, limits: Quotas) -> None:
+        self._store, self._now, self._usual_days, self._limits = store, now, usual_days, limits
         self._groups: dict[str, dict[str, Group]] = {}  #: keyed by project and id
         self._days: dict[str, int] = {}  #: keyed by the names of streams
         self._asked: set[str] = set()  #: projects whose group for states was created once
@@ -116,8 +115,9 @@ class Groups:
             existing = self.all(project)
             if group.name in {other.name for other in existing}:
                 raise LtsProblem(p.GROUP_EXISTS, f"The log group name exists already: {group.name}")
-            if len(existing) > MOST:
-                raise LtsProblem(p.TOO_MANY_GROUPS, f"A project may have {MOST} log groups")
+            if len(existing) > self._limits.log_groups:
+                problem = f"A project may have {self._limits.log_groups} log groups (setting limits.log_groups)"
+                raise LtsProblem(p.TOO_MANY_GROUPS, problem)
             return await self._save(project, replace(group, id=str(uuid.uuid4()), created_at=self._now()))
 
     async def ensure(self, project: str, target: LogTarget, *, again: bool) -> None:
@@ -177,8 +177,9 @@ class Groups:
             group = self._changeable(project, group_id)
             if stream.name in {other.name for other in group.streams}:
                 raise LtsProblem(p.STREAM_EXISTS, f"The log stream name exists already: {stream.name}")
-            if len(group.streams) >= MOST:
-                raise LtsProblem(p.TOO_MANY_STREAMS, f"A log group may have {MOST} log streams")
+            if len(group.streams) >= self._limits.log_streams:
+                problem = f"A log group may have {self._limits.log_streams} log streams (setting limits.log_streams)"
+                raise LtsProblem(p.TOO_MANY_STREAMS, problem)
             stream = replace(stream, id=str(uuid.uuid4()), created_at=self._now())
             await self._save(project, replace(group, streams=(*group.streams, stream)))
             return stream

@@ -123,7 +123,7 @@ class LtsService:
 
     async def _open(self, context: PluginContext) -> None:
         settings, now = self._settings, context.clock.now
-        self.groups = Groups(context.store, now, settings.retention)
+        self.groups = Groups(context.store, now, settings.retention, context.limits)
         await self.groups.load()
         self.lines = Lines(context.store, now, settings.size)
         await self.lines.load()

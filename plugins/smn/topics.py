@@ -26,7 +26,6 @@ CONFIRMED, UNCONFIRMED = "Confirmed", "Unconfirmed"
 
 #: project and name of a topic that the engine serves itself; empty for a text that is not a topic's URN
 TopicKey = tuple[str, ...]
-MOST = 3000  #: topics of a project
 
 
 def key_of(urn: str) -> TopicKey:
@@ -133,6 +132,7 @@ class Topics:
 
     def __init__(self, context: PluginContext, listeners: Listeners) -> None:
         self._store, self._clock, self._region = context.store, context.clock, context.region
+        self._most = context.limits.topics
         self._listeners = listeners
         self._topics: dict[TopicKey, Topic] = {}  #: keyed by project and name
         self._changing = anyio.Lock()
@@ -175,8 +175,9 @@ class Topics:
         async with self._changing:
             if existing := self._topics.get((project, name)):
                 return existing, False
-            if len(self.of_project(project)) >= MOST:
-                raise SmnProblem("SMN.0004", f"Exceeded topic limit. A project may have {MOST}", 403)
+            if len(self.of_project(project)) >= self._most:
+                problem = f"Exceeded topic limit. A project may have {self._most} (setting limits.topics)"
+                raise SmnProblem("SMN.0004", problem, 403)
             now = self._clock.now()
             topic = Topic(
                 project=project,

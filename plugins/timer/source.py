@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic as elapsed
 from zoneinfo import ZoneInfo
 
-import anyio
 import msgspec
 import structlog
 from anyio.abc import TaskStatus
 
-from engine import Event, FunctiondError, Mode, TriggerContext
+from engine import Event, FunctiondError, Mode, Rest, TriggerContext
 from plugins.timer.options import TimerOptions
 from plugins.timer.schedule import CURSOR, Interval, Position, Timetable, read_schedule
 
@@ -38,30 +38,48 @@ class TimerTrigger:
     def __init__(self, options: TimerOptions) -> None:
         self._options, self._schedule = options, options.read()
 
-    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> None:
+    async def run(self, context: TriggerContext, *, task_status: TaskStatus[None]) -> Rest:
         zone, clock = ZoneInfo(context.plugin.settings.zone), context.plugin.clock
         table = Timetable(schedule=self._schedule, since=math.floor(context.since), zone=zone)
         task_status.started()
         position = await self._begin(context, zone)
-        checked_at, showed, waited = elapsed(), clock.now(), False
+        checked_at, showed = elapsed(), clock.now()
         position = _adjusted_to_clock(context, table, position, 0.0)
         position = await self._catch_up(context, table, position)
-        while (due := table.next_after(position.due)) < math.inf:
-            if due > clock.now():
-                await context.plugin.sleep_toward(due)
-                waited = True
-            elif await context.enabled():
-                waited = True
-            else:
-                position = await self._handle(context, table, position, due, waited=waited)
-                waited = False
+        return await self._follow(context, table, position, checked_at, showed, waited=False)
+
+    async def _follow(
+        self,
+        context: TriggerContext,
+        table: Timetable,
+        position: Position,
+        checked_at: float,
+        showed: float,
+        *,
+        waited: bool,
+    ) -> Rest:
+        """Handle what is due, and rest until the next due time.
+
+        ``checked_at`` and ``showed`` are the elapsed time and the time of day at the last look. ``waited``:
+        the timer has waited since it handled a due time.
+        """
+        clock = context.plugin.clock
+        while True:
             passed, checked_at = elapsed() - checked_at, elapsed()
             jumped = clock.now() - showed - passed > LATE  # the clock was set ahead, or the machine was suspended
             showed = clock.now()
             before, position = position, _adjusted_to_clock(context, table, position, passed)
             # Due times since the clock was set back are late, not missed.
             waited = jumped or (waited and position is before)
-        await anyio.sleep_forever()
+            due = table.next_after(position.due)
+            if due > clock.now():
+                resume = partial(self._follow, context, table, position, checked_at, showed, waited=True)
+                return Rest(until=due, resume=resume)
+            if await context.enabled():
+                waited = True
+            else:
+                position = await self._handle(context, table, position, due, waited=waited)
+                waited = False
 
     async def _begin(self, context: TriggerContext, zone: ZoneInfo) -> Position:
         """Return the position of the trigger's generation. Before, handle due times that waited for an earlier one.

@@ -22,6 +22,9 @@ class MemoryCursors:
     async def read(self, trigger_id: str) -> Mapping[str, bytes]:
         return await self._writes.call(lambda: dict(self._tables.cursors.get(trigger_id, {})))
 
+    async def read_all(self) -> dict[str, dict[str, bytes]]:
+        return await self._writes.call(lambda: {key: dict(cursors) for key, cursors in self._tables.cursors.items()})
+
     def append(
         self,
         requests: Sequence[tuple[Invocation, str]],

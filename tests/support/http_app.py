@@ -348,6 +348,7 @@ async def serve(folder: Path, *, shared_dependencies: Sequence[str] = ()) -> Asy
             "storage.free_space": 0,
             "executor.long_time_functions": ["slow"],
             "executor.memory": 1 << 20,
+            "limits.reserved_instances": 90,
             "shared_dependencies": list(shared_dependencies),
         }
     )

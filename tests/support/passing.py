@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,11 @@ class _PassingClock(ManualClock):
     def __init__(self, now: float, time: PassingTime) -> None:
         super().__init__(now)
         self._time = time
+
+    def wake_toward(self, moment: float, callback: Callable[[], object]) -> Any:
+        sleep = asyncio.ensure_future(self.sleep_toward(moment))
+        sleep.add_done_callback(lambda ended: None if ended.cancelled() else callback())
+        return sleep
 
     async def sleep_toward(self, moment: float) -> None:
         await self._time.sleep(min(max(0.0, moment - self.now()), CHECK))

@@ -46,7 +46,11 @@ class World:
         """Run one engine; return False if it crashed before the end of the simulated time."""
         try:
             with patch.object(source, "elapsed", self.elapsed):
-                await trigger.run(_Context(self), task_status=_Started())
+                context = _Context(self)
+                rest = await trigger.run(context, task_status=_Started())
+                while rest is not None:
+                    await context.plugin.sleep_toward(rest.until)
+                    rest = await rest.resume()
         except Over:
             return True
         except Crash:

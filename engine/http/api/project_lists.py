@@ -11,11 +11,11 @@ from typing import Any
 from msgspec import Struct
 
 from engine.errors import InvalidField
-from engine.functions.catalog import MAX_FUNCTIONS, Catalog
+from engine.functions.catalog import Catalog
 from engine.http.api.paging import ITEMS, PAGE, page_of
 from engine.http.api.routing import BASE, ApiFamily, Call, read
 from engine.model.limits import INSTANCES
-from engine.resources.reservations import MAX_PER_PROJECT, Reservations
+from engine.resources.reservations import Reservations
 from engine.runtimes.catalog import OFFERED, Family, family_of
 from engine.runtimes.interpreters import InterpreterInfo
 
@@ -134,11 +134,11 @@ class ProjectListsApi(ApiFamily):
         functions = {function.function_id for function in self._catalog.list(project)}
         reserved = sum(held.count for held in self._reservations.find(project))
         on_demand = max(0, self._instances(functions) - reserved)
-        code = self._catalog.quota
+        code, limits = self._catalog.quota, self._catalog.limits
         quotas = [
-            Quota(type="fgs_func_num", quota=MAX_FUNCTIONS, used=len(functions)),
+            Quota(type="fgs_func_num", quota=limits.functions, used=len(functions)),
             Quota(type="fgs_func_code_size", quota=code.limit // MB, used=-(-code.used(project) // MB), unit="MB"),
-            Quota(type="fgs_func_occurs", quota=MAX_PER_PROJECT, used=reserved),
+            Quota(type="fgs_func_occurs", quota=limits.reserved_instances, used=reserved),
             Quota(type="fgs_on_demand_instance_limit", quota=INSTANCES[1], used=on_demand),
             Quota(type="fgs_workflow_num", quota=0, used=0),
         ]

@@ -20,13 +20,13 @@ from engine.http.api.routing import (
 )
 from engine.model.limits import words
 from engine.model.urn import LATEST, FunctionUrn
-from engine.resources.reservations import MAX_PER_PROJECT, Count, Reservation, Reservations, Reserved, Tactics
+from engine.resources.reservations import Count, Reservation, Reservations, Reserved, Tactics
 
 
 class ReservedBody(Struct, frozen=True, kw_only=True):
     count: Annotated[
         Count,
-        words("Instances", f"Kept running without work. All functions of a project may reserve {MAX_PER_PROJECT}."),
+        words("Instances", "Kept running without work. A project may reserve as many as limits.reserved_instances."),
     ]
     idle_mode: bool = False
     tactics_config: Tactics = Tactics()

@@ -23,6 +23,12 @@ class SQLiteCursors:
     async def read(self, trigger_id: str) -> Mapping[str, bytes]:
         return await self._writer.call(lambda db: _read(db, trigger_id))
 
+    async def read_all(self) -> dict[str, dict[str, bytes]]:
+        sql, by_trigger = "SELECT trigger_id, name, position FROM cursor", dict[str, dict[str, bytes]]()
+        for trigger_id, name, position in await self._writer.call(lambda db: db.execute(sql).fetchall()):
+            by_trigger.setdefault(trigger_id, {})[name] = bytes(position)
+        return by_trigger
+
     def append(
         self,
         requests: Sequence[tuple[Invocation, str]],

@@ -43,6 +43,7 @@ _ENCRYPT = (
     "UPDATE resource SET body = encrypted(kind, owner, id, body) WHERE encrypted(kind, owner, id, body) <> body",
 )
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+_MARK = b'"encrypted":'  #: in the body of each row that has encrypted secrets
 log = structlog.get_logger("functiond.journal")
 
 
@@ -106,7 +107,7 @@ class Encryption:
 
     def _decrypted(self, *row: Any) -> bytes:
         *columns, body = row
-        fields = _fields(body)
+        fields = _fields(body) if _MARK in body else {}
         secrets = _decrypt(self._key, columns, fields.pop("encrypted", ""))
         if secrets is None:
             return bytes(body)
@@ -142,7 +143,7 @@ def _locked(db: sqlite3.Connection, key: bytes) -> Iterator[tuple[str, list[Any]
 def _texts(db: sqlite3.Connection) -> Iterator[tuple[str, list[Any], str]]:
     """Yield name, columns and text of each row that has encrypted secrets."""
     for name, *columns, body in db.execute(_ROWS):
-        if text := _fields(body).get("encrypted", ""):
+        if _MARK in body and (text := _fields(body).get("encrypted", "")):
             yield name, columns, text
 
 

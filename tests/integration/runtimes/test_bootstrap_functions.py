@@ -12,7 +12,7 @@ import pytest
 from engine.errors import InvalidField
 from engine.executors.local.choice import NO_ISOLATION, IsolationOptions
 from engine.executors.pool import Pool
-from engine.functions.function_rules import check_function, listed
+from engine.functions.function_rules import FunctionRules, check_function
 from engine.model import Code, Outcome
 from tests.contracts.dialect import Dialect
 from tests.contracts.dialect_bootstrap import CUSTOM, HTTP
@@ -81,7 +81,7 @@ def test_a_lambda_runtime_takes_one_request_at_a_time() -> None:
     asked = function("any", runtime="Lambda", concurrent_num=2)
 
     with pytest.raises(InvalidField, match="the runtimes of Lambda take one request at a time"):
-        check_function(asked, asked.urn("local-1"), max_timeout=900, may_run_long=listed(()))
+        check_function(asked, asked.urn("local-1"), FunctionRules())
 
 
 # --- ports and networks of HTTP functions ---

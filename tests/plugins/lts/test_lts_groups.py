@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine import LogTarget
+from engine import LogTarget, Quotas
 from engine.errors import NotStored
 from plugins.lts.groups import ASKED, Groups
 from tests.doubles import MemoryStore
@@ -24,7 +24,7 @@ class FailingStore(MemoryStore):
 
 
 async def groups_on(store: MemoryStore) -> Groups:
-    groups = Groups(store, lambda: 1.0, 7)
+    groups = Groups(store, lambda: 1.0, 7, Quotas())
     await groups.load()
     return groups
 

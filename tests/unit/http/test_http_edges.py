@@ -190,7 +190,7 @@ def test_every_error_that_a_request_may_meet_has_its_status_and_code() -> None:
         errors.VersionInUse("v2", "prod"): (403, "FSS.1094"),
         errors.AliasInUse("live"): (403, "FSS.1154"),
         errors.CodeQuotaExceeded(1, 2, 3): (403, "FSS.1042"),
-        errors.TooManyTriggers("TIMER", 10, "a version"): (403, "FSS.1123"),
+        errors.TooManyTriggers("TIMER", 10): (403, "FSS.1123"),
         errors.CallTimedOut(90): (504, "FSS.0504"),
         errors.SettingsError("x"): (500, "FSS.0500"),
     }

@@ -113,14 +113,6 @@ async def test_other_kinds_are_refused(api: Api, kind: str) -> None:
     assert refusal(await create(api, kind, GOOD["TIMER"])) == (400, "FSS.1101")
 
 
-async def test_a_project_has_ten_triggers_of_the_audit_service(api: Api) -> None:
-    for number in range(10):
-        await api.create(f"auditor-{number}")
-        await create(api, "CTS", {**GOOD["CTS"], "name": f"notice-{number}"}, urn_of(f"auditor-{number}"))
-
-    assert refusal(await create(api, "CTS", {**GOOD["CTS"], "name": "one more"})) == (400, "FSS.1306")
-
-
 @pytest.mark.parametrize("kind", sorted(GOOD))
 async def test_only_some_kinds_can_be_disabled(api: Api, kind: str) -> None:
     trigger = await create(api, kind, GOOD[kind])

@@ -134,7 +134,7 @@ NOON = "0 0 12 * * ?"
 @pytest.mark.parametrize(
     ("first", "name", "count", "crons", "problem"),
     [
-        ((80,), "other", 11, (), "has 80 elsewhere"),
+        ((80,), "other", 11, (), r"reserve 90 \(limits.reserved_instances\), and has 80 elsewhere"),
         ((1, "hello", CronConfig(cron=NOON, count=80)), "other", 0, (CronConfig(cron=NOON, count=11),), "has 80 else"),
         ((0,), "small", 3, (), "may have 2 instances"),
     ],

@@ -19,7 +19,6 @@ from engine.errors import (
     InvalidTrigger,
     InvocationModeFixed,
     NotStored,
-    TooManyTriggers,
     TriggerExists,
     UnknownFunction,
     UnknownTrigger,
@@ -44,7 +43,7 @@ from engine.resources.trigger_rules import (
     read_options,
     stored_form,
 )
-from engine.resources.triggers import TRIGGERS, TriggerDraft, Triggers
+from engine.resources.triggers import TriggerDraft, Triggers
 from plugins.cts.options import CtsOptions
 from plugins.obs.options import ObsOptions, conflicts
 from tests.acceptance.triggering import GOOD
@@ -206,27 +205,6 @@ async def test_a_trigger_created_while_its_function_goes_is_refused_or_goes_alon
 
     assert list(bench.triggers.all()) == []
     assert len(refused) + sum(trigger is None for _, trigger in bench.told) == 1
-
-
-async def test_a_version_has_ten_triggers_of_the_limited_kinds_together(bench: Bench) -> None:
-    for number in range(TRIGGERS - 1):
-        await bench.create(**{**TIMER, "name": str(number)})
-    await bench.create("DIS", stream_name="clicks", sharditerator_type="LATEST")
-
-    for kind, data in (("TIMER", {**TIMER, "name": "other"}), ("LTS", {"log_group_id": "g", "log_topic_id": "t"})):
-        with pytest.raises(TooManyTriggers, match=r"types DIS,.*TIMER together, may have at most 10 triggers: delete"):
-            await bench.create(kind, **data)
-
-
-async def test_other_kinds_neither_count_toward_the_ten_triggers_nor_are_limited_by_them(bench: Bench) -> None:
-    for number in range(TRIGGERS + 1):
-        await bench.create("webhook", address=str(number))
-    for number in range(TRIGGERS):
-        await bench.create(**{**TIMER, "name": str(number)})
-
-    await bench.create("webhook", address="another")
-
-    assert len(list(bench.triggers.all())) == 2 * TRIGGERS + 2
 
 
 async def test_one_of_two_equal_triggers_created_at_once_is_refused(bench: Bench) -> None:

@@ -28,7 +28,7 @@ from engine.http.console.struct_forms import Choice, Field, fields_of, number_of
 from engine.http.console.visibility import value_shown
 from engine.model import Function
 from engine.model.urn import LATEST
-from engine.resources.reservations import MAX_PER_PROJECT, Reservation, Reservations, Reserved
+from engine.resources.reservations import Reservation, Reservations, Reserved
 
 _ROW = ("cron", "count", "name", "start", "end")
 #: Beginnings of error messages, by the field of the API.
@@ -174,7 +174,7 @@ class ReservedPages(PageFamily):
             "functions/reserved.html",
             tab=TAB,
             reservations=[value_shown(call, _listed(reserved)) for reserved in self._all(function)],
-            most=MAX_PER_PROJECT,
+            most=self._frame.limits.reserved_instances,
             errors=errors or {},
         )
 

@@ -17,7 +17,6 @@ from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from engine.errors import FunctiondError, InvalidField, InvalidRequest
-from engine.functions.function_rules import VARIABLES, VARIABLES_SIZE
 from engine.http.api.routing import Call
 from engine.http.console.configuration.forms import SettingsForm, SettingsPage, Update, digest_of, errors_beside
 from engine.http.console.forms import Form
@@ -144,8 +143,8 @@ class EnvironmentPage(SettingsPage[Variables]):
         rows = typed.rows if typed is not None else _rows(function)
         return {
             "viewed": function,
-            "most": VARIABLES,
-            "size": VARIABLES_SIZE,
+            "most": self._frame.limits.variables,
+            "size": self._frame.limits.variables_size,
             "used": {name: sum(len(key) + len(value) for key, value in table.items()) for name, table in stored},
             "rows": rows if sees else {PLAIN: (), ENCRYPTED: ()},
             "seen": digest_of(stored) if sees else "",

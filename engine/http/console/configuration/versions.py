@@ -16,9 +16,7 @@ from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField, SameVersion
-from engine.functions.aliases import MAX_ALIASES
 from engine.functions.catalog import Catalog
-from engine.functions.versions import MAX_VERSIONS
 from engine.http.api.routing import Call
 from engine.http.api.versions import CreateAliasBody, PublishBody
 from engine.http.console.configuration.forms import CHANGED, digest_of, errors_beside, is_stale
@@ -81,8 +79,8 @@ class VersionsPage(PageFamily):
             tab=TAB,
             versions=[latest, *reversed(published)],
             aliases=self._catalog.aliases(function.function_id),
-            most_versions=MAX_VERSIONS,
-            most_aliases=MAX_ALIASES,
+            most_versions=self._frame.limits.versions,
+            most_aliases=self._frame.limits.aliases,
             settings=_PUBLISH,
             values=values,
             errors=errors or {},

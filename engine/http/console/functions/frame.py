@@ -67,6 +67,7 @@ class FunctionFrame:
         self, pages: Pages, api: ApiRequests, catalog: Catalog, controls: FunctionControls, region: str
     ) -> None:
         self._pages, self.api, self._catalog, self._controls, self.region = pages, api, catalog, controls, region
+        self.limits = catalog.limits
 
     def function_of(self, call: Call) -> Function:
         """Return version ``latest`` of the function that the path names. Raises UnknownFunction."""

@@ -39,7 +39,7 @@ from engine.model import Function
 from engine.model.retry_rules import FunctionError, read_error
 from engine.model.trace import HEADER, TraceContext
 from engine.model.urn import FunctionUrn
-from engine.resources.events import MAX_EVENTS, MAX_SIZE, Event, Events
+from engine.resources.events import MAX_SIZE, Event, Events
 from engine.resources.triggers import Triggers
 
 FIRST = '{\n  "key": "value"\n}'
@@ -158,7 +158,7 @@ class TrialPage(PageFamily):
             qualifiers=self._frame.qualifiers(call),
             invokes=may(call, "InvokeFunction"),
             readable=sees_payloads(call),
-            most=MAX_EVENTS,
+            most=self._frame.limits.test_events,
             most_bytes=MAX_SIZE,
         )
 
