@@ -10,6 +10,7 @@ import httpx
 import pytest
 from functiond import Client, InvocationFailed
 
+from tests.acceptance.engine_process import folders
 from tests.support.cli import functiond_here
 from tests.support.engine_process import EngineProcess, engine_process
 
@@ -21,9 +22,14 @@ from functiond import App, Retry, get_context
 app = App(name="shop")
 INSTANCE = uuid.uuid4().hex
 
-@app.function(environment={"GREETING": "hello"}, secrets=["API_TOKEN"], runtime="RUNTIME")
-def surroundings():
-    return [os.environ["GREETING"], get_context().getUserData("API_TOKEN"), "Python%d.%d" % sys.version_info[:2]]
+@app.startup
+def start():
+    os.environ["STARTED"] = os.environ.get("GREETING", "")
+
+@app.function(environment={"GREETING": "hello"}, secrets=["API_TOKEN"], runtime="RUNTIME", folders=["images"])
+def surroundings(path: str):
+    started, token = os.environ.pop("STARTED"), get_context().getUserData("API_TOKEN")
+    return [started, token, "Python%d.%d" % sys.version_info[:2], open(path).read()]
 
 @app.function(soft_timeout=0.1)
 def patient() -> None:
@@ -47,8 +53,9 @@ SHOP = CRM.replace("App()", "App(name='shop')").replace("clean", "bill")
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    with engine_process(tmp_path_factory.mktemp("coded")) as running:
+def engine(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[EngineProcess]:
+    environ = {"FUNCTIOND_EXECUTOR__ISOLATION": "auto", **folders(home)}
+    with engine_process(tmp_path_factory.mktemp("coded"), environ=environ) as running:
         yield running
 
 
@@ -104,7 +111,7 @@ def test_two_folders_with_equal_names_are_two_apps(
 
 
 def test_settings_in_code_are_planned_then_in_effect(
-    engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: EngineProcess, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = httpx.get(f"{engine.url}/v2/default/fgs/interpreters", trust_env=False, timeout=60).json()
     runtime = next((each["runtime"] for each in listed if each["runtime"] in ("Python3.10", "Python3.12")), OWN)
@@ -126,7 +133,8 @@ def test_settings_in_code_are_planned_then_in_effect(
     paced = [client.enqueue("paced") for _ in range(2)]
     singles = [client.enqueue("single") for _ in range(6)]
     failing = [client.enqueue("fail", {"kind": kind}) for kind in ("reset", "absent", "value")]
-    assert client.call("surroundings") == ["hello", "s3cret", runtime]
+    image = {"path": str(home / "images" / "a")}
+    assert client.call("surroundings", image) == ["hello", "s3cret", runtime, "of images"]
     client.call("patient")
     assert len({handle.result(60) for handle in singles}) == 1
     paced[0].result(60)
