@@ -251,7 +251,7 @@ def test_quotas_are_of_the_own_project(engine: EngineProcess) -> None:
 
     assert own["fgs_on_demand_instance_limit"]["used"] >= 1
     assert own["fgs_func_num"]["used"] >= 1
-    assert (own["fgs_func_num"]["quota"], own["fgs_func_code_size"]["unit"]) == (400, "MB")
+    assert (own["fgs_func_num"]["quota"], own["fgs_func_code_size"]["unit"]) == (10_000, "MB")
     assert own["fgs_func_code_size"]["used"] >= 1
     assert {other["used"] for other in others.values()} == {0}
 
