@@ -37,8 +37,9 @@ def read_value(text: str) -> Any:
 
 
 def expected(name: str, names: Collection[str]) -> str:
-    """Return the hint of an error about an unknown name: the nearest known one, or all, if any."""
+    """Return the hint of an error about an unknown name: the nearest known one, or the first ten, if any."""
     if not names:
         return "there are none"
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+    more = ", …" * (len(names) > 10)
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(list(names)[:10])}{more}"

@@ -173,9 +173,11 @@ class Dispatcher:
     # --- for callers ----------------------------------------------------------------------------------------
 
     def retries_of(self, invocation: Invocation) -> int:
-        """Return how many retries the settings of an asynchronous invocation allow. Rules may decide otherwise."""
+        """Return how many retries the settings of an asynchronous invocation allow at most, rules included."""
         settings = self._settings(invocation)
-        return self._policy.default.retries if settings is None else settings.max_retries
+        if settings is None:
+            return self._policy.default.retries
+        return max(settings.max_retries, *(rule.max_retries for rule in settings.retry_rules), 0)
 
     def is_running(self) -> bool:
         """Return whether invocations are running."""

@@ -146,7 +146,8 @@ def test_a_run_knows_its_attempt_times_parent_and_trigger(engine: EngineProcess)
     engine.create("shared", PARENT, strategy_config={"concurrency": 1, "concurrent_num": 4})
     names = ["python", *bootstraps, *["node"] * bool(shutil.which("node"))]
     for name in names:
-        engine.configure(name, max_async_retry_attempts=2, max_async_event_age_in_seconds=600)
+        rules = [{"code": 4010, "max_retries": 4}] if name == "node" else []
+        engine.configure(name, max_async_retry_attempts=2, max_async_event_age_in_seconds=600, retry_rules=rules)
     request_id = engine.accepted("parent", names, traceparent=TRACE)
     outcome = json.loads(engine.record("parent", request_id, wait=40)["result"])
     assert outcome[:4] == ["", "API", TRACE, TRACE]
@@ -159,7 +160,7 @@ def test_a_run_knows_its_attempt_times_parent_and_trigger(engine: EngineProcess)
             queued, wrong, *result = result
             assert (children(engine, child), wrong) == (queued, "Forbidden")
         *known, accepted, deadline = json.loads(base64.b64decode(result["body"])) if name == "http" else result
-        assert known == [2, 3, "CALL", request_id, TRACE], name
+        assert known == [2, 5 if name == "node" else 3, "CALL", request_id, TRACE], name
         begin, end = (datetime.fromisoformat(one.replace("Z", "+00:00")).timestamp() for one in (accepted, deadline))
         assert (round(begin - int(child[:8] + child[9:13], 16) / 1000, 3), 30 <= end - begin < 90) == (0, True)
 
