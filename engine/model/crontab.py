@@ -63,4 +63,9 @@ def _split(text: str) -> tuple[list[str], list[str]]:
 
 def _weekdays(field: str) -> str:
     """Return a field of weekdays in which Sunday is 0. Crontabs allow 7 for it, also at the end of a range."""
+    field = re.sub(r"\b([0-6])-7/([1-9]\d*)\b", _through_sunday, field)
     return re.sub(r"(?<![\d/])7\b", "0", re.sub(r"\b([0-6])-7\b", r"\1-6,0", field))
+
+
+def _through_sunday(found: re.Match[str]) -> str:
+    return ",".join(str(day % 7) for day in range(int(found[1]), 8, int(found[2])))

@@ -151,6 +151,12 @@ def handler_of(target: str, name: str) -> "typing.Callable[[typing.Any, typing.A
             return handle_async(event, context).send(None)  # which awaits nothing, and needs no event loop
         except StopIteration as end:
             return end.value
+        except RuntimeError as error:
+            if isinstance(cause := error.__cause__, StopIteration) and error.args == (
+                "coroutine raised StopIteration",
+            ):
+                raise cause from None
+            raise
 
     return handle_async if is_async else handle
 
@@ -205,36 +211,42 @@ def set_timer(
 ) -> None:
     """Have one of the functions have a timer that queues a call, or none of them without a call.
 
-    ``send(method, path, content)`` returns the content of a reply. Raises TypeError if the call has options.
+    ``send(method, path, content)`` returns the content of a reply. The others' timers are deleted last, so that a
+    refused timer leaves the present one. Raises TypeError if the call has options, or is of another function.
     """
     function, data = call.get("function", ""), dict[str, str]()
+    others = {one.name for one in functions.values()} - {function}
     if call:
-        if call.keys() != {"function", "event"}:
-            raise TypeError(f"the timer {name} takes a result of event(...) without options and then")
+        if call.keys() != {"function", "event"} or len(others) == len(functions):
+            raise TypeError(f"the timer {name} takes a result of event(...) without options and then, of the same app")
         fields = crontab.split()
         if len(fields) == 5:  # the API has the second before them, and no 7 for Sunday
-            weekdays = re.sub(r"(?<![\d/])7\b", "0", re.sub(r"\b([0-6])-7\b", r"\1-6,0", fields[4]))
+            weekdays = re.sub(r"\b([0-6])-7/([1-9]\d*)\b", _through_sunday, fields[4])
+            weekdays = re.sub(r"(?<![\d/])7\b", "0", re.sub(r"\b([0-6])-7\b", r"\1-6,0", weekdays))
             fields = ["0", *fields[:4], weekdays]
         data = {"name": name, "schedule_type": "Cron", "schedule": " ".join([f"CRON_TZ={zone}"] * bool(zone) + fields)}
         data["user_event"] = json.dumps(call["event"], ensure_ascii=False, separators=(",", ":"))
-    for each in sorted({function, *(one.name for one in functions.values())} - {""}):
+    for each in [*filter(None, [function]), *sorted(others)]:
         path = f"triggers/{quote(each, ':!')}"
         try:
             triggers = send("GET", path)
         except Exception as error:
-            if getattr(error, "status", 0) != 404:
+            if each == function or getattr(error, "status", 0) != 404:
                 raise
             continue  # not deployed
-        for trigger in triggers:
-            if trigger["trigger_type_code"] == "TIMER" and trigger["event_data"]["name"] == name:
-                path = f"{path}/TIMER/{trigger['trigger_id']}"
-                if each != function:
-                    send("DELETE", path)
-                elif {**trigger["event_data"], **data} != trigger["event_data"]:
-                    send("PUT", path, {"event_data": data})
-                call = call if each != function else {}
-    if call:
-        send("POST", f"triggers/{quote(function, ':!')}", {"trigger_type_code": "TIMER", "event_data": data})
+        timers = [one for one in triggers if one["trigger_type_code"] == "TIMER" and one["event_data"]["name"] == name]
+        if each == function and not timers:
+            send("POST", path, {"trigger_type_code": "TIMER", "event_data": data})
+        for timer in timers:
+            own = f"{path}/TIMER/{timer['trigger_id']}"
+            if each != function:
+                send("DELETE", own)
+            elif {**timer["event_data"], **data} != timer["event_data"]:
+                send("PUT", own, {"event_data": data})
+
+
+def _through_sunday(found: "re.Match[str]") -> str:
+    return ",".join(str(day % 7) for day in range(int(found[1]), 8, int(found[2])))
 
 
 class BadArgument(TypeError):
@@ -251,8 +263,9 @@ def arguments(call: typing.Any, event: typing.Any) -> _Arguments:
     an object without their names, such as the event of a trigger, is left out. Raises TypeError if none fits.
     """
     signature = inspect.signature(call)
-    if isinstance(event, dict) and event.get("trigger_type") == "TIMER" and event["user_event"].startswith(_CALL):
-        event = json.loads(event["user_event"])
+    if isinstance(event, dict) and event.get("trigger_type") == "TIMER":
+        text = str(event.get("user_event"))
+        event = json.loads(text) if text.startswith(_CALL) else event
     hints: dict[str, typing.Any] = {}
     with suppress(NameError):  # of names that only type checkers import
         hints = typing.get_type_hints(call)

@@ -156,6 +156,12 @@ def limited(limit: int = 5) -> None: ...
 def maybe(event: dict[str, Any] | None = None) -> None: ...
 def untyped(days=30): ...  # type: ignore[no-untyped-def]
 def nothing() -> None: ...
+def first(items: list[int]) -> int:
+    return next(iter(items))
+
+
+def f() -> None: ...
+def g() -> None: ...
 def many(*points: Point, by: int = 1) -> None: ...
 def options(**sizes: int) -> None: ...
 def unread(event: Unknown) -> None: ...  # type: ignore[name-defined]  # noqa: F821
@@ -183,6 +189,7 @@ def unread(event: Unknown) -> None: ...  # type: ignore[name-defined]  # noqa: F
         (untyped, {"days": 7}, (7,), {}),
         (nothing, TIMER, (), {}),
         (nothing, [1], (), {}),
+        (one, {"trigger_type": "TIMER"}, ({"trigger_type": "TIMER"},), {}),
         (many, [1, 0.5], (Point(1, 0.5),), {}),
         (many, {"by": 3}, (), {"by": 3}),
         (options, {"a": 1}, (), {"a": 1}),
@@ -296,3 +303,50 @@ def test_a_function_of_an_app_only_runs_in_instances() -> None:
     assert double(4) == 8
     with pytest.raises(RuntimeError, match=r"double\.enqueue needs an instance"):
         double.enqueue(4)
+
+
+def test_a_plain_function_that_raises_stop_iteration_fails_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = instance.App()
+    app.function()(first)
+    monkeypatch.setattr(instance, "_app", lambda target: app)
+
+    with pytest.raises(StopIteration) as raised:
+        instance.handler_of("tasks:app", "first")([], None)
+    assert raised.traceback[-1].name == "first"
+
+
+class Timers:
+    """Timers of functions at an API that refuses schedules with the word ``bad``."""
+
+    def __init__(self) -> None:
+        self.by_function: dict[str, dict[str, Any]] = {"f": {}, "g": {}}
+
+    def send(self, method: str, path: str, content: Any = None) -> Any:
+        timers = self.by_function[path.split("/")[1]]
+        if method == "GET":
+            return [{"trigger_type_code": "TIMER", "trigger_id": "1", "event_data": data} for data in timers.values()]
+        if method == "DELETE":
+            return timers.clear()
+        if "bad" in content["event_data"]["schedule"]:
+            raise ValueError("bad")
+        timers["1"] = content["event_data"]
+        return None
+
+
+def test_a_refused_timer_leaves_the_present_one() -> None:
+    api, app = Timers(), instance.App()
+    app.function()(f)
+    app.function()(g)
+
+    def set_timer(function: str, crontab: str) -> None:
+        instance.set_timer(api.send, app.functions, "t", {"function": function, "event": {}}, crontab)
+
+    set_timer("g", "0 3 * * 0-7/2")
+    for crontab, error in (("bad", ValueError), ("0 3 * * *", TypeError)):
+        with pytest.raises(error):
+            set_timer("f" if crontab == "bad" else "of_another_app", crontab)
+    assert [data["1"]["schedule"] for data in api.by_function.values() if data] == ["0 0 3 * * 0,2,4,6"]
+    set_timer("f", "0 4 * * *")
+    assert [*api.by_function["f"], *api.by_function["g"]] == ["1"]
+    instance.set_timer(api.send, app.functions, "t", {})
+    assert api.by_function == {"f": {}, "g": {}}
