@@ -308,7 +308,7 @@ def load_settings(
         settings = msgspec.convert(table, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_describe(error, table)) from None
-    find_folders(settings.executor.folders, [file or ""], elsewhere=True)  # raises
+    find_folders(settings.executor.folders, [file or "", settings.logs.file], elsewhere=True)  # raises
     return settings
 
 

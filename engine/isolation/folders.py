@@ -45,15 +45,15 @@ def folders_of(function: Function, folders: Mapping[str, AnyFolder]) -> dict[str
     A mount counts if ``folders`` has its ``mount_resource``. Raises InvalidField for a folder that is not in
     ``folders`` or not for the function's project, and for a mount that should have another path in the function.
     """
+    offered = offered_to(function.project, folders)
     asked: list[str] = [*function.details.get("functiond", {}).get("folders", ())]
     for mount in function.details.get("mount_config", {}).get("func_mounts", ()):
         name, path = (str(mount.get(key) or "") for key in ("mount_resource", "local_mount_path"))
         if name in folders:
             asked.append(name)
-            if path not in ("", folders[name].path):
+            if name in offered and path not in ("", folders[name].path):
                 allowed = f"must be {folders[name].path}, the path of the folder {name} on the host"
                 raise InvalidField("func_mounts.local_mount_path", path, allowed)
-    offered = offered_to(function.project, folders)
     if wrong := [name for name in asked if name not in offered]:
         allowed = f"must be among the folders of executor.folders for this project: {', '.join(offered) or 'none'}"
         raise InvalidField("functiond.folders", wrong[0], allowed)

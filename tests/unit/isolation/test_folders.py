@@ -24,12 +24,17 @@ def test_a_folder_with_files_of_the_engine_is_refused_also_through_links() -> No
         (home / "images" / "data").symlink_to(home / "data")
         wrong = [home, *(home / name for name in ("data", "data/key", "link", "link/key", "images"))]
         system = ["/", "/etc", "/etc/ssl", "/proc/1", "/dev/shm", "/tmp", "/home", Path(engine.__file__).parent]
+        (logged := home / "data" / "logged.toml").write_text(
+            f"[logs]\nfile = '{home}/fine/log'\n[executor.folders.some]\npath = '{home}/fine'\n"
+        )
         fine, inner, absent = (Folder(path=str(home / name), mode="rw") for name in ("fine", "fine/inner", "none"))
         for path in (*wrong, *system):
             with pytest.raises(SettingsError, match="must not see or replace"):
                 find_folders({"some": Folder(path=str(path))}, ["", home / "images" / "data"])
         with pytest.raises(SettingsError, match=r"fine\.toml or is in it"):
             load_settings(file=home / "fine.toml")
+        with pytest.raises(SettingsError, match="fine/log or is in it"):
+            load_settings(file=logged)
         for folders, problem in (({"a": fine, "b": inner}, "fine or is in it"), ({"absent": absent}, "must exist")):
             with pytest.raises(SettingsError, match=problem):
                 find_folders(folders, [])
@@ -48,6 +53,7 @@ def test_a_function_gets_the_folders_of_its_project_by_name_or_as_mounts() -> No
     assert list(folders_of(own, folders)) == ["shop"]
     assert list(folders_of(function("h", details=mounts), folders)) == ["all"]
     assert folders_of(function("h", details=asks(mount_resource="0a1b-of-sfs")), folders) == {}
-    for wrong in (asks("none"), asks("shop"), asks(mount_resource="all", local_mount_path="/mnt")):
+    mounted = [asks(mount_resource=name, local_mount_path="/mnt") for name in ("all", "shop")]
+    for wrong in (asks("none"), asks("shop"), *mounted):
         with pytest.raises(InvalidField, match=r"for this project: all|must be /srv/all"):
             folders_of(function("h", details=wrong), folders)
