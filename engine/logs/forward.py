@@ -28,6 +28,7 @@ from engine.logs.lines import ERROR, LATEST, LOGGER, NOTE
 from engine.model import Function, Invocation
 
 LIMIT = 16 << 20  #: bytes of lines that wait
+LONGEST = 64 << 10  #: bytes of a line in journald, whose datagrams are limited; the rest is left out
 GATHER, LAST = 0.1, 3.0  #: seconds for which lines are gathered, and for the last ones when the engine stops
 MOST = 2000  #: lines of output that are told apart, so that the loop is not held
 LEVELS = {ERROR: "ERROR", NOTE: "WARN"}  #: by stream
@@ -130,7 +131,7 @@ def to_journal(path: str, lines: list[bytes]) -> None:
 
 def journald_entry(line: Any) -> bytes:
     *fields, text = astuple(line)
-    head, message = ENTRY % (PRIORITIES.get(line.level, 6), *fields), text.encode()
+    head, message = ENTRY % (PRIORITIES.get(line.level, 6), *fields), text.encode()[:LONGEST]
     return b"%bMESSAGE\n%b%b\n" % (head.encode(), len(message).to_bytes(8, "little"), message)
 
 

@@ -30,7 +30,7 @@ async def test_journald_gets_an_entry_for_each_line_with_its_fields(tmp_path: Pa
             assert isinstance(forwarder, Forwarder)
             message = f"2026-01-01T00:00:00.000Z {RUN.request_id} ERROR torn=1\nand more\n"
             forwarder.add(F, RUN, "i1", 1_764_041_045_123, LOGGER, message.encode())
-            forwarder.add(F, None, "i1", 1 << 63, STDOUT, b"a\nb\n")
+            forwarder.add(F, None, "i1", 1 << 63, STDOUT, b"a" * (1 << 20) + b"\nb\n")
             await until(lambda: forwarder.written == 3)
         first, *others = [journal.recv(1 << 18, socket.MSG_DONTWAIT) for _ in range(3)]
 
