@@ -251,9 +251,11 @@ class Sources:
         ``trigger`` is None if the trigger was deleted.
         """
         source = self._sources.get(trigger_id)
+        if self._tasks is None:
+            return  # the sources have not begun, or have ended
         if source is not None:
             source.want(trigger)
-        elif trigger is not None and self._tasks is not None and self._cluster.owns(trigger_id):
+        elif trigger is not None and self._cluster.owns(trigger_id):
             policy, longest = self._policy, trigger.plugin.rules.longest_delay
             policy = policy if policy.longest <= longest else replace(policy, longest=longest)
             self._sources[trigger_id] = Source(

@@ -515,3 +515,10 @@ async def test_a_service_that_fails_is_started_again(tmp_path: Path, feed: Feed)
 
         assert (failed.state, failed.problem) == ("failing", "OSError: address in use")
         await until(lambda: place.engine.sources.statistics().services["feed"].state == "running")
+
+
+async def test_changes_after_the_end_of_the_sources_start_nothing(tmp_path: Path, feed: Feed) -> None:
+    async with house(tmp_path, [feed.plugin()]) as place:
+        trigger = await running(place)
+    place.engine.sources.follow(trigger.id, None)
+    assert feed.log == ["+a", "-a"]
