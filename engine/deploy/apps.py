@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from engine.config.search_path import CLIENT
 from engine.deploy.client import ApiError, app_of
-from engine.deploy.functions import Asynchronous, terms_of
+from engine.deploy.functions import APPS, Asynchronous, terms_of
 from engine.deploy.manifest.changes import Plan
 from engine.deploy.manifest.planning import make_plan
 from engine.deploy.manifest.project import Data, Project
@@ -42,7 +42,6 @@ PROGRAM = "functiond.describe"
 REQUIREMENTS = "requirements.txt"
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".venv", "node_modules")
 _OWN = re.compile(r"functiond\b(?![-.])", re.IGNORECASE)
-_FOLDER = "functiond_apps/"  #: of the modules with handlers
 _TAKEN = ("functiond", "functiond.py", "functiond_apps")
 
 
@@ -229,8 +228,8 @@ def _built(
         handlers = entry["handler"].rpartition(".")[0]
         if handlers == app.handlers:
             earlier[name] = entry["runtime"]
-        elif app_of(entry) == app.name and handlers.startswith(_FOLDER) and not take_over:
-            target = ":".join(handlers.removeprefix(_FOLDER).replace("/", ".").rsplit(".", 1))
+        elif app_of(entry) == app.name and handlers.startswith(APPS) and not take_over:
+            target = ":".join(handlers.removeprefix(APPS).replace("/", ".").rsplit(".", 1))
             problem = f"the app {app.name} on the engine is {target}, with the function {name}"
             raise UsageError(f"{problem}: name one of both, as App(name=…), or add --take-over if the app has moved")
         elif any(name == function.name for function in app.functions) and app_of(entry) in ("", app.name):

@@ -204,7 +204,7 @@ def path_of(name: str, rest: str = "") -> str:
 
 
 def claim_of(app: str, *, take_over: bool) -> str:
-    """Return the query of requests that create, change or delete a function for an app; empty: for none."""
+    """Return the query of requests that create, change or delete a function for an app. An empty ``app`` is none."""
     return f"?app={quote(app)}" + ("&take_over=true" if take_over else "")
 
 

@@ -23,6 +23,7 @@ from engine.model.limits import EVENT_AGES
 from engine.runtimes.catalog import warning_of
 
 Code = bytes | Mapping[str, Any]  #: zip package, or fields of the API
+APPS = "functiond_apps/"  #: folder of the modules with handlers of apps, which are written at their deployment
 CHUNK = 256 << 10  #: bytes
 PROGRESS_SIZE = 1 << 20  #: bytes from which an upload shows its progress
 NEW = {"timeout": 30, "memory_size": 128}  #: configuration of new functions
@@ -190,6 +191,9 @@ def store(
     """
     if old is None:
         return create(client, name, code or {}, config, claim)
+    handler, initializer = config.get("handler", old["handler"]), old.get("initializer_handler") or ""
+    if initializer.startswith(APPS) and not handler.startswith(APPS):  # its startup hooks are not in the new code
+        config = {"initializer_handler": "", **config}
     changes = {field: value for field, value in config.items() if old.get(field) != value}
     if changes or code is None:
         # PUT would reset everything else, also encrypted variables and changes that others make meanwhile.
@@ -200,7 +204,7 @@ def store(
         return upload(client, "PUT", path_of(name, "/code") + claim, {}, code)
     except ApiError as refusal:
         if changes and refusal.status < 500:  # after a failure of the engine, the code may be stored
-            before = claim_of(app_of(old), take_over=True) if claim else ""
+            before = claim_of(app_of(old), take_over=True)
             client.patch(path_of(name, "/config") + before, {field: old[field] for field in changes if field in old})
         raise
 

@@ -48,7 +48,16 @@ def single() -> str:
 def fail(kind: str) -> None:
     raise {"reset": ConnectionResetError, "absent": FileNotFoundError, "value": ValueError}[kind](kind)
 """
-CRM = "from functiond import App\napp = App()\n@app.function()\ndef report(): ...\n@app.function()\ndef clean(): ...\n"
+CRM = """
+from functiond import App
+app = App()
+@app.startup
+def open_all(): ...
+@app.function()
+def report(): ...
+@app.function()
+def clean(): ...
+"""
 SHOP = CRM.replace("App()", "App(name='shop')").replace("clean", "bill")
 
 
@@ -72,10 +81,13 @@ class Deployer:
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 
+    def initializer_of(self, name: str) -> str:
+        return str(httpx.get(f"{self._list}/{name}/config", trust_env=False, timeout=60).json()["initializer_handler"])
+
     @property
     def owners(self) -> dict[str, str]:
         listed = httpx.get(self._list, trust_env=False, timeout=60).json()["functions"]
-        return {function["func_name"]: function["functiond"]["app"] for function in listed}
+        return {function["func_name"]: function["functiond"].get("app", "") for function in listed}
 
 
 def test_two_folders_with_equal_names_are_two_apps(
@@ -108,6 +120,11 @@ def test_two_folders_with_equal_names_are_two_apps(
     moved = deploy("--take-over")
     assert "updated report: 30 s, 128 MB" in moved
     assert "not in the code any more: bill; add --prune to delete" in moved
+    assert deploy.initializer_of("report") == "functiond_apps/moved/app.startup"
+    (tmp_path / "index.py").write_text("def handler(event, context):\n    return 1\n")
+    options = ("--name", "report", "--handler", "index.handler", "--take-over")
+    functiond_here("deploy", str(tmp_path / "index.py"), *options, url=engine.url, environ=deploy.environ)
+    assert (deploy.owners["report"], deploy.initializer_of("report")) == ("", "")
 
 
 def test_settings_in_code_are_planned_then_in_effect(
