@@ -270,10 +270,11 @@ def _check_own(own: Any) -> None:
     try:
         msgspec.convert(own, OwnSettings)
     except msgspec.ValidationError as error:
-        problem, _, name = str(error).partition(" - at `$.")
+        problem, _, name = str(error).rstrip("`").partition(" - at `$.")
+        value = own.get(name, own) if isinstance(own, dict) else own
         hint = "priority_cap is from 0 to 9, per_key from {} to {}, weight from {:g} to {:g}, app up to 64 letters"
         hint = f"{problem}; {hint.format(*PER_KEY, *WEIGHTS)}, digits, ., _ and -"
-        raise InvalidField(f"{OWN}.{name}".rstrip(".`"), own, hint) from None
+        raise InvalidField(f"{OWN}.{name}".rstrip("."), value, hint) from None
 
 
 def _check_details(details: dict[str, Any]) -> None:
