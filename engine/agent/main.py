@@ -156,10 +156,10 @@ class Agent:
         access = FunctionAccess(f"http://127.0.0.1:{port}", lambda _, instance: tokens[instance])
         ports = dict.fromkeys((*welcome.api_ports, port), port) if port else {}
         asked, own = welcome.sandbox.get("folders", {}), self._configuration.folders
-        folders = {  # ``ro`` of either side counts
-            name: {**asked[name], "source": own[name].source, "mode": min(own[name].mode, asked[name]["mode"])}
-            for name in own.keys() & asked.keys()
-        }
+        folders = {name: {**asked[name], "source": own[name].source} for name in own.keys() & asked.keys()}
+        for name, folder in folders.items():
+            if own[name].mode == "ro":
+                folder["mode"] = "ro"
         return LocalOptions(
             tmp=self._configuration.tmp,
             marker=self._configuration.marker,

@@ -68,12 +68,10 @@ def agent(
     host, port = _address(join)
     once, first = str(token) == "-", _read_token(token)
     configure_logging(log_format, "info")
-    folders = {
-        name: Folder(
-            path=os.path.abspath(str(path).removesuffix(":ro")), mode="ro" if str(path)[-3:] == ":ro" else "rw"
-        )
-        for name, path in read_fields(folder, kind="folder").items()
-    }
+    folders = {}
+    for name, text in read_fields(folder, kind="folder").items():
+        path = str(text).removesuffix(":ro")
+        folders[name] = Folder(path=os.path.abspath(path), mode="rw" if path == str(text) else "ro")
     configuration = Configuration(
         host=host,
         port=port,

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.logs.forward import Forwarder
 from engine.logs.lines import Line, decode
@@ -143,8 +144,10 @@ class LogBoard:
             return
         listeners = [*self._listeners.get(function.function_id, ()), *self._listeners.get(0, ())]
         if listeners:
-            run = {name: getattr(invocation, name) for name in ("request_id", "source", "hops", "trace") if invocation}
-            decoded = FunctionLines(function=function, lines=tuple(decode(lines)), **run)
+            decoded = FunctionLines(function=function, lines=tuple(decode(lines)))
+            if (run := invocation) is not None:
+                known = {"request_id": run.request_id, "source": run.source, "hops": run.hops, "trace": run.trace}
+                decoded = replace(decoded, **known)
             for listener in listeners:
                 try:
                     listener(decoded)

@@ -144,7 +144,8 @@ def forwarding(settings: LogsSettings) -> Iterator[Forwarder | None]:
     if settings.forward == "none":
         yield None
         return
-    journald, path = settings.forward == "journald", settings.file * (settings.forward != "stdout")
+    journald = settings.forward == "journald"
+    path = "" if settings.forward == "stdout" else settings.file
     write = partial(to_journal, path or "/run/systemd/journal/socket") if journald else partial(to_file, path)
     try:
         write([])

@@ -1,43 +1,12 @@
 """Protocols between the parts of the engine, and between engine and plugins."""
 
-from engine.protocols.audit import (
-    Audit,
-    AuditTrail,
-    Listener,
-    Trace,
-)
-from engine.protocols.catalog import (
-    CatalogStore,
-    ResourceStore,
-    StoredResource,
-)
-from engine.protocols.cursors import (
-    BatchWritten,
-    CursorMove,
-    Cursors,
-    divide,
-)
-from engine.protocols.execution import (
-    Executor,
-)
-from engine.protocols.journal import (
-    Journal,
-    Page,
-    Recovery,
-    Settlement,
-    WaitingEnd,
-    Window,
-)
-from engine.protocols.operation import (
-    JSON,
-    Operation,
-)
-from engine.protocols.outbox import (
-    DeliveryCount,
-    DeliveryFilter,
-    Outbox,
-    PresentDestination,
-)
+from engine.protocols.audit import Audit, AuditTrail, Listener, Trace
+from engine.protocols.catalog import CatalogStore, ResourceStore, StoredResource
+from engine.protocols.cursors import BatchWritten, CursorMove, Cursors, divide
+from engine.protocols.execution import Executor
+from engine.protocols.journal import Journal, Page, Recovery, Settlement, WaitingEnd, Window
+from engine.protocols.operation import JSON, Operation
+from engine.protocols.outbox import DeliveryCount, DeliveryFilter, Outbox, PresentDestination
 from engine.protocols.plugins import (
     CodeLinks,
     DeliveryContext,
@@ -61,18 +30,8 @@ from engine.protocols.records import (
     Selection,
     Standing,
 )
-from engine.protocols.status_log import (
-    StatusEntry,
-    StatusLog,
-    StatusLogStatistics,
-    StatusTarget,
-)
-from engine.protocols.storage import (
-    Cluster,
-    CopySteps,
-    Storage,
-    StorageStatistics,
-)
+from engine.protocols.status_log import StatusEntry, StatusLog, StatusLogStatistics, StatusTarget
+from engine.protocols.storage import Cluster, CopySteps, Storage, StorageStatistics
 from engine.protocols.triggers import (
     EVENT_LIMIT,
     Callers,

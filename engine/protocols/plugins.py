@@ -10,11 +10,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from engine.logs.target import LogTarget
-from engine.model.invocation import (
-    Mode,
-    PendingDelivery,
-    Request,
-)
+from engine.model.invocation import Mode, PendingDelivery, Request
 from engine.protocols.triggers import EventSink, PluginContext, PluginService, Trigger
 
 

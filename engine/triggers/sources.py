@@ -290,8 +290,9 @@ class Sources:
 
     def _forget(self, trigger_id: str, source: Source) -> None:
         del self._sources[trigger_id]
-        for name in ("accepted", "refused", "lost"):
-            setattr(self._past, name, getattr(self._past, name) + getattr(source.tally, name))
+        self._past.accepted += source.tally.accepted
+        self._past.refused += source.tally.refused
+        self._past.lost += source.tally.lost
 
     async def _run_once(self, trigger: BoundTrigger, supervisor: Supervisor, tally: Tally) -> Rest | None:
         assert trigger.plugin.trigger is not None

@@ -32,6 +32,7 @@ log = structlog.get_logger("functiond.timer")
 LATE = 60.0
 #: Requests in one transaction when each missed time is caught up.
 BATCH_SIZE = 100
+Look = tuple[float, float]  #: elapsed time, and time of day by the clock
 
 
 class TimerTrigger:
@@ -43,27 +44,16 @@ class TimerTrigger:
         table = Timetable(schedule=self._schedule, since=math.floor(context.since), zone=zone)
         task_status.started()
         position = await self._begin(context, zone)
-        checked_at, showed = elapsed(), clock.now()
+        last_look = elapsed(), clock.now()
         position = _adjusted_to_clock(context, table, position, 0.0)
         position = await self._catch_up(context, table, position)
-        return await self._follow(context, table, position, checked_at, showed, waited=False)
+        return await self._follow(context, table, position, last_look, waited=False)
 
     async def _follow(
-        self,
-        context: TriggerContext,
-        table: Timetable,
-        position: Position,
-        checked_at: float,
-        showed: float,
-        *,
-        waited: bool,
+        self, context: TriggerContext, table: Timetable, position: Position, last_look: Look, *, waited: bool
     ) -> Rest:
-        """Handle what is due, and rest until the next due time.
-
-        ``checked_at`` and ``showed`` are the elapsed time and the time of day at the last look. ``waited``:
-        the timer has waited since it handled a due time.
-        """
-        clock = context.plugin.clock
+        """Handle what is due, and rest until the next due time. ``waited``: the timer did so since it handled one."""
+        clock, (checked_at, showed) = context.plugin.clock, last_look
         while True:
             passed, checked_at = elapsed() - checked_at, elapsed()
             jumped = clock.now() - showed - passed > LATE  # the clock was set ahead, or the machine was suspended
@@ -73,7 +63,7 @@ class TimerTrigger:
             waited = jumped or (waited and position is before)
             due = table.next_after(position.due)
             if due > clock.now():
-                resume = partial(self._follow, context, table, position, checked_at, showed, waited=True)
+                resume = partial(self._follow, context, table, position, (checked_at, showed), waited=True)
                 return Rest(until=due, resume=resume)
             if await context.enabled():
                 waited = True

@@ -234,26 +234,29 @@ class App:
         ``folders`` are names of the engine's folders. ``retry_rules`` decide by the class of an error in place of
         ``retries``: None means no retry.
         """
-        options = {option: value for option, value in locals().items() if option not in ("self", "misplaced")}
         if misplaced:
             raise BadConfiguration("write @app.function() with parentheses, and its options by name")
         if schedule is None and zone is not None:
             raise BadConfiguration(f"zone is {zone!r}, but there is no schedule")
+        options: dict[str, Any] = {"timeout": timeout, "memory": memory, "retries": retries, "max_age": max_age}
+        options |= {"name": name, "runtime": runtime, "instances": instances, "schedule": schedule, "zone": zone}
+        options |= {"per_key": per_key, "rate": rate, "soft_timeout": soft_timeout, "folders": folders}
+        options |= {"environment": environment, "secrets": secrets}
         for field, target in (("on_success", on_success), ("on_failure", on_failure)):
             options[field] = target.name if isinstance(target, Function) else target
         options["retry_rules"] = None if retry_rules is None else _rules(retry_rules)
         return Decorator(self, options)
 
     def before(self, hook: H) -> H:
-        """Have ``hook(context)`` called before each handler. Hooks are called in instances only."""
+        """Call ``hook(context)`` before each handler. Hooks are called in instances only."""
         return hook
 
     def after(self, hook: H) -> H:
-        """Have ``hook(context, error)`` called after each handler, the last hook first. The error may be None."""
+        """Call ``hook(context, error)`` after each handler, the last hook first. The error may be None."""
         return hook
 
     def startup(self, hook: H) -> H:
-        """Have ``hook()`` called once in each instance, before its first handler."""
+        """Call ``hook()`` once in each instance, before its first handler."""
         self.has_startup = True
         return hook
 

@@ -209,10 +209,10 @@ async def _within(hooks: "list[tuple[str, _Hook]]", context: typing.Any, run: "_
 def set_timer(
     send: "_Hook", functions: typing.Any, name: str, call: typing.Any, crontab: str = "", zone: str = ""
 ) -> None:
-    """Have one of the functions have a timer that queues a call, or none of them without a call.
+    """Create or change the timer ``name``, which queues a call of one of the functions. Delete it if ``call`` is empty.
 
-    ``send(method, path, content)`` returns the content of a reply. The others' timers are deleted last, so that a
-    refused timer leaves the present one. Raises TypeError if the call has options, or is of another function.
+    ``send(method, path, content)`` returns the content of a reply. Timers of the other functions are deleted last, so
+    that a refused change leaves the timer. Raises TypeError if the call has options, or is of another function.
     """
     function, data = call.get("function", ""), dict[str, str]()
     others = {one.name for one in functions.values()} - {function}
@@ -224,7 +224,8 @@ def set_timer(
             weekdays = re.sub(r"\b([0-6])-7/([1-9]\d*)\b", _through_sunday, fields[4])
             weekdays = re.sub(r"(?<![\d/])7\b", "0", re.sub(r"\b([0-6])-7\b", r"\1-6,0", weekdays))
             fields = ["0", *fields[:4], weekdays]
-        data = {"name": name, "schedule_type": "Cron", "schedule": " ".join([f"CRON_TZ={zone}"] * bool(zone) + fields)}
+        schedule = " ".join([f"CRON_TZ={zone}", *fields] if zone else fields)
+        data = {"name": name, "schedule_type": "Cron", "schedule": schedule}
         data["user_event"] = json.dumps(call["event"], ensure_ascii=False, separators=(",", ":"))
     for each in [*filter(None, [function]), *sorted(others)]:
         path = f"triggers/{quote(each, ':!')}"

@@ -48,7 +48,8 @@ def make_plan(
     old_triggers = [change for plan in plans for change in plan.unnamed]
     if manifest.app:
         timers = {timer_name(name) for name in manifest.functions}
-        new_triggers[:0], old_triggers = [change for change in old_triggers if change.name in timers], []
+        new_triggers = [*(change for change in old_triggers if change.name in timers), *new_triggers]
+        old_triggers = []
     deletions = list(_deletions(manifest, project))
     if prune:
         return Plan(changes=[*changes, *old_triggers, *new_triggers, *deletions], unnamed=[])

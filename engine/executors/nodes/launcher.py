@@ -244,7 +244,11 @@ class NodeLauncher:
 
     def _describe(self, shape: Shape, wishes: list[Wish]) -> WaitingShape:
         return WaitingShape(
-            **{**shape._asdict(), "labels": tuple(sorted(shape.labels)), "family": shape.family or ""},
+            cpus=shape.cpus,
+            memory=shape.memory,
+            labels=tuple(sorted(shape.labels)),
+            family=shape.family or "",
+            gpus=shape.gpus,
             starts=len(wishes),
             functions=tuple(sorted({wish.function for wish in wishes}))[:_SHOWN],
             seconds=self._loop.time() - min(wish.since for wish in wishes),

@@ -8,16 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.http.api.paging import MAX_LIMIT, PAGE, PageInfo, page_of
-from engine.http.api.routing import (
-    FUNCTION,
-    FUNCTIONS,
-    ApiFamily,
-    BodyCall,
-    Call,
-    operation,
-    own_urn,
-    read,
-)
+from engine.http.api.routing import FUNCTION, FUNCTIONS, ApiFamily, BodyCall, Call, operation, own_urn, read
 from engine.model.limits import words
 from engine.model.urn import LATEST, FunctionUrn
 from engine.resources.reservations import Count, Reservation, Reservations, Reserved, Tactics
