@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -70,10 +71,13 @@ def find_folders(
 ) -> dict[str, HostFolder]:
     """Return the folders with their paths on this machine. ``kept`` are paths of files that no function may see.
 
-    Raises SettingsError for a folder that contains one of them or is in it; for one inside another, in which functions
-    could replace it by a link; and for one that does not exist, unless it may be ``elsewhere``.
+    Raises SettingsError for a folder that contains one of them, or code of the engine, or is in it; for one inside
+    another, in which functions could replace it by a link; and for one that does not exist, unless it may be
+    ``elsewhere``.
     """
-    found, never = dict[str, HostFolder](), [*_NEVER, str(WORKERS.parent), *map(str, filter(None, kept))]
+    environment = [sys.prefix] if sys.prefix != sys.base_prefix else []
+    code = [WORKERS.parent, WORKERS.parents[1] / "plugins", *environment]
+    found, never = dict[str, HostFolder](), [*_NEVER, *map(str, code), *map(str, filter(None, kept))]
     for name, folder in folders.items():
         path, source = folder.path, os.path.realpath(folder.path)
         others = [*never, *(known.path for known in found.values() if known.path != path)]

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import engine
+import plugins
 from engine.config.settings import load_settings
 from engine.errors import InvalidField, SettingsError
 from engine.functions.function_rules import equal_for_instances
@@ -23,7 +24,8 @@ def test_a_folder_with_files_of_the_engine_is_refused_also_through_links() -> No
         (home / "link").symlink_to(home / "data")
         (home / "images" / "data").symlink_to(home / "data")
         wrong = [home, *(home / name for name in ("data", "data/key", "link", "link/key", "images"))]
-        system = ["/", "/etc", "/etc/ssl", "/proc/1", "/dev/shm", "/tmp", "/home", Path(engine.__file__).parent]
+        code = [Path(module.__file__ or "").parent for module in (engine, plugins)]
+        system = ["/", "/etc", "/etc/ssl", "/proc/1", "/dev/shm", "/tmp", "/home", *code]
         (logged := home / "data" / "logged.toml").write_text(
             f"[logs]\nfile = '{home}/fine/log'\n[executor.folders.some]\npath = '{home}/fine'\n"
         )
