@@ -36,7 +36,6 @@ from engine.executors.nodes.connection import Connection, ProtocolError
 from engine.executors.nodes.messages import send
 from engine.executors.nodes.streams import Streams
 from engine.isolation.bubblewrap import api_sockets
-from engine.isolation.folders import labels_of
 from engine.logs.feed import LogBoard
 from engine.metrics.prometheus import configure_logging
 from engine.model.clock import SystemClock
@@ -148,8 +147,8 @@ class Agent:
             await self._api.add(listening)
         lacks = await _lacks(launcher)
         self._node = Node(connection, launcher, packages, outlet, streams, tokens, {})
-        folders = labels_of(launcher.folders)
-        send(connection, messages.Joined(walls=launcher.walls, lacks=lacks, kills=configuration.kills, folders=folders))
+        folders, kills = tuple(launcher.folders), configuration.kills
+        send(connection, messages.Joined(walls=launcher.walls, lacks=lacks, kills=kills, folders=folders))
         log.info("joined", node=welcome.name, engine=connection.peer(), lacks=lacks)
 
     def _options(self, welcome: messages.Welcome, port: int, tokens: Mapping[str, str]) -> LocalOptions:

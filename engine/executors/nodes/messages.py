@@ -76,7 +76,7 @@ class Joined(_Message, frozen=True, kw_only=True):
 
     walls: dict[str, str]  #: see ``Launcher.walls``
     lacks: dict[str, str] = {}  #: families of runtimes that cannot run, with the reasons
-    folders: tuple[str, ...] = ()  #: labels of the folders of the host that functions have there
+    folders: tuple[str, ...] = ()  #: names of the folders of the host that functions have there
     kills: str = "pid namespace"  #: means by which the supervisor ends everything
 
 

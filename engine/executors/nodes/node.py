@@ -28,6 +28,7 @@ from engine.executors.nodes.process import NodeProcess
 from engine.executors.nodes.report import NodeReport, NodeState
 from engine.executors.nodes.streams import ApiStreams
 from engine.executors.process import CLOSED, Exit
+from engine.isolation.folders import labels_of
 from engine.logs import lines
 from engine.metrics.histogram import Histogram
 from engine.model import Function
@@ -257,7 +258,8 @@ class Node:
             case messages.StreamRead():
                 self._streams.acknowledged(message.number, message.size)
             case Joined() if self._joined is None:
-                self._joined, self.lacks, self.labels = message, message.lacks, (*self.labels, *message.folders)
+                self._joined, self.lacks = message, message.lacks
+                self.labels += labels_of(message.folders)
                 self._set_state("ready")
             case Unfit() if self._joined is None:
                 self._set_state("refused", message.reason)

@@ -203,8 +203,10 @@ async def test_a_node_that_was_silent_while_it_joined_gets_no_work_before_it_has
     await until(lambda: len(client.messages) == 2)
     assert opened.state("n1") == "joining"
 
-    messages.send(connection, Joined(walls={}))
+    messages.send(connection, Joined(walls={}, folders=("images", "zone=secure")))
     await opened.ready("n1")
+    labels = opened.launcher.nodes.node("n1").labels  # a node gives itself no others than those of folders
+    assert {"folder.images=yes", "zone=secure"} & {*labels} == {"folder.images=yes"}
 
 
 async def test_a_node_whose_pings_end_is_silent_and_then_fenced(opened: NodePool) -> None:
