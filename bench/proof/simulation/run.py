@@ -172,6 +172,7 @@ async def _serve(world: World, witness: Witness, memory: Memory, storage: Any, u
 def _engine(world: World, witness: Witness, storage: Any) -> EngineParts:
     random, clock = world.fork(), MachineClock(world)
     world.clock = clock
+    world.judge_clock()
     pool: Any = SimulatedPool(world, witness, random)
     codes: Any = NoCodes()
     board = LogBoard()

@@ -194,6 +194,11 @@ class World:
             self.doubts.add(len(self.steps))
         self.steps.append((self.time(), self.steps[-1][1] + step))
 
+    def judge_clock(self) -> None:
+        """Let a new process judge the clock: a time that was shown before, and is on disk, is not in doubt any more."""
+        if self.now() <= self.latest + DOUBTFUL:
+            self.doubts.discard(len(self.steps) - 1)
+
     def reached(self, moment: float, since: float) -> bool:
         """Return whether the clock has shown ``moment`` or later, at any time after ``since``."""
         end = self.time()
