@@ -231,7 +231,7 @@ def _built(
         elif app_of(entry) == app.name and handlers.startswith(APPS) and not take_over:
             target = ":".join(handlers.removeprefix(APPS).replace("/", ".").rsplit(".", 1))
             problem = f"the app {app.name} on the engine is {target}, with the function {name}"
-            raise UsageError(f"{problem}: name one of both, as App(name=…), or add --take-over if the app has moved")
+            raise UsageError(f"{problem}: give one a name by App(name=…), or add --take-over if the app has moved")
         elif any(name == function.name for function in app.functions) and app_of(entry) in ("", app.name):
             report(f"functiond: {name} was deployed from elsewhere, and is to be replaced")
     default, handler = next(iter(earlier.values()), ""), f"{app.handlers}.{app.functions[0].attribute}"

@@ -18,7 +18,7 @@ from engine.deploy.destinations import DestinationOption, read_destination
 from engine.deploy.packaging import Build, BuildOptions, build
 from engine.deploy.packaging.tools import interpreter_text
 from engine.deploy.progress import progress_of, report
-from engine.errors import FunctiondError, UsageError
+from engine.errors import FunctiondError, FunctionOfApp, UsageError
 from engine.model.limits import EVENT_AGES
 from engine.runtimes.catalog import warning_of
 
@@ -123,7 +123,7 @@ def terms_of(function: Mapping[str, Any], settings: Mapping[str, Any] | None) ->
     queued = "no retries and no maximum age, unless the engine has other defaults"
     if settings is not None:
         retries, age = settings["max_async_retry_attempts"], settings["max_async_event_age_in_seconds"]
-        queued = f"{retries} retries, maximum age {age:,} s"
+        queued = f"{retries} {'retry' if retries == 1 else 'retries'}, maximum age {age:,} s"
     return f"{function['timeout']} s, {function['memory_size']} MB, {function['runtime']}; {queued}"
 
 
@@ -163,14 +163,18 @@ def deploy_function(
     asynchronous.check()
     asynchronous.check_receivers(client, name)
     old = client.find(path_of(name, "/config"))
+    app = app_of(old or {})
+    if app and not take_over:
+        raise FunctionOfApp(name, app)
     if own := config.get("functiond"):
         config = {**config, "functiond": {**((old or {}).get("functiond") or {}), **own}}
-    runtime, handler = (config.get(field) or (old or {}).get(field, "") for field in ("runtime", "handler"))
+    kept = {} if old is None or app else old  # the handler of an app is in its package
+    runtime, handler = (config.get(field) or kept.get(field, "") for field in ("runtime", "handler"))
     layered = old is not None and bool(old["depend_list"])
     built = build(client, path, replace(options, runtime=runtime, handler=handler, layered=layered))
     for note in built.notes:
         report(f"functiond: {note}")
-    guessed = {"runtime": built.runtime, "handler": built.handler} if old is None else {}
+    guessed = {} if kept else {"runtime": built.runtime, "handler": built.handler}
     shown = store(client, name, built.package, old, {**guessed, **config}, claim_of("", take_over=take_over))
     if warning := warning_of(shown["runtime"]):
         report(f"functiond: {warning}")

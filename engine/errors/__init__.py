@@ -383,8 +383,8 @@ class FunctionExists(Conflict):
 class FunctionOfApp(Conflict):
     def __init__(self, name: str, app: str) -> None:
         super().__init__(
-            f"the function {name} belongs to the app {app}: use another name, or take the function over with "
-            "--take-over (in the API take_over=true)"
+            f"the function {name} belongs to the app {app}: use another name, or take it over with "
+            "functiond deploy --take-over (in the API take_over=true)"
         )
 
 

@@ -104,10 +104,14 @@ def _second(at: int) -> str:
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(min(at, LATEST // 1000)))
 
 
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)  # the lines are those of all projects
+
+
 def to_file(path: str, lines: list[bytes]) -> None:
     """Append lines to a file, which may have been rotated away; without ``path``, to standard output."""
     data, sent = b"\n".join([*lines, b""]), 0
-    with open(path or 1, "ab", buffering=0, closefd=bool(path)) as file:
+    with open(path or 1, "ab", buffering=0, closefd=bool(path), opener=_open) as file:
         os.set_blocking(file.fileno(), True)
         try:
             while sent < len(data):

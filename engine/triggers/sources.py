@@ -44,7 +44,7 @@ Register = Callable[[BoundTrigger, Tally], AbstractContextManager[None] | None]
 #: Seconds that the engine's start waits for services of plugins, and again for push sources.
 START = 5.0
 #: Sources that start together.
-TOGETHER = 50
+BATCH_SIZE = 50
 #: Seconds that a request which changes a trigger waits for its source to follow.
 SETTLE = 1.0
 
@@ -205,7 +205,7 @@ class Sources:
                 self._first = await self._deps.cursors.read_all()
                 self._tasks = tasks
                 for number, trigger in enumerate(self._triggers.all()):
-                    if number % TOGETHER == 0:
+                    if number % BATCH_SIZE == 0:
                         await checkpoint()  # memory of tasks that have come to a rest serves the next ones
                     self.follow(trigger.id, trigger)
                 await checkpoint()

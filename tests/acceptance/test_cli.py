@@ -86,7 +86,7 @@ def test_deploy_prints_the_defaults_of_a_new_function(engine: EngineProcess, tmp
 
     own = f"  30 s, 128 MB, {OWN_RUNTIME}; "
     assert made[1] == f"{own}no retries and no maximum age, unless the engine has other defaults"
-    assert settled[1] == f"{own}1 retries, maximum age 86,400 s"
+    assert settled[1] == f"{own}1 retry, maximum age 86,400 s"
 
 
 def test_retry_rules_are_deployed_and_the_decision_is_shown(engine: EngineProcess, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_two_folders_with_equal_names_are_two_apps(
 
     monkeypatch.chdir(shop / "src")
     Path("tasks.py").rename("moved.py").write_text(SHOP.partition("@app.function()\ndef bill")[0])
-    problem = "the app shop on the engine is tasks:app, with the function report: name one of both, as App(name=…)"
+    problem = "the app shop on the engine is tasks:app, with the function report: give one a name by App"
     assert problem in deploy(code=2)
     moved = deploy("--take-over")
     assert "updated report: 30 s, 128 MB" in moved

@@ -196,6 +196,8 @@ def test_functions_and_programs_set_timers(engine: EngineProcess) -> None:
     for _ in range(2):
         program["app"].schedule("soon", crontab="0 3 * * 5-7", zone="UTC", event=program["later"].event("é"))
     assert timers() == ["CRON_TZ=UTC 0 0 3 * * 5-6,0"]
+    with pytest.raises(TypeError, match="from-code"):
+        program["app"].unschedule("from-code")
     with pytest.raises(TypeError, match="without options"):
         program["app"].schedule("soon", crontab="0 3 * * *", event=program["later"].options(priority=3).event("a"))
     run(engine, "plain", "unschedule")

@@ -216,6 +216,8 @@ def set_timer(
     """
     function, data = call.get("function", ""), dict[str, str]()
     others = {one.name for one in functions.values()} - {function}
+    if name == "from-code":
+        raise TypeError("the name from-code is that of timers of @app.function(schedule=…): use another")
     if call:
         if call.keys() != {"function", "event"} or len(others) == len(functions):
             raise TypeError(f"the timer {name} takes a result of event(...) without options and then, of the same app")

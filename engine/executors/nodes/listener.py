@@ -70,10 +70,7 @@ class Listener:
         try:
             async with asyncio.timeout(2 * _TIMEOUT):
                 await asyncio.get_running_loop().connect_accepted_socket(
-                    lambda: connection,
-                    accepted,
-                    ssl=self._credentials.context,
-                    ssl_handshake_timeout=_TIMEOUT,
+                    lambda: connection, accepted, ssl=self._credentials.context, ssl_handshake_timeout=_TIMEOUT
                 )
                 hello = await stranger.hello
             problem = await self._greet(hello, connection)

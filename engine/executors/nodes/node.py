@@ -258,8 +258,7 @@ class Node:
             case messages.StreamRead():
                 self._streams.acknowledged(message.number, message.size)
             case Joined() if self._joined is None:
-                self._joined, self.lacks = message, message.lacks
-                self.labels += labels_of(message.folders)
+                self._joined, self.lacks, self.labels = message, message.lacks, self.labels + labels_of(message.folders)
                 self._set_state("ready")
             case Unfit() if self._joined is None:
                 self._set_state("refused", message.reason)

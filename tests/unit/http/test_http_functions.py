@@ -85,7 +85,7 @@ async def test_a_function_of_an_app_is_changed_and_deleted_by_its_own_app_or_tak
         return answer.json["functiond"].get("app") if answer.status == 200 else (answer.status, answer.json)
 
     config, source = f"/{urn_of()}/config", f"/{urn_of()}/code"
-    message = "the function hello belongs to the app shop: use another name, or take the function over with --take-over"
+    message = "the function hello belongs to the app shop: use another name, or take it over with"
     for method, path, body in (
         ("PATCH", config, {"timeout": 10}),
         ("PUT", source, code),
@@ -96,7 +96,7 @@ async def test_a_function_of_an_app_is_changed_and_deleted_by_its_own_app_or_tak
         refused = [await app_after(method, path, body, f"?app={app}") for app in ("crm", "")]
         assert claimed == "shop"
         assert [(status, reply["error_code"]) for status, reply in refused] == [(409, "FSS.1067")] * 2
-        assert refused[0][1]["error_msg"] == f"{message} (in the API take_over=true)"
+        assert refused[0][1]["error_msg"] == f"{message} functiond deploy --take-over (in the API take_over=true)"
 
     kept = [
         await app_after("PATCH", config, {"functiond": {"per_key": 2}}, ""),
