@@ -139,7 +139,8 @@ def test_a_run_knows_its_attempt_times_parent_and_trigger(engine: EngineProcess)
     script = f"#!/bin/sh\nexec {shlex.quote(own_interpreter().path)} serve.py\n"
     code = {"code_type": "zip", "func_code": zipped({"bootstrap": script, "serve.py": BOOTSTRAP})}
     engine.create("python", PYTHON, timeout=30, initializer_handler="index.starting", initializer_timeout=9)
-    engine.create("node", NODE, timeout=30, runtime="Node.js18.15")
+    if shutil.which("node"):
+        engine.create("node", NODE, timeout=30, runtime="Node.js18.15")
     for name in (bootstraps := ["Custom", *["http"] * can_map_ports()]):
         engine.create(name, "", timeout=30, runtime=name, handler="-", **code)
     engine.create("parent", PARENT)
