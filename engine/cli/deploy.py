@@ -111,6 +111,9 @@ def deploy(
     if is_app(str(path)):
         check_app_options(name, configuration, asynchronous)
         app, project = describe(str(path)), Project(client)
+        if prune and not app.named:
+            problem = f"--prune needs a name of the app: another folder may have a module {app.name}, too"
+            raise UsageError(f"{problem}. Give App(name=…), or the name of the project in pyproject.toml")
         made = plan_app(project, app, config, options, prune=prune, take_over=take_over)
         if plan:
             return print_plan(made, Shown(frozenset()), "code", json=target.json, app=str(path))

@@ -31,11 +31,14 @@ LIMIT = 16 << 20  #: bytes of lines that wait
 LONGEST = 64 << 10  #: bytes of a line in journald, whose datagrams are limited; the rest is left out
 GATHER, LAST = 0.1, 3.0  #: seconds for which lines are gathered, and for the last ones when the engine stops
 MOST = 2000  #: lines of output that are told apart, so that the loop is not held
+BATCH_BYTES = 256 << 10  #: of lines that are encoded together, for the same reason
+ENVELOPE = 256  #: bytes that a line has beside its text, about
 LEVELS = {ERROR: "ERROR", NOTE: "WARN"}  #: by stream
 PRIORITIES = {"DEBUG": 7, "WARN": 4, "WARNING": 4, "ERROR": 3, "CRITICAL": 2, "FATAL": 2}  #: of journald; others: 6
 FIELDS = ("time", "project", "function", "version", "request_id", "attempt", "level", "instance")
-Line: Any = defstruct("Line", (*FIELDS, "text"))
+Line: Any = defstruct("Line", (*FIELDS, "text"), gc=False)
 ENTRY = "SYSLOG_IDENTIFIER=functiond\nPRIORITY=%d\n" + "".join(f"FUNCTIOND_{name.upper()}=%s\n" for name in FIELDS)
+Output = tuple[Function, Invocation | None, str, int, int, bytes]  #: arguments of ``Forwarder.add``
 log = structlog.get_logger("functiond.logs")
 
 
@@ -50,35 +53,41 @@ class LogsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Forwarder:
-    """Queue of encoded lines, for ``write`` in a thread, which removes those from its list that it has written."""
+    """Queue of lines, which are encoded together, for ``write`` in a thread.
+
+    ``write`` removes those from its list that it has written.
+    """
 
     def __init__(self, encode: Callable[[Any], bytes], write: Callable[[list[bytes]], None]) -> None:
         self.written = self.lost = 0  #: lines
         self._encode, self._write, self._causes, self._lock = encode, write, Causes(), threading.Lock()
-        self._gathered, self._queue = list[bytes](), SimpleQueue[list[bytes]]()
+        self._gathered, self._size = list[Output](), 0
+        self._queue = SimpleQueue[tuple[list[bytes], int] | None]()
         self._added = self._done = 0  #: bytes; each is changed by one thread only
 
     def add(self, function: Function, run: Invocation | None, instance: str, at: int, stream: int, text: bytes) -> None:
         """Add output of an instance. ``run`` is None if the instance served no request."""
-        level, text = LEVELS.get(stream, "INFO"), text.removesuffix(b"\n")
-        if stream == LOGGER and len(parts := text.split(b" ", 3)) == 4 and parts[2].isalnum():
-            level, text = parts[2].decode(), parts[3]  # after time and request id
-        texts = [text] if stream in (LOGGER, ERROR) else text.split(b"\n", MOST)
-        if self._added - self._done > LIMIT:
-            self._lose(len(texts), "their reader is too slow")
+        if self._added - self._done + self._size > LIMIT:
+            self._lose(_count(stream, text), "their reader is too slow")
             return
         if not self._gathered:
             asyncio.get_running_loop().call_later(GATHER, self.hand_over)
-        request = (run.request_id, run.attempt) if run is not None else ("", 0)
-        time = f"{_second(at // 1000)}.{at % 1000:03}Z"
-        fields = time, function.project, function.name, function.version, *request, level, instance
-        for line in texts:
-            self._gathered.append(encoded := self._encode(Line(*fields, line.decode("utf-8", "replace"))))
-            self._added += len(encoded)
+        self._gathered.append((function, run, instance, at, stream, text))
+        self._size += len(text) + ENVELOPE * _count(stream, text)
+        if self._size > BATCH_BYTES:
+            self.hand_over()
 
     def hand_over(self) -> None:
-        self._queue.put(self._gathered)
-        self._gathered = []
+        if self._gathered:
+            lines = [self._encode(line) for output in self._gathered for line in _lines(*output)]
+            self._added += self._size
+            self._queue.put((lines, self._size))
+            self._gathered, self._size = [], 0
+
+    def end(self) -> None:
+        """Hand over what is gathered, and let ``run`` return after it."""
+        self.hand_over()
+        self._queue.put(None)
 
     def _lose(self, lines: int, reason: str) -> None:
         with self._lock:
@@ -89,8 +98,9 @@ class Forwarder:
             threading.Thread(target=tell, daemon=True).start()
 
     def run(self) -> None:
-        while lines := self._queue.get():
-            number, size = len(lines), sum(map(len, lines))
+        while (batch := self._queue.get()) is not None:
+            lines, size = batch
+            number = len(lines)
             try:
                 self._write(lines)
             except OSError as error:
@@ -99,9 +109,28 @@ class Forwarder:
             self._done += size
 
 
-@lru_cache(8)
-def _second(at: int) -> str:
-    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(min(at, LATEST // 1000)))
+def _count(stream: int, text: bytes) -> int:
+    """Return the number of lines of output: messages of loggers and errors are one each."""
+    return 1 if stream in (LOGGER, ERROR) else min(text.count(b"\n"), MOST) or 1
+
+
+def _lines(
+    function: Function, run: Invocation | None, instance: str, at: int, stream: int, text: bytes
+) -> Iterator[Any]:
+    level, text = LEVELS.get(stream, "INFO"), text.removesuffix(b"\n")
+    if stream == LOGGER and len(parts := text.split(b" ", 3)) == 4 and parts[2].isalnum():
+        level, text = parts[2].decode(), parts[3]  # after time and request id
+    request_id, attempt = (run.request_id, run.attempt) if run is not None else ("", 0)
+    fields = _time(at), function.project, function.name, function.version, request_id, attempt, level, instance
+    for line in [text] if stream in (LOGGER, ERROR) else text.split(b"\n", MOST):
+        yield Line(*fields, line.decode("utf-8", "replace"))
+
+
+@lru_cache(64)
+def _time(at: int) -> str:
+    """Return a time in milliseconds since the epoch as RFC 3339 writes it. Lines of a busy engine share most times."""
+    seconds, rest = divmod(min(at, LATEST), 1000)
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds)) + f".{rest:03}Z"
 
 
 def _open(path: str, flags: int) -> int:
@@ -161,6 +190,5 @@ def forwarding(settings: LogsSettings) -> Iterator[Forwarder | None]:
     try:
         yield forwarder
     finally:
-        forwarder.hand_over()
-        forwarder.hand_over()  # nothing, which ends the thread
+        forwarder.end()
         thread.join(LAST)

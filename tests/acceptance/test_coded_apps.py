@@ -113,6 +113,9 @@ def test_two_folders_with_equal_names_are_two_apps(
     assert "deleted clean" in deploy("--prune")
     assert deploy.owners == {"report": "shop", "bill": "shop", "import_": "crm", "export": "crm"}
 
+    (crm / "pyproject.toml").unlink()
+    assert "another folder may have a module tasks" in deploy("--prune", code=2)
+
     monkeypatch.chdir(shop / "src")
     Path("tasks.py").rename("moved.py").write_text(SHOP.partition("@app.function()\ndef bill")[0])
     problem = "the app shop on the engine is tasks:app, with the function report: give one a name by App"

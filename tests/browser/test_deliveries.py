@@ -77,6 +77,11 @@ def given_up(engine: EngineProcess, name: str = "") -> int:
     )
 
 
+def shown(page: Page, name: str) -> str:
+    page.goto(f"{HERE}?function={name}")
+    return page.get_by_role("main").inner_text()
+
+
 def accepted(hook: WebhookReceiver) -> int:
     return [request.status for request in hook.requests].count(204)
 
@@ -177,7 +182,7 @@ def test_what_waits_is_delivered_when_its_destination_recovers(
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Try selected now").click()
     until(lambda: accepted(own_hook) >= 3)
-    expect(page.get_by_role("main")).to_contain_text("No pending deliveries")
+    until(lambda: "No pending deliveries" in shown(page, own))  # the last ones may have been sent without the button
     expect(page.get_by_role("main")).to_contain_text("No destination fails, and nothing waits")
 
 

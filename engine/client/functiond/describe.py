@@ -26,6 +26,7 @@ class Description(Struct, frozen=True, kw_only=True):
     """App with its functions, and the files that its package needs."""
 
     name: str  #: of the app, to which its functions belong
+    named: bool  #: by the code or its project, not by the module
     module: str
     app: str  #: name in the module
     root: str  #: folder from which the module is imported
@@ -58,11 +59,13 @@ def describe(target: str) -> Description:
     if app.has_startup and "startup" in app.functions:
         raise BadConfiguration(f"the app {target} has startup hooks, and a function named startup: rename that one")
     root = _root(module)
-    owner = _project_name(root) or name.partition(".")[0] if app.name is None else app.name
+    own = _project_name(root) if app.name is None else app.name
+    owner = name.partition(".")[0] if app.name is None and not own else own
     if not re.fullmatch(r"[\w.-]{1,64}", owner, re.ASCII):
         raise BadConfiguration(f"the app's name is {owner!r}: give up to 64 letters, digits, ., _ and -: App(name=…)")
     return Description(
         name=owner,
+        named=bool(own),
         module=name,
         app=attribute,
         root=str(root),

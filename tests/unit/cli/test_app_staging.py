@@ -22,6 +22,7 @@ def app(root: Path, *parts: str) -> Description:
     instance.write_text("# functiond\n")
     return Description(
         name="shop",
+        named=True,
         module="shop.jobs",
         app="app",
         root=str(root),
