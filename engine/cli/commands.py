@@ -39,6 +39,7 @@ _CLIENT_COMMANDS = {
     "delete": ("functions:delete", "Delete a function."),
     "invoke": ("invoke:invoke", "Call a function, or queue an invocation (--async)."),
     "triggers": ("triggers:triggers", "List triggers and the state of their sources."),
+    "http": ("http:http", "Publish functions under paths, or list their addresses."),
     "trigger": ("triggers:app", "Create, show, update and delete triggers."),
     "topic": ("topic:app", "List, create and delete topics, publish to them, and subscribe functions."),
     "stream": ("stream:app", "List, create, update and delete data streams and log streams."),

@@ -11,7 +11,7 @@ from typing import Any
 from engine.cli.invocations import find_invocation
 from engine.cli.invoke import File, Text, read_event
 from engine.cli.options import Codes, Flag
-from engine.cli.output import Output, print_json, print_list, print_result
+from engine.cli.output import Output, Row, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import Client, path_of
 from engine.deploy.progress import status_line
@@ -24,8 +24,7 @@ STEP = 500  #: invocations or deliveries per request
 def destinations(*, target: Target = DEFAULT_TARGET) -> None:
     """List the destinations of all functions, with their states since the engine started."""
     listed = target.client().of_project.get_all("/destinations", "destinations")
-    columns = ("FUNCTION", "ON", "DESTINATION", "STATE", "FAILURES", "NEXT TRY", "PROBLEM")
-    print_list(listed, "No destinations.", columns, _destination_row, json=target.json)
+    print_list(listed, "No destinations.", _destination_row, json=target.json)
 
 
 def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TARGET) -> None:
@@ -47,8 +46,7 @@ def deliveries(*, limit: int = 100, after: int = 0, target: Target = DEFAULT_TAR
         page = client.get("/deliveries", limit=limit - len(waiting), after=further)
         waiting += page["retrying"]
     listed += waiting
-    columns = ("DELIVERY", "FUNCTION", "REQUEST ID", "DESTINATION", "STATE", "TRIES", "NEXT TRY", "ERROR")
-    print_list(listed, "No pending deliveries.", columns, _delivery_row, json=target.json)
+    print_list(listed, "No pending deliveries.", _delivery_row, json=target.json)
     if listed and page["next_after"] and not target.json:
         Output().print(f"To list more: functiond deliveries --after {page['next_after']}", style="dim")
 
@@ -250,26 +248,26 @@ def _discard_named(client: Client, deliveries: tuple[int, ...]) -> Iterator[dict
         yield client.of_project.post("/deliveries/discard", {"delivery_ids": deliveries[first : first + STEP]})
 
 
-def _destination_row(destination: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        short_name(destination["func_urn"]),
-        destination["condition"],
-        destination["destination"],
-        destination["state"],
-        str(destination["failures"]),
-        destination["next_try"].replace("T", " "),
-        destination["problem"],
-    )
+def _destination_row(destination: dict[str, Any]) -> Row:
+    return {
+        "FUNCTION": short_name(destination["func_urn"]),
+        "ON": destination["condition"],
+        "DESTINATION": destination["destination"],
+        "STATE": destination["state"],
+        "FAILURES": str(destination["failures"]),
+        "NEXT TRY": destination["next_try"].replace("T", " "),
+        "PROBLEM": destination["problem"],
+    }
 
 
-def _delivery_row(item: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        str(item["delivery_id"]),
-        short_name(item["func_urn"]),
-        item["request_id"],
-        item["destination"],
-        item["destination_state"],
-        str(item["tries"]),
-        "under way" if item["under_way"] else item["next_try"] or "given up",
-        item["error"],
-    )
+def _delivery_row(item: dict[str, Any]) -> Row:
+    return {
+        "DELIVERY": str(item["delivery_id"]),
+        "FUNCTION": short_name(item["func_urn"]),
+        "REQUEST ID": item["request_id"],
+        "DESTINATION": item["destination"],
+        "STATE": item["destination_state"],
+        "TRIES": str(item["tries"]),
+        "NEXT TRY": "under way" if item["under_way"] else item["next_try"] or "given up",
+        "ERROR": item["error"],
+    }

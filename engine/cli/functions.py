@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from engine.cli.options import Function
-from engine.cli.output import Output, print_done, print_json, print_list, print_result
+from engine.cli.output import Output, Row, print_done, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import app_of, path_of
 from engine.deploy.fields import read_value
@@ -24,9 +24,8 @@ def functions(*, app: str = "", target: Target = DEFAULT_TARGET) -> None:
     app
         Only functions that belong to this app.
     """
-    columns = ("NAME", "APP", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "CHANGED", "STATE")
     listed = target.client().get_all("", "functions", maxitems=400, app=app)
-    print_list(listed, "No functions.", columns, _row, json=target.json)
+    print_list(listed, "No functions.", _row, json=target.json)
 
 
 def apps(*, target: Target = DEFAULT_TARGET) -> None:
@@ -38,7 +37,7 @@ def apps(*, target: Target = DEFAULT_TARGET) -> None:
             app["functions"].append(short_name(function["func_urn"]))
             app["last_modified"] = max(app["last_modified"], function["last_modified"])
     listed = [found[name] for name in sorted(found)]
-    print_list(listed, "No apps.", ("NAME", "FUNCTIONS", "CHANGED"), _app_row, json=target.json)
+    print_list(listed, "No apps.", _app_row, json=target.json)
 
 
 def delete(name: Function, /, *, target: Target = DEFAULT_TARGET) -> None:
@@ -108,18 +107,19 @@ def _change_of(text: str) -> tuple[str, object]:
     return field, read_value(value)
 
 
-def _row(function: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        short_name(function["func_urn"]),
-        app_of(function),
-        function["runtime"],
-        function["handler"],
-        f"{function['memory_size']} MB",
-        f"{function['timeout']} s",
-        function["last_modified"].replace("T", " "),
-        "paused" if function.get("paused") else "",
-    )
+def _row(function: dict[str, Any]) -> Row:
+    return {
+        "NAME": short_name(function["func_urn"]),
+        "APP": app_of(function),
+        "RUNTIME": function["runtime"],
+        "HANDLER": function["handler"],
+        "MEMORY": f"{function['memory_size']} MB",
+        "TIMEOUT": f"{function['timeout']} s",
+        "CHANGED": function["last_modified"].replace("T", " "),
+        "STATE": "paused" if function.get("paused") else "",
+    }
 
 
-def _app_row(app: dict[str, Any]) -> tuple[str, ...]:
-    return app["name"], ", ".join(app["functions"]), app["last_modified"].replace("T", " ")
+def _app_row(app: dict[str, Any]) -> Row:
+    changed = app["last_modified"].replace("T", " ")
+    return {"NAME": app["name"], "FUNCTIONS": ", ".join(app["functions"]), "CHANGED": changed}

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from cyclopts import Parameter
 
 from engine.cli.options import Codes, Flag, Function, Raw, Texts
-from engine.cli.output import Output, check_raw, coloured, print_json, print_list, print_result
+from engine.cli.output import Output, Row, check_raw, coloured, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.cli.triggers import trigger_id_of
 from engine.deploy.client import Client, path_of
@@ -89,7 +89,7 @@ def invocations(
     # Request ids start with the time of acceptance.
     listed = sorted(listed, key=lambda item: str(item["request_id"]), reverse=True)[:limit]
     none = f"No invocations in the last {'hour' if hours == 1 else f'{hours:g} hours'}."
-    print_list(listed, none, ("REQUEST ID", "FUNCTION", "STATUS", "STARTED", "ERROR"), _row, json=target.json, raw=raw)
+    print_list(listed, none, _row, json=target.json, raw=raw)
 
 
 def show(
@@ -315,12 +315,12 @@ def _all_names(client: Client) -> list[str]:
     return [":".join(function["func_urn"].split(":")[:7]) for function in client.get_all("", "functions")]
 
 
-def _row(item: dict[str, Any]) -> tuple[str, ...]:
+def _row(item: dict[str, Any]) -> Row:
     error = f"{item['error_code']} {item['error_message']}" if item["error_code"] else ""
-    return (
-        item["request_id"],
-        item["function"],
-        f"{item['status']} (paused)" if item.get("paused") else item["status"],
-        item.get("start_time", "").replace("T", " "),
-        error,
-    )
+    return {
+        "REQUEST ID": item["request_id"],
+        "FUNCTION": item["function"],
+        "STATUS": f"{item['status']} (paused)" if item.get("paused") else item["status"],
+        "STARTED": item.get("start_time", "").replace("T", " "),
+        "ERROR": error,
+    }

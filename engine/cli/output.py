@@ -26,6 +26,7 @@ from engine.model.text import CONTROLS, visible
 #: changes.
 FAILED, USAGE, RESTART, WOULD_CHANGE = 1, 2, 3, 4
 _TEXT = "\n\t"  #: control characters of a text of several lines
+Row = dict[str, str]  #: cells of a table by their columns
 _COLOURS = {"SUCCESS": "green", "FAIL": "red", "DISCARD": "yellow", "RUNNING": "cyan"}  # states of invocations
 _COLOURS |= {"running": "green", "failing": "red", "paused": "yellow"}  # states of sources, destinations and functions
 _COLOURS |= {"ready": "green", "silent": "yellow", "lost": "red", "refused": "red"}  # states of nodes
@@ -127,8 +128,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, raw: b
 def print_list(
     objects: Sequence[dict[str, Any]],
     empty: str,
-    columns: Sequence[str],
-    row: Callable[[dict[str, Any]], Sequence[str]],
+    row: Callable[[dict[str, Any]], Row],
     *,
     json: bool,
     raw: bool = False,
@@ -137,7 +137,8 @@ def print_list(
     if json:
         print_json(objects)
     elif objects:
-        print_table(columns, map(row, objects), raw=raw)
+        rows = [row(each) for each in objects]
+        print_table([*rows[0]], ([*cells.values()] for cells in rows), raw=raw)
     else:
         Output().print(empty, style="dim")
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from operator import itemgetter
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from engine.cli.options import Function
-from engine.cli.output import print_done, print_list, print_result
+from engine.cli.output import Row, print_done, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import path_of
 from engine.deploy.services import TOPICS, all_topics, find_topic, topic_path
@@ -23,9 +22,9 @@ app = App(name="topic", help="List, create and delete topics, publish to them, a
 @app.command(name="list")
 def list_topics(*, target: Target = DEFAULT_TARGET) -> None:
     """List the topics of the project."""
-    row = itemgetter("name", "display_name", "topic_urn", "create_time")
-    columns = ("NAME", "DISPLAY NAME", "URN", "CREATED")
-    print_list(all_topics(target.client()), "No topics.", columns, row, json=target.json)
+    fields = {"NAME": "name", "DISPLAY NAME": "display_name", "URN": "topic_urn", "CREATED": "create_time"}
+    listed = all_topics(target.client())
+    print_list(listed, "No topics.", lambda topic: {key: topic[fields[key]] for key in fields}, json=target.json)
 
 
 @app.command
@@ -107,8 +106,9 @@ def subscriptions(name: Topic, /, *, target: Target = DEFAULT_TARGET) -> None:
     triggers = client.of_project.get_all("/triggers", "triggers")
     smn = (trigger for trigger in triggers if trigger["trigger_type_code"] == "SMN")
     listed = [trigger for trigger in smn if trigger["event_data"].get("topic_urn") == urn]
-    print_list(listed, "No subscriptions.", ("TRIGGER ID", "FUNCTION", "STATE"), _subscription_row, json=target.json)
+    print_list(listed, "No subscriptions.", _subscription_row, json=target.json)
 
 
-def _subscription_row(trigger: dict[str, Any]) -> tuple[str, ...]:
-    return trigger["trigger_id"], short_name(trigger["func_urn"]), trigger["source"]["state"]
+def _subscription_row(trigger: dict[str, Any]) -> Row:
+    function, state = short_name(trigger["func_urn"]), trigger["source"]["state"]
+    return {"TRIGGER ID": trigger["trigger_id"], "FUNCTION": function, "STATE": state}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import App, Parameter
 
-from engine.cli.output import Output, print_json, print_list, print_result
+from engine.cli.output import Output, Row, print_done, print_json, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy import timers
 from engine.deploy.client import Client, path_of, path_of_trigger
@@ -25,23 +25,6 @@ File = Annotated[Path | None, Parameter(show_default=False)]
 Crontab = Annotated[str | None, Parameter(show_default=False)]
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  #: of triggers and requests
 
-COLUMNS = (
-    "TRIGGER ID",
-    "TYPE",
-    "FUNCTION",
-    "STATE",
-    "ACCEPTED",
-    "REFUSED",
-    "LOST",
-    "LAG",
-    "MODE",
-    "NAME",
-    "SCHEDULE OR ADDRESS",
-    "NEXT DUE",
-    "NEXT TRY",
-    "PROBLEM",
-)
-
 
 def triggers(name: str | None = None, /, *, target: Target = DEFAULT_TARGET) -> None:
     """List triggers, with the state of their sources and the number of events since the engine started.
@@ -51,12 +34,14 @@ def triggers(name: str | None = None, /, *, target: Target = DEFAULT_TARGET) -> 
     name
         Name or URN of the function. [default: all functions]
     """
-    client = target.client()
+    print_list(triggers_of(target.client(), name), "No triggers.", _row, json=target.json)
+
+
+def triggers_of(client: Client, name: str | None) -> list[dict[str, Any]]:
+    """Return the triggers of a function, of any version, or of all functions, as the project's list has them."""
     listed = client.of_project.get_all("/triggers", "triggers")
-    if name:
-        urn = client.get(path_of(name, "/config"))["func_urn"].split(":")[:7]  # of any version
-        listed = [trigger for trigger in listed if trigger["func_urn"].split(":")[:7] == urn]
-    print_list(listed, "No triggers.", COLUMNS, _row, json=target.json)
+    urn = name and client.get(path_of(name, "/config"))["func_urn"].split(":")[:7]
+    return [trigger for trigger in listed if not urn or trigger["func_urn"].split(":")[:7] == urn]
 
 
 @app.command
@@ -95,7 +80,7 @@ def create(
         raise UsageError(f"{kind} is not a type of triggers: {expected(kind.upper(), known)}")
     body = {"trigger_type_code": kind, "event_data": _data(kind, fields, data, crontab)}
     shown = client.post(f"/triggers{path_of(function)}", body | ({"trigger_status": status} if status else {}))
-    _print_due(shown, "created", function, target)
+    _print(shown, "created", function, target)
 
 
 @app.command
@@ -137,7 +122,7 @@ def update(
         given = _data(old["trigger_type_code"], fields, data, crontab)
         body["event_data"] = given if data else [given]  # a list is merged into the old data, an object replaces it
     shown = client.of_project.put(path_of_trigger(old), body)
-    _print_due(shown, "updated", old["func_urn"], target)
+    _print(shown, "updated", old["func_urn"], target)
 
 
 @app.command
@@ -160,7 +145,8 @@ def delete(trigger_id: TriggerId, /, *, target: Target = DEFAULT_TARGET) -> None
     client = target.client()
     trigger = find_trigger(client, trigger_id)
     client.of_project.send("DELETE", path_of_trigger(trigger))
-    _print({"deleted": trigger["trigger_id"]}, trigger, "deleted", trigger["func_urn"], target)
+    kind, name = f"{trigger['trigger_type_code']} trigger", short_name(trigger["func_urn"])
+    print_done("deleted", trigger["trigger_id"], json=target.json, kind=kind, function=name)
 
 
 def find_trigger(client: Client, text: str) -> dict[str, Any]:
@@ -201,36 +187,32 @@ def _data(kind: str, fields: tuple[str, ...], file: Path | None, crontab: str | 
     return timers.for_api(kind, given)
 
 
-def _print_due(trigger: dict[str, Any], action: str, function: str, target: Target) -> None:
-    _print(trigger, trigger, action, function, target)
+def _print(trigger: dict[str, Any], action: str, function: str, target: Target) -> None:
+    kind, status = trigger["trigger_type_code"], trigger["trigger_status"].lower()
+    text = f"[bold green]{action}[/] {kind} trigger of [bold]{short_name(function)}[/], {status}"
+    print_result(trigger, text, trigger["trigger_id"], json=target.json)
     if not target.json and (due := timers.next_due(target.client(), function, trigger)):
         Output().print(f"  due {due}", style="dim")
 
 
-def _print(result: object, trigger: dict[str, Any], action: str, function: str, target: Target) -> None:
-    kind, status = trigger["trigger_type_code"], trigger["trigger_status"].lower()
-    text = f"[bold green]{action}[/] {kind} trigger of [bold]{short_name(function)}[/], {status}"
-    print_result(result, text, trigger["trigger_id"], json=target.json)
-
-
-def _row(trigger: dict[str, Any]) -> tuple[str, ...]:
+def _row(trigger: dict[str, Any]) -> Row:
     source, version = trigger["source"], trigger["func_urn"].split(":", 7)[-1]
-    return (
-        trigger["trigger_id"],
-        trigger["trigger_type_code"],
-        short_name(trigger["func_urn"]) + ("" if version == "latest" else f" ({version})"),
-        source["state"],
-        str(source["accepted"]),
-        str(source["refused"]),
-        str(source["lost"]),
-        str(sum(source["lag"].values())) if source["lag"] else "",
-        _mode(trigger),
-        trigger["name"],
-        _address(trigger),
-        timers.due_text(source, 1),
-        source["next_try"].replace("T", " "),
-        source["problem"],
-    )
+    return {
+        "TRIGGER ID": trigger["trigger_id"],
+        "TYPE": trigger["trigger_type_code"],
+        "FUNCTION": short_name(trigger["func_urn"]) + ("" if version == "latest" else f" ({version})"),
+        "STATE": source["state"],
+        "ACCEPTED": str(source["accepted"]),
+        "REFUSED": str(source["refused"]),
+        "LOST": str(source["lost"]),
+        "LAG": str(sum(source["lag"].values())) if source["lag"] else "",
+        "MODE": _mode(trigger),
+        "NAME": trigger["name"],
+        "SCHEDULE OR ADDRESS": _address(trigger),
+        "NEXT DUE": timers.due_text(source, 1),
+        "NEXT TRY": source["next_try"].replace("T", " "),
+        "PROBLEM": source["problem"],
+    }
 
 
 def _mode(trigger: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from cyclopts import App, Parameter
 
 from engine.cli.options import Flag, Function, Texts
-from engine.cli.output import print_done, print_list, print_result
+from engine.cli.output import Row, print_done, print_list, print_result
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.client import path_of
 from engine.errors import UsageError
@@ -23,8 +23,7 @@ Alias = Annotated[str, Parameter(help="Name of the alias.")]
 def list_versions(function: Function, /, *, target: Target = DEFAULT_TARGET) -> None:
     """List the versions of a function, latest included."""
     published = target.client().get_all(path_of(function, "/versions"), "versions")
-    columns = ("VERSION", "RUNTIME", "CHANGED", "DESCRIPTION")
-    print_list(published, "No versions.", columns, _version_row, json=target.json)
+    print_list(published, "No versions.", _version_row, json=target.json)
 
 
 @versions.command
@@ -67,8 +66,7 @@ def delete_version(function: Function, version: str, /, *, target: Target = DEFA
 def list_aliases(function: Function, /, *, target: Target = DEFAULT_TARGET) -> None:
     """List the aliases of a function."""
     named = target.client().get(path_of(function, "/aliases"))
-    columns = ("ALIAS", "VERSION", "OTHER VERSIONS", "DESCRIPTION")
-    print_list(named, "No aliases.", columns, _alias_row, json=target.json)
+    print_list(named, "No aliases.", _alias_row, json=target.json)
 
 
 @aliases.command
@@ -160,15 +158,16 @@ def _weights(pairs: tuple[str, ...]) -> dict[str, int]:
     return weights
 
 
-def _version_row(version: dict[str, Any]) -> tuple[str, ...]:
-    changed = version["last_modified"].replace("T", " ")
-    return version["version"], version["runtime"], changed, version.get("version_description", "")
+def _version_row(version: dict[str, Any]) -> Row:
+    changed, text = version["last_modified"].replace("T", " "), version.get("version_description", "")
+    return {"VERSION": version["version"], "RUNTIME": version["runtime"], "CHANGED": changed, "DESCRIPTION": text}
 
 
-def _alias_row(alias: dict[str, Any]) -> tuple[str, ...]:
+def _alias_row(alias: dict[str, Any]) -> Row:
     others = [f"{version} {percent} %" for version, percent in alias.get("additional_version_weights", {}).items()]
     others += [f"{version} by rules" for version in alias.get("additional_version_strategy", {})]
-    return alias["name"], alias["version"], ", ".join(others), alias["description"]
+    head = {"ALIAS": alias["name"], "VERSION": alias["version"]}
+    return {**head, "OTHER VERSIONS": ", ".join(others), "DESCRIPTION": alias["description"]}
 
 
 def _print(alias: dict[str, Any], action: str, target: Target) -> None:

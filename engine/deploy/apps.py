@@ -22,6 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.config.search_path import CLIENT
+from engine.deploy.apis import apis_of
 from engine.deploy.client import ApiError, app_of
 from engine.deploy.functions import APPS, Asynchronous, terms_of
 from engine.deploy.manifest.changes import Plan
@@ -33,7 +34,7 @@ from engine.deploy.packaging import Build, BuildOptions, build
 from engine.deploy.packaging.files import IGNORE_FILES
 from engine.deploy.packaging.python import INCLUDES, SOURCES, PythonDependencies, find_dependencies
 from engine.deploy.progress import report
-from engine.deploy.timers import KIND, NAME, next_due, read_schedule, timer_name
+from engine.deploy.timers import KIND, NAME, next_due, read_schedule
 from engine.errors import UsageError
 from engine.model.urn import LATEST
 
@@ -185,8 +186,8 @@ def store_app(project: Project, app: Description, plan: Plan, *, pruned: bool) -
     deployed = []
     for function in app.functions:
         name, schedule = function.name, (timer_of(function) or {}).get("schedule", "")
-        settings, timer = ("asynchronous settings", name), ("trigger", timer_name(name))
-        changed = not made.keys().isdisjoint([("function", name), settings, ("controls", name), timer])
+        settings, timer = ("asynchronous settings", name), ("trigger", f"{KIND} {NAME} of {name}")
+        changed = any(f" of {title}".endswith(f" of {name}") for _, title in made)
         shown = made.get(("function", name)) or project.functions[name]
         done = Deployed(
             func_name=name,
@@ -254,6 +255,7 @@ def _table(app: Description, function: Deployment, built: Build, project: Projec
         raise UsageError(f"function {function.name}: set the environment variable {missing[0]}, one of its secrets")
     own = _given(app=app.name, per_key=function.per_key, folders=function.folders)
     old, timer = project.functions.get(function.name, {}), timer_of(function)
+    timers = [{"trigger_type_code": KIND, "event_data": {"name": NAME, **timer}}] if timer else []
     return _given(
         runtime=built.runtime,
         handler=f"{app.handlers}.{function.attribute}",
@@ -266,7 +268,7 @@ def _table(app: Description, function: Deployment, built: Build, project: Projec
         functiond={**(old.get("functiond") or {}), **own},
         async_invoke_config=_settings(function, project.settings(function.name).get(LATEST)),
         controls=_given(rate=function.rate, soft_timeout=function.soft_timeout) or None,
-        triggers=[{"trigger_type_code": KIND, "event_data": {"name": NAME, **timer}}] if timer else [],
+        triggers=[*timers, *apis_of(function.http, mark=f"{NAME} ")],
     )
 
 

@@ -13,6 +13,7 @@ from engine.model.cron import ZONE
 from engine.model.crontab import five_fields, from_crontab
 
 KIND, NAME = "TIMER", "from-code"  #: the name tells timers of an app's code from others of the function
+FROM_CODE = (f"{KIND} {NAME} of ", f"APIG {NAME} ")  #: beginnings of triggers from code in plans
 _RATE = re.compile(r"[1-9]\d?[mhd]", re.ASCII)
 
 Data = dict[str, Any]
@@ -45,11 +46,6 @@ def due_text(source: Data, most: int | None = None) -> str:
     """Return the first due times in the state of a source, with their time zone."""
     times = ", ".join(moment[:19].replace("T", " ") for moment in source.get("due", ())[:most])
     return f"{times} ({source['zone']})" if times else ""
-
-
-def timer_name(function: str) -> str:
-    """Return the name that plans give to the timer from code of a function."""
-    return f"{KIND} {NAME} of {function}"
 
 
 def read_schedule(schedule: str, zone: str | None) -> dict[str, str]:

@@ -31,15 +31,12 @@ class FunctionInfo(Struct, frozen=True, kw_only=True):
             },
         ),
     ] = "sync"
-    timeout: Annotated[
-        int,
-        Meta(ge=1, le=60_000, title="Backend timeout (ms)", extra={"help": "Time that a synchronous client waits."}),
-    ] = 5_000
+    timeout: Annotated[int, Meta(ge=1, le=60_000, title="Backend timeout (ms)", extra={"initial": 60_000})] = 5_000
     version: Annotated[str, HIDDEN] = ""
 
 
 class ApigOptions(Struct, frozen=True, kw_only=True):
-    name: Annotated[Text, Meta(title="API name", examples=["orders"])]
+    name: Annotated[Text, Meta(title="API name", extra={"help": "By default method and path.", "derived": True})]
     type: Annotated[Literal[1, 2], Meta(title="Visibility", extra={"labels": {1: "Public", 2: "Private"}})]
     path: Annotated[
         str,
@@ -50,7 +47,7 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
             extra={"help": "Begins with /. Parameters stand in braces: {id} between two slashes, {rest+} at the end."},
         ),
     ]
-    protocol: Annotated[Literal["HTTP", "HTTPS"], Meta(extra={"labels": {"HTTPS": "HTTPS", "HTTP": "HTTP"}})]
+    protocol: Annotated[Literal["HTTP", "HTTPS"], Meta(extra={"labels": {"HTTP": "HTTP", "HTTPS": "HTTPS"}})]
     req_method: Annotated[
         Literal["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "ANY"],
         Meta(title="Method", extra={"labels": {"ANY": "ANY (every method)"}}),
@@ -64,7 +61,7 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
     ]
     match_mode: Annotated[
         Literal["SWA", "NORMAL"],
-        Meta(title="Matching", extra={"labels": {"NORMAL": "Exact match", "SWA": "Prefix match"}}),
+        Meta(title="Matching", extra={"labels": {"NORMAL": "Exact match", "SWA": "Prefix match (HTTP functions)"}}),
     ]
     env_name: Annotated[
         Text,
@@ -80,9 +77,9 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
             title="Security authentication",
             extra={
                 "labels": {
+                    "NONE": "None: everyone may call the API",
                     "IAM": "IAM: credentials of this engine",
                     "APP": "App: credentials of an app in the settings",
-                    "NONE": "None: everyone may call the API",
                 }
             },
         ),

@@ -83,6 +83,15 @@ def test_an_api_becomes_asynchronous_as_the_document_says_and_synchronous_again(
     assert (request(kind).status, request(kind).body) == (200, b"done")
 
 
+def test_an_api_needs_its_path_only(page: Page) -> None:
+    page.goto(f"{TRIGGERS}/new?kind=APIG")
+    page.get_by_label("Path").fill("/short")
+    page.get_by_role("button", name="Create").click()
+
+    expect(page.locator("#address-text")).to_have_text(f"http://127.0.0.1:{SHARED}/short")
+    assert request("APIG", "/short").body == b"done"
+
+
 def test_the_steps_lose_nothing_and_work_without_scripts(engine: EngineProcess, plain_page: Page) -> None:
     created, page = create(engine, "APIG", name="kept", path="/kept"), plain_page
     page.goto(f"/console/projects/{PROJECT}/gateways/{created['trigger_id']}/edit")

@@ -37,6 +37,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
 
 def fill(page: Page, data: dict[str, Any], prefix: str = "event_data.") -> None:
     """Fill the fields of a form with the values of an ``event_data``."""
+    page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
     for key, value in data.items():
         field = page.locator(f'[name="{prefix}{key}"]')
         if isinstance(value, dict):

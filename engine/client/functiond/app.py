@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from copy import copy
 from dataclasses import KW_ONLY, dataclass
 from threading import Lock
-from typing import Any, Generic, Never, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Never, ParamSpec, TypeAlias, TypeVar, Unpack, overload
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -28,6 +28,8 @@ C = TypeVar("C")
 S = TypeVar("S")
 E = TypeVar("E", bound=BaseException)
 H = TypeVar("H", bound=Callable[..., Any])
+Mode: TypeAlias = Literal["sync", "async"]
+Auth: TypeAlias = Literal["NONE", "IAM", "APP"]
 
 
 def get_context() -> Any:
@@ -45,6 +47,15 @@ class Retry:
     factor: float | None = None  #: of each delay to the one before
     longest: float | None = None
     jitter: float | None = None  #: random share of a delay
+
+
+class HttpPath(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Path of a gateway, with an APIG trigger for each method."""
+
+    path: str
+    methods: tuple[str, ...] = ("ANY",)
+    mode: Mode = "sync"
+    auth: Auth = "NONE"
 
 
 class Deployment(Struct, frozen=True, kw_only=True):
@@ -72,6 +83,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
     instances: int | None = None
     folders: list[str] | None = None
     retry_rules: list[dict[str, Any]] | None = None  #: as the engine has them
+    http: list[HttpPath] = []
 
 
 class Function(Target[P, R], Generic[P, R, C]):
@@ -144,11 +156,13 @@ class Function(Target[P, R], Generic[P, R, C]):
 
 
 class Decorator:
-    """Decorator that adds a function to an app."""
+    """Decorator that adds a function to an app, or a path to a function that the app has."""
 
     def __init__(self, app: App, options: dict[str, Any]) -> None:
         self._app, self._options = app, options
 
+    @overload
+    def __call__(self, call: Function[P, R, C]) -> Function[P, R, C]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, call: Callable[P, Coroutine[Any, Any, R]]) -> Function[P, R, Coroutine[Any, Any, R]]: ...
     @overload
@@ -159,14 +173,23 @@ class Decorator:
         attribute = call.__name__
         name = (self._options["name"] or attribute).removeprefix("default:")
         options = {**self._options, "attribute": attribute, "name": name}
+        known = call if isinstance(call, Function) and "http" in self._options else None
+        if known is not None:
+            options = {**asdict(known.deployment), "http": [*self._options["http"], *known.deployment.http]}
         try:
             deployment = msgspec.convert(options, Deployment)
         except msgspec.ValidationError as error:
             raise BadConfiguration(f"function {attribute}: {error}") from None
+        if known is not None:
+            known.deployment = deployment
+            return known
         function = Function[..., Any, Any](self._app, call, deployment)
         for other in self._app.functions.values():
             if deployment.name == other.name or attribute == other.deployment.attribute:
-                raise BadConfiguration(f"the app has two functions {attribute}: give one another name, in Python too")
+                hint = (
+                    "write @app.http above @app.function" if call is other else "give one another name, in Python too"
+                )
+                raise BadConfiguration(f"the app has two functions {attribute}: {hint}")
         self._app.functions[attribute] = function
         return function
 
@@ -246,6 +269,17 @@ class App:
             options[field] = target.name if isinstance(target, Function) else target
         options["retry_rules"] = None if retry_rules is None else _rules(retry_rules)
         return Decorator(self, options)
+
+    def http(
+        self, path: str, *, methods: Sequence[str] = ("ANY",), mode: Mode = "sync", auth: Auth = "NONE"
+    ) -> Decorator:
+        """Return a decorator that publishes a function under a path of the gateway. It may be repeated.
+
+        Write it above ``@app.function()``, or alone. Parameters of the path and query, and members of a JSON object or
+        a form in the body, become arguments. In ``mode`` async, clients do not wait for the result.
+        """
+        http = {"path": path, "methods": methods, "mode": mode, "auth": auth}
+        return Decorator(self, {"name": None, "http": [http]})
 
     def before(self, hook: H) -> H:
         """Call ``hook(context)`` before each handler. Hooks are called in instances only."""

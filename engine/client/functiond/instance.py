@@ -22,7 +22,7 @@ from decimal import Decimal
 from functools import partial, partialmethod
 from importlib import import_module
 from pathlib import PurePath
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 from uuid import UUID
 
 try:
@@ -34,6 +34,9 @@ _GROUP: typing.Any = getattr(_worker, "Group", ())  # older engines have none
 
 _NO_CLIENT = "not in instances: leave {} to programs; functions can be queued here, chained by then, and grouped"
 _DURATION = re.compile(r"([+-]?)P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?)?")
+_REQUEST = {"httpMethod", "pathParameters", "isBase64Encoded"}  #: members of a gateway's event
+_Text: typing.Any = type("_Text", (str,), {})  #: of a path, query or form; becomes what its annotation says
+_FLAGS = {"1": True, "on": True, "0": False, "off": False, "": None}  #: of queries and forms
 _CALL = '{"args":'  #: beginning of the additional information of a timer that queues a call
 _Hook = typing.Callable[..., typing.Any]
 _Arguments = tuple[tuple[typing.Any, ...], dict[str, typing.Any]]
@@ -70,11 +73,20 @@ class App:
 
         return add
 
+    def http(self, path: str, *, methods: typing.Any = ("ANY",), mode: str = "sync", auth: str = "") -> "_Hook":
+        def add(call: typing.Any) -> Function:
+            function: Function = call if isinstance(call, Function) else self.function()(call)
+            function.modes.update({(path, method): mode for method in methods})
+            return function
+
+        return add
+
 
 class Function:
     def __init__(self, call: typing.Any, name: object) -> None:
         self.__wrapped__ = call
         self.__name__, self.__doc__, self.name = call.__name__, call.__doc__, name
+        self.modes: dict[tuple[str, str], str] = {}  #: of its paths, by path and method
 
     def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
         return self.__wrapped__(*args, **kwargs)
@@ -85,6 +97,16 @@ class Function:
         if not hasattr(_worker, "Function"):
             raise RuntimeError(f"{self.name}.{name} needs an instance of an engine that is no older than this app")
         return getattr(_worker.Function(self), name)
+
+    def mode_of(self, event: typing.Any) -> str:
+        """Return the mode of the path of a request, sync or async; empty: the event itself is to be an argument."""
+        if not isinstance(event, dict) or not event.keys() >= _REQUEST:
+            return ""
+        if not self.modes:  # published by others, perhaps as a handler of events
+            with suppress(TypeError):
+                return "" if arguments(self.__wrapped__, event) != ((), {}) else "sync"
+        path = event.get("resource", "")
+        return self.modes.get((path, event["httpMethod"])) or self.modes.get((path, "ANY"), "sync")
 
     def event_of(self, args: "tuple[object, ...]", kwargs: "dict[str, object]", after: bool = False) -> object:
         """Return the event of a call; ``after``: another argument will precede. Raises BadArgument."""
@@ -130,17 +152,20 @@ def handler_of(target: str, name: str) -> "typing.Callable[[typing.Any, typing.A
     app = _app(target)
     if name not in app.functions:
         raise AttributeError(name)
-    call = app.functions[name].__wrapped__
+    function, call = app.functions[name], app.functions[name].__wrapped__
     is_async = inspect.iscoroutinefunction(call)
 
     async def run(event: object) -> str:
+        mode = function.mode_of(event)
         try:
-            args, kwargs = arguments(call, event)
+            args, kwargs = arguments(call, requested(event) if mode else event)
         except TypeError as error:
+            if mode == "sync":
+                return reply_text({"error_code": "BadArgument", "error_msg": str(error)}, 400)
             hint = 'send an object of arguments by name, or {"args": [...], "kwargs": {...}}'
             raise BadArgument(f"{name}{inspect.signature(call)} got {event!r:.200}: {error}; {hint}") from None
         result = call(*args, **kwargs)
-        return result_text(await result if is_async else result)
+        return (reply_text if mode == "sync" else result_text)(await result if is_async else result)
 
     async def handle_async(event: object, context: typing.Any) -> str:
         _context.set(context)
@@ -152,9 +177,7 @@ def handler_of(target: str, name: str) -> "typing.Callable[[typing.Any, typing.A
         except StopIteration as end:
             return end.value
         except RuntimeError as error:
-            if isinstance(cause := error.__cause__, StopIteration) and error.args == (
-                "coroutine raised StopIteration",
-            ):
+            if isinstance(cause := error.__cause__, StopIteration) and str(error) == "coroutine raised StopIteration":
                 raise cause from None
             raise
 
@@ -276,10 +299,7 @@ def arguments(call: typing.Any, event: typing.Any) -> _Arguments:
         args = [*map(_grouped, event["args"][:1]), *event["args"][1:]]
         return _converted(signature.bind(*args, **event["kwargs"]), hints)
     event, parameters = _grouped(event), signature.parameters
-    needs = any(
-        parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-        for parameter in parameters.values()
-    )
+    needs = any(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters.values())
     named = None
     try:
         named = signature.bind(**({} if event is None else event))
@@ -296,6 +316,23 @@ def arguments(call: typing.Any, event: typing.Any) -> _Arguments:
     if needs or parameters.keys() & (event if isinstance(event, dict) else parameters):
         raise problem
     return (), {}
+
+
+def requested(request: typing.Any) -> "dict[str, object]":
+    """Return the call with the arguments in the body, query and path of a request. Later ones replace earlier ones."""
+    sent = request["body"]
+    body = base64.b64decode(sent).decode("utf-8", "replace") if request["isBase64Encoded"] else sent
+    members, form = None, dict[str, list[str]]()
+    with suppress(ValueError, RecursionError):
+        members = json.loads(body.strip() or "{}")
+    if not isinstance(members, dict):
+        if "urlencoded" not in request["headers"].get("content-type", ""):
+            raise TypeError("the body is neither a JSON object nor a form (application/x-www-form-urlencoded)")
+        members, form = {}, parse_qs(body, keep_blank_values=True)
+    for name, text in {**form, **request["queryStringParameters"], **request["pathParameters"]}.items():
+        texts = [*map(_Text, [text] if isinstance(text, str) else text)]
+        members[name] = texts if texts[1:] else texts[0]
+    return {"args": [], "kwargs": members}
 
 
 def _grouped(event: typing.Any) -> typing.Any:
@@ -323,6 +360,14 @@ def _converted(bound: inspect.BoundArguments, hints: "dict[str, typing.Any]") ->
 def result_text(value: object) -> str:
     """Return a result as JSON text, which programs read by the return annotation."""
     return json.dumps(plain(value), ensure_ascii=False, default=_refuse)
+
+
+def reply_text(value: object, status: int = 200) -> str:
+    """Return a result as the reply of a gateway: the JSON of its body, unless it is an object with ``statusCode``."""
+    value = plain(value)
+    if not isinstance(value, dict) or "statusCode" not in value:
+        value = {"statusCode": status, "headers": {"Content-Type": "application/json"}, "body": result_text(value)}
+    return result_text(value)
 
 
 def _refuse(value: object) -> typing.NoReturn:
@@ -362,6 +407,11 @@ def plain(value: typing.Any) -> typing.Any:
 def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
     """Return a value of JSON as an object of the type ``hint``. Raises TypeError and others if it is none."""
     origin = typing.get_origin(hint)
+    if isinstance(value, _Text):
+        for read in (str, json.loads, _FLAGS.__getitem__, lambda text: [text]):
+            with suppress(Exception):
+                return convert(read(value), hint)
+        value = str(value)
     if isinstance(value, _GROUP):
         return value
     if hint in (typing.Any, object) or (value is None and hint in (None, type(None))):

@@ -6,7 +6,7 @@ them. Deletions go the other way; those of triggers come before new triggers, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
 from msgspec import UNSET
@@ -20,8 +20,8 @@ from engine.deploy.manifest.reading import Function, Manifest
 from engine.deploy.manifest.services import service_changes, service_deletions
 from engine.deploy.manifest.triggers import TriggerPlanner
 from engine.deploy.manifest.versions import alias_changes, control_changes, settings_changes, version_changes
-from engine.deploy.timers import timer_name
-from engine.model.urn import LATEST
+from engine.deploy.timers import FROM_CODE
+from engine.model.urn import LATEST, short_name
 
 
 def make_plan(
@@ -30,11 +30,13 @@ def make_plan(
     """Compare a manifest with a project. With ``prune``, delete what the manifest does not name.
 
     Functions of other apps than the manifest's are not deleted, and changed with ``take_over`` only. The manifest of an
-    app is about its functions and their timers only; timers that it does not name are always deleted. Raises UsageError
+    app is about its functions, their timers and paths only; those of earlier code are always deleted. Raises UsageError
     for a reference to what neither exists nor is declared, and for data that no engine accepts.
     """
     references, kinds = References(project, manifest, prune=prune and not manifest.app), Kinds(manifest.secrets)
     functions = list(manifest.functions.values())
+    own = (name for name, function in project.functions.items() if app_of(function) == manifest.app)
+    gone = [name for name in own if name not in manifest.functions]
     planner = TriggerPlanner(project, references, kinds, send_secrets=send_secrets)
     changes = list(service_changes(manifest, project))
     for function in functions:
@@ -47,22 +49,21 @@ def make_plan(
     new_triggers = [change for plan in plans for change in plan.changes]
     old_triggers = [change for plan in plans for change in plan.unnamed]
     if manifest.app:
-        timers = {timer_name(name) for name in manifest.functions}
-        new_triggers = [*(change for change in old_triggers if change.name in timers), *new_triggers]
+        old_triggers += [planner.deletion(each) for each in project.triggers if short_name(each["func_urn"]) in gone]
+        new_triggers = [*(change for change in old_triggers if change.name.startswith(FROM_CODE)), *new_triggers]
         old_triggers = []
-    deletions = list(_deletions(manifest, project))
+    deletions = list(_deletions(manifest, project, gone))
     if prune:
         return Plan(changes=[*changes, *old_triggers, *new_triggers, *deletions], unnamed=[])
     return Plan(changes=[*changes, *new_triggers], unnamed=[*old_triggers, *deletions])
 
 
-def _deletions(manifest: Manifest, project: Project) -> Iterator[Change]:
+def _deletions(manifest: Manifest, project: Project, gone: Iterable[str]) -> Iterator[Change]:
     """Yield the deletions of all that the manifest does not name, except triggers of functions that it names."""
     for function in manifest.functions.values() if not manifest.app else ():
         yield from _deletions_of(function, project)
-    for name, existing in project.functions.items():
-        if name not in manifest.functions and app_of(existing) == manifest.app:
-            yield deletion(project.client, "function", name, path_of(name) + claim_of(manifest.app, take_over=False))
+    for name in gone:
+        yield deletion(project.client, "function", name, path_of(name) + claim_of(manifest.app, take_over=False))
     if not manifest.app:
         yield from service_deletions(manifest, project)
 

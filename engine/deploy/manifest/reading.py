@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from functiond.app import HttpPath
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.config.settings import Settings
@@ -125,6 +126,7 @@ class OwnFields(Struct, frozen=True, kw_only=True):
     async_invoke_config: AsyncTable | UnsetType = UNSET
     controls: ControlsBody | UnsetType = UNSET
     triggers: list[TriggerTable] = []
+    http: list[HttpPath] = []  #: short for APIG triggers
     versions: dict[str, dict[str, Any]] = {}
     aliases: dict[str, dict[str, Any]] = {}
 

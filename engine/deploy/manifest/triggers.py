@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, structs
 
+from engine.deploy.apis import apis_of, serves_http
 from engine.deploy.client import path_of, path_of_trigger
 from engine.deploy.fields import expected
 from engine.deploy.manifest.changes import Change, Field, Plan, created, deletion, differences, hidden
@@ -17,7 +18,7 @@ from engine.deploy.manifest.reading import Function, TriggerTable
 from engine.deploy.timers import for_api, next_due, warn
 from engine.errors import UsageError
 from engine.model.text import MASK
-from engine.model.urn import LATEST
+from engine.model.urn import LATEST, short_name
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -41,7 +42,9 @@ class TriggerPlanner:
         left = self._project.triggers_of(function.name)
         changes: list[Change] = []
         seen: dict[tuple[str, str, str], int] = {}
-        for index, table in enumerate(function.own.triggers):
+        prefix = serves_http({"runtime": "", **self._project.functions.get(function.name, {}), **function.config})
+        apis = (TriggerTable(**api) for api in apis_of(function.own.http, prefix=prefix))
+        for index, table in enumerate([*function.own.triggers, *apis]):
             path = f"functions.{function.name}.triggers[{index}]"
             wanted = self._wanted(function, table, path)
             key = (table.qualifier, wanted.kind, self._kinds.identity(wanted.kind, wanted.data))
@@ -52,7 +55,7 @@ class TriggerPlanner:
             if old is not None:
                 left.remove(old)
             changes += self._changes(wanted, old)
-        return Plan(changes=changes, unnamed=[self._deletion(trigger, function.name) for trigger in left])
+        return Plan(changes=changes, unnamed=[*map(self.deletion, left)])
 
     def _wanted(self, function: Function, table: TriggerTable, path: str) -> Wanted:
         kind, known = table.trigger_type_code.upper(), self._project.trigger_types
@@ -107,10 +110,10 @@ class TriggerPlanner:
     def _due(self, wanted: Wanted, made: Data) -> str:
         return next_due(self._project.client, self._project.urn(wanted.function, wanted.table.qualifier), made)
 
-    def _deletion(self, trigger: Data, function: str) -> Change:
+    def deletion(self, trigger: Data) -> Change:
         kind = trigger["trigger_type_code"]
         data = self._references.named_event_data(kind, trigger["given_data"])
-        name = self._name(kind, function, qualifier_of(trigger), data)
+        name = self._name(kind, short_name(trigger["func_urn"]), qualifier_of(trigger), data)
         return deletion(self._project.client.of_project, "trigger", name, path_of_trigger(trigger))
 
     def _name(self, kind: str, function: str, qualifier: str, data: Data) -> str:

@@ -7,7 +7,7 @@ Types, bounds, defaults and allowed values are those of the struct. ``msgspec.Me
 - ``extra``: ``help``, a sentence below the field; ``unit``, of a number; ``labels``, a mapping from the values of a
   ``Literal`` to their labels, in the order of the list, which may have further values; ``initial``, the value in the
   form of a new object; ``control``, in place of the one that fits the type; ``hidden``, for fields that forms leave
-  out; ``secret`` and ``fixed``, as ``TriggerRules`` describes them.
+  out; ``derived``, for required fields that may stay empty; ``secret`` and ``fixed``, as ``TriggerRules`` describes.
 
 The object that a form returns has no other keys than its old object has, except for values that differ from their
 defaults. A form that is sent unchanged therefore changes nothing.
@@ -149,7 +149,7 @@ def _field(field: inspect.Field, prefix: str) -> Field:
         help=extra.get("help", ""),
         unit=extra.get("unit", ""),
         example="\n".join(as_text(example) for example in schema.get("examples", ())[:1]),
-        required=field.required,
+        required=field.required and not extra.get("derived"),
         default=default,
         initial=initial,
         fixed=bool(extra.get("fixed")),

@@ -22,7 +22,7 @@ from engine.model import Function, Mode
 from engine.model.crontab import from_crontab
 from engine.model.urn import short_name
 from engine.protocols import Plugin
-from engine.resources.bound_trigger import BoundTrigger, name_of
+from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_rules import EVENT_DATA
 
 PREFIX = f"{EVENT_DATA}."
@@ -38,10 +38,7 @@ class TriggerMode(Struct, frozen=True, kw_only=True):
 class TriggerRow(Struct, frozen=True, kw_only=True):
     trigger: BoundTrigger
     shown: ProjectTrigger
-    name: str
     mode: TriggerMode
-    subject: str  #: schedule, address or topic
-    address: str  #: URL of a gateway's API; empty for other kinds
     due: tuple[datetime, ...]  #: next due times of an active timer
     path: str  #: of the trigger's page
     function: str  #: short name
@@ -54,19 +51,14 @@ class TriggerRows:
 
     def row(self, call: Call, trigger: BoundTrigger) -> TriggerRow:
         shown = trigger_shown(call, self._api.project_trigger(trigger))
-        address = str(shown.event_data.get("invoke_url", ""))
-        function_path = page_of_function(trigger)
         return TriggerRow(
             trigger=trigger,
             shown=shown,
-            name=name_of(trigger),
             mode=mode_of(trigger),
-            subject=shown.subject,
-            address=address,
             due=tuple(map(datetime.fromisoformat, shown.source.due)),
             path=page_of_trigger(trigger),
             function=short_name(trigger.function),
-            function_path=function_path,
+            function_path=page_of_function(trigger),
         )
 
 
@@ -132,8 +124,13 @@ def fields_of_kind(plugin: Plugin) -> tuple[Field, ...]:
 
 
 def data_of(fields: Iterable[Field], form: Form, old: Mapping[str, Any] | None = None) -> Data:
-    """Return the ``event_data`` of a form for the API, which knows no crontabs. Raises InvalidField."""
+    """Return the ``event_data`` of a form for the API, which needs names of APIs and knows no crontabs.
+
+    Raises InvalidField.
+    """
     data = read_struct(fields, form, old)
+    if BACKEND in data and not data.get("name"):
+        data["name"] = f"{data['req_method']} {data['path']}"
     if data.get("schedule_type") == "Crontab":
         data |= {"schedule_type": "Cron", "schedule": from_crontab(data["schedule"], f"{PREFIX}schedule")}
     return data

@@ -18,11 +18,12 @@ from engine.http.console.api_requests import ApiRequests
 from engine.http.console.forms import WHOLE, Form
 from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
 from engine.http.console.paths import GATEWAY
-from engine.http.console.struct_forms import Field, flat, missing_values, read_struct, shown_values, typed_values
+from engine.http.console.struct_forms import Field, flat, missing_values, shown_values, typed_values
 from engine.http.console.triggers.forms import (
     BACKEND,
     CHANGED,
     TriggerRows,
+    data_of,
     errors_in_form,
     fields_of_kind,
     is_gateway,
@@ -80,7 +81,7 @@ class GatewayPages(PageFamily):
 
     async def _save(self, call: Call, trigger: BoundTrigger, form: Form) -> Reply:
         fields, old = fields_of_kind(trigger.plugin), trigger.given
-        data = read_struct(fields, form, old)
+        data = data_of(fields, form, old)
         if data == old:
             return see_other(page_of_trigger(trigger), "Nothing was changed.")
         try:
@@ -150,7 +151,7 @@ def _errors_until(trigger: BoundTrigger, steps: tuple[Step, ...], form: Form) ->
     flags = {field.name for field in flat(fields) if field.control == "flag"}
     partial = Form([(name, text) for name, text in values.items() if name not in flags or text == "true"])
     try:
-        read_options(trigger.kind, trigger.plugin, read_struct(fields, partial, trigger.given))
+        read_options(trigger.kind, trigger.plugin, data_of(fields, partial, trigger.given))
     except FunctiondError as error:
         return errors_in_form(trigger.kind, fields, error)
     return {}

@@ -21,6 +21,7 @@ from engine.http.console.paths import CONFIGURATION, PROJECT, name_of, path_of
 from engine.http.console.struct_forms import lost_secrets, missing_values, shown_values, typed_values
 from engine.http.console.triggers.forms import (
     CHANGED,
+    PREFIX,
     Kind,
     TriggerRows,
     create_path,
@@ -39,6 +40,7 @@ from engine.protocols import Plugin
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.bound_trigger import name_of as trigger_name
 from engine.resources.triggers import Triggers
+from engine.runtimes.catalog import Family, family_of
 from engine.triggers.sources import Sources
 from engine.triggers.supervisor import RUNNING
 
@@ -119,7 +121,7 @@ class FunctionTriggersPages(PageFamily):
     @get("ConsoleNewTrigger", f"{CONFIGURATION}/triggers/new", ADMIN)
     async def show_new(self, call: Call) -> Reply:
         """Show the kinds to choose from, or the form of the kind that the query names."""
-        self._frame.function_of(call)
+        function = self._frame.function_of(call)
         if not call.text("kind"):
             kinds = [
                 self._offer(kind, plugin) for kind in self._triggers.kinds if (plugin := self._triggers.plugin(kind))
@@ -127,8 +129,10 @@ class FunctionTriggersPages(PageFamily):
             return await self._frame.show(call, "functions/trigger_kinds.html", tab=TAB, live=False, kinds=kinds)
         kind, plugin = self._kind(call.text("kind"))
         values = shown_values(fields_of_kind(plugin), None)
+        if family_of(function.runtime) is Family.HTTP:
+            values[f"{PREFIX}match_mode"] = "SWA"
         active = not plugin.rules.starts_disabled
-        return await self._show_form(call, kind, plugin, values=values, qualifier=LATEST, active=active)
+        return await self._show_form(call, kind, plugin, {}, values=values, qualifier=LATEST, active=active)
 
     @post("ConsoleCreateTrigger", f"{CONFIGURATION}/triggers/new")
     async def create(self, call: Call, form: Form) -> Reply:
@@ -147,28 +151,13 @@ class FunctionTriggersPages(PageFamily):
             except FunctiondError as error:
                 errors = errors_in_form(kind, fields, error)
             else:
-                return self._created(call, reply.read(TriggerReply), active=active)
+                trigger = self._triggers.find(call.project, reply.read(TriggerReply).trigger_id)
+                text = "is created." if active else "is created, and disabled."
+                return see_other(page_of_trigger(trigger), f"The trigger {trigger_name(trigger)} {text}")
         values, errors = typed_values(fields, form), {**lost_secrets(fields, form), **errors}
-        return await self._show_form(
-            call, kind, plugin, values=values, qualifier=qualifier, active=active, errors=errors
-        )
+        return await self._show_form(call, kind, plugin, errors, values=values, qualifier=qualifier, active=active)
 
-    def _created(self, call: Call, reply: TriggerReply, *, active: bool) -> Reply:
-        trigger = self._triggers.find(call.project, reply.trigger_id)
-        text = "is created." if active else "is created, and disabled."
-        return see_other(page_of_trigger(trigger), f"The trigger {trigger_name(trigger)} {text}")
-
-    async def _show_form(
-        self,
-        call: Call,
-        kind: str,
-        plugin: Plugin,
-        *,
-        values: Mapping[str, str],
-        qualifier: str,
-        active: bool,
-        errors: Mapping[str, str] | None = None,
-    ) -> Reply:
+    async def _show_form(self, call: Call, kind: str, plugin: Plugin, errors: Mapping[str, str], **shown: Any) -> Reply:
         return await self._frame.show(
             call,
             "functions/trigger_new.html",
@@ -176,11 +165,9 @@ class FunctionTriggersPages(PageFamily):
             kind=self._offer(kind, plugin),
             may_disable=plugin.rules.may_disable,
             fields=fields_of_kind(plugin),
-            values=values,
-            qualifier=qualifier,
             qualifiers=self._frame.qualifiers(call, LATEST),
-            active=active,
-            errors=errors or {},
+            errors=errors,
+            **shown,
         )
 
     def _offer(self, code: str, plugin: Plugin) -> Kind:
