@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from functiond.describe import Description
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from engine.cli.apply import Shown, print_plan
+from engine.cli.http import published
 from engine.cli.options import Flag, Texts
 from engine.cli.output import Output, print_json, print_result, write
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy.apis import publish
 from engine.deploy.apps import AppDeployment, describe, is_app, plan_app, store_app
 from engine.deploy.functions import Asynchronous, deploy_function, terms_of
 from engine.deploy.manifest.project import Project
 from engine.deploy.packaging import BuildOptions, default_name
 from engine.errors import UsageError
+from engine.model.urn import short_name
 
 
 @Parameter(name="*")
@@ -39,6 +44,9 @@ class Configuration:
     memory: int | None = None
     "Memory of an instance in MB. [default: 128]"
 
+    concurrency: int | None = None
+    "Requests that one instance serves at a time. [default: 200 for a web application, else 1]"
+
     env: Texts = ()
     """Environment variable NAME=VALUE, or NAME for its value in the environment of this command. Repeat for several.
     Replaces all existing variables."""
@@ -46,6 +54,10 @@ class Configuration:
     folder: Texts = ()
     """Folder of the host that the function sees, by its name in `executor.folders`. Repeat for several. Replaces all
     existing folders; empty: none."""
+
+    @property
+    def folders(self) -> list[str] | None:
+        return [*filter(None, self.folder)] if self.folder else None
 
     def fields(self) -> dict[str, Any]:
         """Return the options that were given, by the names of their fields in the API."""
@@ -55,7 +67,8 @@ class Configuration:
             "timeout": self.timeout,
             "memory_size": self.memory,
             "user_data": json.dumps(_variables(self.env)) if self.env else None,
-            "functiond": {"folders": [*filter(None, self.folder)]} if self.folder else None,
+            "strategy_config": None if self.concurrency is None else {"concurrent_num": self.concurrency},
+            "functiond": None if self.folders is None else {"folders": self.folders},
         }
         return {name: value for name, value in named.items() if value is not None}
 
@@ -87,6 +100,7 @@ def deploy(
     configuration: Configuration = UNCHANGED,
     installation: Installation = INSTALLED,
     asynchronous: AsynchronousOptions = UNCHANGED_ASYNC,
+    http: str | None = None,
     plan: Flag = False,
     prune: Flag = False,
     take_over: Flag = False,
@@ -97,9 +111,12 @@ def deploy(
     Parameters
     ----------
     path
-        Folder, Python or JavaScript file, zip package, or module:app, which deploys all functions of an app.
+        Folder, Python or JavaScript file, zip package, or module:app, which deploys all functions of an app, or a web
+        application (ASGI or WSGI) and the functions of the app in its module.
     name
-        Name of the function. [default: name of the folder or file]
+        Name of the function. [default: name of the folder or file; of a web application that of its app]
+    http
+        Path of the gateway under which the web application or the function is published, for all methods.
     plan
         Show what deploying the app would change, and change nothing. Exit with 0 if nothing would, with 4 otherwise.
     prune
@@ -109,19 +126,27 @@ def deploy(
     """
     config, options, client = configuration.fields(), installation.options(), target.client()
     if is_app(str(path)):
-        check_app_options(name, configuration, asynchronous)
-        app, project = describe(str(path)), Project(client)
+        app = configured(describe(str(path)), name, configuration, asynchronous)
+        project = Project(client)
         if prune and not app.named:
             problem = f"--prune needs a name of the app: another folder may have a module {app.name}, too"
             raise UsageError(f"{problem}. Give App(name=…), or the name of the project in pyproject.toml")
+        web = next((each.name for each in app.functions if each.web), "")
+        if http and (plan or not web):
+            raise UsageError("--http publishes a web application, without --plan: write @app.http() for functions")
         made = plan_app(project, app, config, options, prune=prune, take_over=take_over)
         if plan:
             return print_plan(made, Shown(frozenset()), "code", json=target.json, app=str(path))
         done = store_app(project, app, made, pruned=prune)
+        if http:
+            publish(client, web, http)
         if target.json:
             print_json({"app": str(path), **to_builtins(done)})
         else:
             show_app(done)
+            for api in published(client):
+                if short_name(api["func_urn"]) in [function.func_name for function in done.functions]:
+                    Output().print(_address(api))
         return 0
     if prune or plan:
         raise UsageError(f"--{'prune' if prune else 'plan'} needs an app, given as module:app")
@@ -129,15 +154,31 @@ def deploy(
     stored = deploy_function(client, path, name, config, options, asynchronous, take_over=take_over)
     text = f"{stored.summary(name)}\n  {terms_of(stored.function, stored.settings)}"
     result = {**stored.function, "async_invoke_config": stored.settings}
+    if http:
+        text += f"\n{_address(publish(client, name, http))}"
     print_result(result, text, stored.function["func_urn"], json=target.json)
     return 0
 
 
-def check_app_options(name: str | None, configuration: Configuration, asynchronous: Asynchronous) -> None:
-    """Raise UsageError if an option was given that the code of an app decides for each function."""
-    config = configuration.fields()
-    if name is not None or asynchronous != UNCHANGED_ASYNC or not config.keys() <= {"runtime", "user_data"}:
+def _address(api: dict[str, Any]) -> str:
+    data = api["event_data"]
+    return f"[bold green]published[/] {data['req_method']} {data.get('invoke_url', data['path'])}"
+
+
+def configured(
+    app: Description, name: str | None, configuration: Configuration, asynchronous: Asynchronous
+) -> Description:
+    """Return an app with the options for its web application.
+
+    Raises UsageError if an option was given that the code of an app decides for each function.
+    """
+    options: dict[str, Any] = {"name": name, "timeout": configuration.timeout, "memory": configuration.memory}
+    options |= {"concurrency": configuration.concurrency, "folders": configuration.folders}
+    given = {option: value for option, value in options.items() if value is not None}
+    has_web = any(function.web for function in app.functions)
+    if configuration.handler is not None or asynchronous != UNCHANGED_ASYNC or (given and not has_web):
         raise UsageError("an app takes --runtime and --env only: give other options to @app.function() in its code")
+    return replace(app, functions=[replace(each, **given) if each.web else each for each in app.functions])
 
 
 def show_app(done: AppDeployment) -> None:

@@ -12,7 +12,7 @@ from engine.cli.output import Row, print_done, print_list
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.cli.triggers import triggers_of
 from engine.deploy.apis import ANY, KIND, apis_at, publish
-from engine.deploy.client import path_of
+from engine.deploy.client import Client, path_of
 from engine.errors import UsageError
 from engine.model.urn import short_name
 
@@ -60,9 +60,13 @@ def http(
         mode = {None: None, True: "async", False: "sync"}[wait]
         for verb in method or [api["event_data"]["req_method"] for api in apis] or [ANY]:
             publish(client, name, path, method=verb, mode=mode, auth=auth)
-    listed = [api for api in triggers_of(client, name) if path in (None, api["event_data"].get("path"))]
-    listed = [api for api in listed if "req_method" in api["event_data"]]
+    listed = [api for api in published(client, name) if path in (None, api["event_data"]["path"])]
     print_list(listed, "No paths.", _row, json=target.json)
+
+
+def published(client: Client, name: str | None = None) -> list[dict[str, Any]]:
+    """Return the APIs of a function, or of all functions."""
+    return [trigger for trigger in triggers_of(client, name) if "req_method" in trigger["event_data"]]
 
 
 def _row(trigger: dict[str, Any]) -> Row:

@@ -35,7 +35,7 @@ def logs(
     Parameters
     ----------
     name
-        Request id of an invocation; or name or URN of a function, for its latest asynchronous invocations, its failed
+        Request id of an invocation; or name or URN of a function, for its latest asynchronous invocations, its
         synchronous calls, and output that belongs to no request.
     follow
         Print new lines as they are written, until the invocation ends. For a function, until interrupted.
@@ -43,7 +43,7 @@ def logs(
         Print only the errors with which runs have failed. Of a function, those of its latest invocations that have
         failed or wait for a retry.
     instances
-        Leave out asynchronous invocations: print failed synchronous calls and output that belongs to no request, such
+        Leave out asynchronous invocations: print synchronous calls and output that belongs to no request, such
         as raw output of instances that serve several requests at a time.
     attempt
         Number of an attempt of an invocation that was retried. Default: the newest attempt.

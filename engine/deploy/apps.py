@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +31,8 @@ from engine.deploy.manifest.planning import make_plan
 from engine.deploy.manifest.project import Data, Project
 from engine.deploy.manifest.reading import AsyncTable, ManifestReader, Variables
 from engine.deploy.manifest.versions import read_param
-from engine.deploy.packaging import Build, BuildOptions, build
-from engine.deploy.packaging.files import IGNORE_FILES
+from engine.deploy.packaging import Build, BuildOptions, build, left_out
+from engine.deploy.packaging.files import IGNORE_FILES, select
 from engine.deploy.packaging.python import INCLUDES, SOURCES, PythonDependencies, find_dependencies
 from engine.deploy.progress import report
 from engine.deploy.timers import KIND, NAME, next_due, read_schedule
@@ -44,6 +45,11 @@ REQUIREMENTS = "requirements.txt"
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".venv", "node_modules")
 _OWN = re.compile(r"functiond\b(?![-.])", re.IGNORECASE)
 _TAKEN = ("functiond", "functiond.py", "functiond_apps")
+#: Requirements that serve a web application, by its interface.
+SERVERS = {"asgi": ["uvicorn>=0.30"], "wsgi": ["a2wsgi>=1.10", "uvicorn>=0.30"]}
+#: Configuration of a new function with a web application.
+_WEB = {"timeout": 60, "memory_size": 256, "initializer_timeout": 60, "pre_stop_timeout": 10}
+_WEB_REQUESTS = 200  #: of one instance at a time
 
 
 def timer_of(function: Deployment) -> dict[str, str] | None:
@@ -88,39 +94,56 @@ def staged(app: Description) -> Iterator[Path]:
     """Make the folder of an app's package for the duration of the block.
 
     Beside the modules of the app, it has a module with a handler for each function, the package ``functiond`` for
-    instances, and the requirements of the app without functiond itself.
+    instances, and the requirements of the app: those of its servers too, and not functiond itself.
     """
     source = Path(app.root)
-    if taken := [part for part in app.parts if part in _TAKEN]:
-        raise UsageError(f"{source / taken[0]} has a name that the package of an app needs: rename it")
     with tempfile.TemporaryDirectory(prefix="functiond-") as folder:
         root = Path(folder, app.module.rpartition(".")[2])
         root.mkdir()
         for part in [*app.parts, *IGNORE_FILES]:
             _copy(source / part, root / part)
+        if taken := [name for name in _TAKEN if (root / name).exists()]:
+            raise UsageError(f"{source / taken[0]} has a name that the package of an app needs: rename it")
         handlers = root / f"{app.handlers}.py"
         handlers.parent.mkdir(parents=True)
         handlers.write_text(_handlers(app))
         shutil.copyfile(app.instance, root / "functiond.py")
-        if requirements := _requirements(source):
+        requirements = _requirements(source)
+        for function in app.functions:
+            requirements += SERVERS.get(function.web or "", ())
+        if requirements:
             (root / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements))
         yield root
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
+    if target.is_dir():  # the whole folder of a web application
+        selection = select(source)
+        for note in left_out(selection):
+            report(f"functiond: {note}")
+        for name, file in selection.found.items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target / name)
+    elif source.is_dir():
         shutil.copytree(source, target, symlinks=True, ignore=_LEFT_OUT)
     elif source.is_file():
         shutil.copyfile(source, target)
 
 
 def _handlers(app: Description) -> str:
-    target = f"{app.module}:{app.app}"
-    names = [function.attribute for function in app.functions]
-    lines = [f"{name} = handler_of({target!r}, {name!r})" for name in names]
-    lines += [f"startup = startup_of({target!r})"] if app.startup else []
+    target, source = f"{app.module}:{app.app}", f"{app.module}:{app.source}"
+    imports, lines = ["from functiond import handler_of, startup_of"], list[str]()
+    for function in app.functions:
+        name = function.attribute
+        if function.web:
+            imports.append("from functiond_web import Application")
+            lines.append(f"{name} = Application({target!r}, {function.web!r})")
+            lines += [f"{name}_{step} = {name}.{step}" for step in ("startup", "shutdown")]
+        else:
+            lines.append(f"{name} = handler_of({source!r}, {name!r})")
+    lines += [f"startup = startup_of({source!r})"] if app.startup else []
     head = f'"""Handlers of the app {target}, written by ``functiond deploy``."""'
-    return "\n".join([head, "", "from functiond import handler_of, startup_of", "", *lines, ""])
+    return "\n".join([head, "", *imports, "", *lines, ""])
 
 
 def _requirements(root: Path) -> list[str]:
@@ -212,6 +235,9 @@ def plan_app(
     ``take_over``, raises FunctionOfApp for functions of other apps, and UsageError if the app was another module's.
     """
     project.check_role()
+    (name, number), *_ = Counter(function.name for function in app.functions).most_common(1)
+    if number > 1:
+        raise UsageError(f"the app has a function {name}: choose another --name for the web application")
     builds = _built(project, app, config, options, take_over=take_over)
     tables = {each.name: _table(app, each, builds[each.name], project, config) for each in app.functions}
     manifest = ManifestReader(Path(), Variables({})).manifest({"functions": tables})
@@ -253,18 +279,24 @@ def _table(app: Description, function: Deployment, built: Build, project: Projec
     variables, secrets, common = function.environment, function.secrets, config.get("user_data")
     if missing := [name for name in secrets or () if name not in os.environ]:
         raise UsageError(f"function {function.name}: set the environment variable {missing[0]}, one of its secrets")
-    own = _given(app=app.name, per_key=function.per_key, folders=function.folders)
+    own = _given(app=app.name, per_key=function.per_key, folders=function.folders, http=True if function.web else None)
     old, timer = project.functions.get(function.name, {}), timer_of(function)
     timers = [{"trigger_type_code": KIND, "event_data": {"name": NAME, **timer}}] if timer else []
-    return _given(
+    handler, startup = f"{app.handlers}.{function.attribute}", f"{app.handlers}.startup" if app.startup else ""
+    strategy = _given(concurrency=function.instances, concurrent_num=function.concurrency)
+    defaults: Data = {}
+    if function.web:
+        startup, defaults = f"{handler}_startup", {"pre_stop_handler": f"{handler}_shutdown", **({} if old else _WEB)}
+        strategy = strategy if old else {"concurrent_num": _WEB_REQUESTS, **strategy}
+    return defaults | _given(
         runtime=built.runtime,
-        handler=f"{app.handlers}.{function.attribute}",
-        initializer_handler=f"{app.handlers}.startup" if app.startup else "",
+        handler=handler,
+        initializer_handler=startup,
         timeout=function.timeout,
         memory_size=function.memory,
         environment=variables if common is None else {**(variables or {}), **json.loads(common)},
         encrypted_environment=None if secrets is None else {name: os.environ[name] for name in secrets},
-        strategy_config=_given(concurrency=function.instances),
+        strategy_config=strategy,
         functiond={**(old.get("functiond") or {}), **own},
         async_invoke_config=_settings(function, project.settings(function.name).get(LATEST)),
         controls=_given(rate=function.rate, soft_timeout=function.soft_timeout) or None,

@@ -157,6 +157,8 @@ class Pool:
             del self._running[invocation.key]
         if ended.answer.code:
             ended = self._errors.note(function, invocation, call.instance.id if call.instance else "", ended)
+        elif invocation.mode is Mode.SYNC and ended.written.kept:
+            self._errors.keep(function.function_id, last(ended.written.kept, TAIL))
         # After a crash, there may be a file of the same attempt.
         if (len(ended.written.kept) > TAIL or invocation.crashes) and invocation.mode is Mode.ASYNC:
             file = (function.function_id, invocation.request_id, ended.written, invocation.attempt)
@@ -260,7 +262,7 @@ class Pool:
     async def instance_log(self, function_id: int) -> bytes:
         """Return recent lines of a function that belong to no stored invocation.
 
-        Instances wrote them while they served no request, or they are the ends of the logs of failed synchronous calls.
+        Instances wrote them while they served no request, or they are the ends of the logs of synchronous calls.
         """
         living = [instance.log_buffer for instance in self.allocator.present if instance.key[0] == function_id]
         now = b"".join(log_buffer.written().whole() for log_buffer in living if log_buffer is not None)

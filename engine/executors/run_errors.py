@@ -1,7 +1,7 @@
 """Errors of failed runs: the last lines of their logs, and one line a minute for each cause in the engine's log.
 
-The log of a synchronous call is not stored. If the call fails, the end of its log joins the lines of its function that
-belong to no stored invocation. They are in memory for up to ``SPAN`` seconds, then in a file.
+The log of a synchronous call is not stored. Its end joins the lines of the function that belong to no stored
+invocation. They are in memory for up to ``SPAN`` seconds, then in a file.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RunErrors:
         lines = self._recorder.end(function, invocation, instance, "\n".join([head, *frames])[:LONGEST])
         if invocation.mode is Mode.ASYNC:
             return ended._replace(written=Written(written.kept + lines, written.dropped))
-        self._keep(function.function_id, last(written.kept, TAIL) + lines)
+        self.keep(function.function_id, last(written.kept, TAIL) + lines)
         return ended
 
     def lines(self, function_id: int) -> bytes:
@@ -76,7 +76,8 @@ class RunErrors:
             problem=answer.message[:BRIEF],
         )
 
-    def _keep(self, function_id: int, lines: bytes) -> None:
+    def keep(self, function_id: int, lines: bytes) -> None:
+        """Add the end of the log of a synchronous call to the lines of its function."""
         if function_id not in self._kept:
             if len(self._kept) >= FUNCTIONS:
                 self.flush()

@@ -32,7 +32,7 @@ from engine.model.limits import (
 from engine.model.quotas import Quotas
 from engine.model.retry_rules import MAX_RULES, RetryRule
 from engine.model.urn import LATEST, NAME, FunctionUrn, parse_urn
-from engine.runtimes.catalog import Family, find_runtime, refusal_of
+from engine.runtimes.catalog import Family, family_of, find_runtime, refusal_of
 
 DETAILS_SIZE = 64 << 10  #: bytes as JSON: every version keeps them in memory, and every list shows them
 PER_KEY = (1, 1_000)  #: invocations of one ordering key at a time
@@ -73,6 +73,7 @@ class OwnSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     per_key: Annotated[int, Meta(ge=PER_KEY[0], le=PER_KEY[1])] = 1
     weight: Annotated[float, Meta(ge=WEIGHTS[0], le=WEIGHTS[1])] = 1.0
     folders: list[str] = []  #: of the host, see ``engine.isolation.folders``
+    http: bool = False  #: an HTTP function without a server of its own
 
 
 class FunctionRules(Struct, frozen=True, kw_only=True):
@@ -138,6 +139,12 @@ def per_key(function: Function) -> int:
     """Return how many invocations of each ordering key run at a time, 1 by default."""
     most: int = function.details.get(OWN, {}).get("per_key", 1)
     return most
+
+
+def is_http(function: Function) -> bool:
+    """Return whether the function gets the requests of gateways with the bytes that clients sent."""
+    own: bool = function.details.get(OWN, {}).get("http", False)
+    return own or family_of(function.runtime) is Family.HTTP
 
 
 def app_of(function: Function) -> str:

@@ -30,7 +30,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.functions.catalog import Catalog
-from engine.functions.function_rules import priority_cap
+from engine.functions.function_rules import is_http, priority_cap
 from engine.model import Function, Invocation, Mode, Outcome, Request
 from engine.model.clock import Clock
 from engine.model.identity import Identity
@@ -39,7 +39,6 @@ from engine.model.signal import Signal
 from engine.model.trace import HEADER, trace_of
 from engine.model.urn import LATEST
 from engine.protocols import CursorMove, Cursors, Journal
-from engine.runtimes.catalog import Family, family_of
 from engine.scheduling.backlog import Backlog
 from engine.scheduling.scheduler import Scheduler
 
@@ -376,6 +375,6 @@ def _check_options(request: Request) -> None:
 
 def _payload(request: Request, function: Function) -> bytes:
     """Return the payload for ``function``. The version that an alias chooses decides whether it is an HTTP function."""
-    if request.http_members is not None and family_of(function.runtime) is Family.HTTP:
+    if request.http_members is not None and is_http(function):
         return b"%b,%b}" % (request.payload[:-1], request.http_members())
     return request.payload

@@ -12,7 +12,6 @@ import re
 from urllib.parse import quote, urlencode
 
 from bridge_http import Message, write_message
-from worker_frames import Invocation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,18 +35,17 @@ class BadEvent(Exception):
     """Event that cannot be converted to an HTTP request."""
 
 
-def read_event(invocation: Invocation, setup: "Setup") -> "tuple[str, bytes]":
-    """Return the method and the bytes of the HTTP request. Raises BadEvent if the event cannot be converted."""
-    try:
-        event = json.loads(invocation.event)
-    except (ValueError, RecursionError):
-        event = None
+def read_event(event: object, request_id: str, run: "Headers", setup: "Setup") -> "tuple[str, bytes]":
+    """Return the method and the bytes of the HTTP request, which has the headers ``run`` too.
+
+    Raises BadEvent if the event cannot be converted.
+    """
     if not isinstance(event, dict) or not isinstance(event.get("httpMethod"), str):
         raise BadEvent("an HTTP function takes events of an API gateway, with httpMethod, path, headers and body")
     method = event["httpMethod"]
     if not method.isalpha() or not method.isascii():
         raise BadEvent(f"httpMethod is {method!r}")
-    added = own_headers(event, invocation, setup)
+    added = own_headers(event, request_id, setup) + run
     if "rawRequest" in event or "rawHeaders" in event:
         method, start = raw_start(event)
         headers, coding = list(raw_headers(event)), "latin-1"
@@ -86,7 +84,7 @@ def raw_headers(event: "dict[str, Any]") -> "Iterator[tuple[str, str]]":
         yield name, value
 
 
-def own_headers(event: "dict[str, Any]", invocation: Invocation, setup: "Setup") -> "Headers":
+def own_headers(event: "dict[str, Any]", request_id: str, setup: "Setup") -> "Headers":
     context = event.get("requestContext")
     context = context if isinstance(context, dict) else {}
     pairs = [
@@ -94,7 +92,7 @@ def own_headers(event: "dict[str, Any]", invocation: Invocation, setup: "Setup")
         ("X-APIG-Request-Id", context.get("requestId")),
         ("X-APIG-Source-Ip", context.get("sourceIp")),
         ("X-APIG-Source-Stage", context.get("stage")),
-        ("X-CFF-Request-Id", invocation.id),
+        ("X-CFF-Request-Id", request_id),
         ("X-CFF-Memory", setup["memory"]),
         ("X-CFF-Timeout", setup["timeout"]),
         ("X-CFF-Func-Version", setup["version"]),
@@ -102,7 +100,6 @@ def own_headers(event: "dict[str, Any]", invocation: Invocation, setup: "Setup")
         ("X-CFF-Project-Id", setup["project"]),
         ("X-CFF-Package", setup["package"]),
         ("X-CFF-Region", os.environ.get("RUNTIME_REGION")),
-        *invocation.headers(),
     ]
     return [(name, line(name, "" if value is None else value)) for name, value in pairs]
 

@@ -5,6 +5,7 @@ are kept open and reused, the last used first. There are never more connections 
 serve at a time.
 """
 
+import json
 import socket
 import time
 
@@ -81,7 +82,11 @@ class Proxy:
 
     def invoke(self, invocation: Invocation) -> None:
         try:
-            method, request = read_event(invocation, self.bridge.setup)
+            event = json.loads(invocation.event)
+        except (ValueError, RecursionError):
+            event = None
+        try:
+            method, request = read_event(event, invocation.id, invocation.headers(), self.bridge.setup)
         except BadEvent as problem:
             self.fail(invocation.ticket, str(problem), "BadEvent")
             return

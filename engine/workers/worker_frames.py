@@ -78,12 +78,15 @@ class Invocation(Run):
         self.event = body[end:]
 
     def headers(self) -> "list[tuple[str, str]]":
-        """Return what a bootstrap gets to know about the run, beside its request id, as headers."""
-        headers = [("traceparent", self.traceparent)] if self.traceparent else []
-        if self.facts:
-            times = utc(accepted_at(self.id)), utc(self.deadline)
-            headers += zip(FACTS, (*self.facts.split(" "), *times))
-        return headers
+        return run_headers(self.id, self.traceparent, self.facts, self.deadline)
+
+
+def run_headers(request_id: str, traceparent: str, facts: str, deadline: int) -> "list[tuple[str, str]]":
+    """Return what a server gets to know about a run, beside its request id, as headers."""
+    headers = [("traceparent", traceparent)] if traceparent else []
+    if facts:
+        headers += zip(FACTS, (*facts.split(" "), utc(accepted_at(request_id)), utc(deadline)))
+    return headers
 
 
 def accepted_at(request_id: str) -> int:

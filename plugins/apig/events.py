@@ -32,6 +32,7 @@ _OF_THE_CONNECTION = frozenset(
 )
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+PREFIX = "x-forwarded-prefix"
 
 
 class GatewayRequest(Struct, frozen=True, kw_only=True):
@@ -86,8 +87,8 @@ class Sender(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
 
 
-def sender_of(scope: Scope) -> Sender:
-    """Return the sender of a request."""
+def sender_of(scope: Scope, prefix: str = "") -> Sender:
+    """Return the sender of a request. ``prefix`` is the beginning of the path that an API with paths below it has."""
     client, server = scope.get("client"), scope.get("server")
     address, port = client[0] if client else "", str(server[1]) if server else ""
     forwarded: Forwarded | None = scope.get(FORWARDED)
@@ -96,7 +97,7 @@ def sender_of(scope: Scope) -> Sender:
         "x-forwarded-for": forwarded.chain if forwarded else address,
         "x-forwarded-port": (forwarded and forwarded.port) or port,
         "x-forwarded-proto": scope["scheme"],
-    }
+    } | ({PREFIX: prefix} if prefix else {})
     return Sender(address=address, headers=headers)
 
 
@@ -130,7 +131,7 @@ def forwarded_headers(
 
     Many servers read "_" in a name as "-". The client could therefore replace ``x-forwarded-for`` by another spelling.
     """
-    hidden = credential_headers(route, headers) | sender.headers.keys()
+    hidden = credential_headers(route, headers) | sender.headers.keys() | {PREFIX}
     shown = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
     return [*(pair for pair in shown if pair[0].replace("_", "-") not in hidden), *sender.headers.items()]
 

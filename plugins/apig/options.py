@@ -77,9 +77,9 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
             title="Security authentication",
             extra={
                 "labels": {
-                    "NONE": "None: everyone may call the API",
                     "IAM": "IAM: credentials of this engine",
                     "APP": "App: credentials of an app in the settings",
+                    "NONE": "None: everyone may call the API",
                 }
             },
         ),

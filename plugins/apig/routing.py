@@ -46,6 +46,11 @@ class Found(Struct, frozen=True, kw_only=True):
 
     route: Route
     parameters: dict[str, str]
+    depth: int = 0  #: segments of the path before the rest, if the API has all paths below these
+
+    def prefix(self, path: str) -> str:
+        """Return the beginning of a path below which the API has all paths; empty if it has only this path."""
+        return "/".join(path.split("/", self.depth + 1)[: self.depth + 1]) if self.depth else ""
 
 
 class _Shape(Struct, frozen=True, kw_only=True):
@@ -255,13 +260,13 @@ def _find(node: _Node, segments: Sequence[str], depth: int, method: str, values:
         rest = "/".join(segments[depth:])
         for entry in prefixes:
             if rest or not entry[0].rest:
-                yield _found(entry, values, rest)
+                yield _found(entry, values, rest, depth)
 
 
-def _found(entry: tuple[_Shape, Route], values: tuple[str, ...], rest: str) -> Found:
+def _found(entry: tuple[_Shape, Route], values: tuple[str, ...], rest: str, depth: int = 0) -> Found:
     shape, route = entry
     parameters: dict[str, Any] = dict(zip(shape.names, values, strict=True))
     if rest:
         # The event has the rest of the path under an empty name (FunctionGraph's documented APIG event).
         parameters[shape.rest or ""] = rest
-    return Found(route=route, parameters=parameters)
+    return Found(route=route, parameters=parameters, depth=depth)

@@ -264,7 +264,7 @@ APP = "from functiond import App\napp = App()\n"
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("import functiond\n", "tasks has no app named 'app': write app = App() in it"),
+        ("import functiond\n", "tasks has no app named 'app', and no ASGI or WSGI application: write"),
         (APP, "the app tasks:app has no function"),
         ("1 / 0\n", "cannot import tasks:app: ZeroDivisionError"),
         (f"{APP}@app.function(schedule='daily')\ndef f(): ...\n", "schedule is 'daily': give five fields"),
@@ -328,9 +328,11 @@ def test_an_error_names_the_function_and_what_is_made(
     assert "unsent" not in {row["func_name"] for row in get(engine, "functions")["functions"]}
 
 
-def test_options_of_the_code_are_refused() -> None:
+def test_options_of_the_code_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tasks.py").write_text(f"{APP}@app.function()\ndef f(): ...\n")
+    monkeypatch.chdir(tmp_path)
     for options in (["--timeout", "5"], ["--name", "x"], ["--retries", "1"]):
         with pytest.raises(UsageError, match=r"@app\.function\(\)"):
             make_app(["deploy"])(["deploy", "tasks:app", *options], exit_on_error=False)
     with pytest.raises(UsageError, match="--prune needs an app"):
-        make_app(["deploy"])(["deploy", "tests", "--prune"], exit_on_error=False)
+        make_app(["deploy"])(["deploy", ".", "--prune"], exit_on_error=False)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from functiond.describe import Description
 
-from engine.cli.deploy import Configuration, Installation, show_app
+from engine.cli.deploy import Configuration, Installation, configured, show_app
 from engine.cli.output import Output
 from engine.cli.target import Target
 from engine.deploy.apps import describe, plan_app, store_app
@@ -59,8 +59,8 @@ class DeployableApp:
 
     is_tree = True
 
-    def __init__(self, text: str, options: Options) -> None:
-        self._text, self._options = text, options
+    def __init__(self, text: str, name: str | None, options: Options) -> None:
+        self._text, self._name, self._options = text, name, options
         self._app: Description | None = None
 
     @property
@@ -69,7 +69,8 @@ class DeployableApp:
 
     def read(self) -> None:
         """Import the app. Raises FunctiondError if that fails."""
-        self._app = describe(self._text)
+        configuration, _, asynchronous = self._options
+        self._app = configured(describe(self._text), self._name, configuration, asynchronous)
 
     def state(self) -> object:
         names = [*self._app.parts, *_APP_FILES] if self._app else ["."]

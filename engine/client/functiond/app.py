@@ -83,6 +83,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     instances: int | None = None
     folders: list[str] | None = None
     retry_rules: list[dict[str, Any]] | None = None  #: as the engine has them
+    web: str | None = None  #: interface of a web application: ``asgi`` or ``wsgi``
+    concurrency: int | None = None  #: requests of one instance at a time
     http: list[HttpPath] = []
 
 

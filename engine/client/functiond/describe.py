@@ -6,6 +6,7 @@ Prints JSON. Runs in a process of its own, so that the modules of the app meet n
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import sys
 import tomllib
@@ -28,9 +29,10 @@ class Description(Struct, frozen=True, kw_only=True):
     name: str  #: of the app, to which its functions belong
     named: bool  #: by the code or its project, not by the module
     module: str
-    app: str  #: name in the module
+    app: str  #: name in the module, of the app or of a web application
+    source: str  #: name in the module of the app that has the functions; empty: there is none
     root: str  #: folder from which the module is imported
-    parts: list[str]  #: files and folders of ``root``: the module, and other modules that it imports from there
+    parts: list[str]  #: files and folders of ``root``: the module, and others that it imports; of a web application all
     instance: str  #: file that is the package ``functiond`` in instances
     functions: list[Deployment]
     startup: bool = False  #: has startup hooks, which the handler ``startup`` calls
@@ -42,7 +44,10 @@ class Description(Struct, frozen=True, kw_only=True):
 
 
 def describe(target: str) -> Description:
-    """Import an app and return its description. Raises BadConfiguration if there is none."""
+    """Import an app and return its description. Raises BadConfiguration if there is none.
+
+    The functions of an app that the module of a web application has are deployed with the application.
+    """
     name, _, attribute = target.partition(":")
     try:
         module = import_module(name)
@@ -51,10 +56,13 @@ def describe(target: str) -> Description:
             raise  # a module that the app's module imports
         problem = f"there is no module {error.name}, neither in {Path.cwd()} nor installed"
         raise BadConfiguration(f"{problem}: write MODULE:APP, such as tasks:app") from None
-    app = getattr(module, attribute, None)
-    if not isinstance(app, App):
-        raise BadConfiguration(f"{name} has no app named {attribute!r}: write {attribute} = App() in it")
-    if not app.functions:
+    found = getattr(module, attribute, None)
+    web = "" if isinstance(found, App) else _interface(found)
+    if not web and not isinstance(found, App):
+        problem = f"{name} has no app named {attribute!r}, and no ASGI or WSGI application"
+        raise BadConfiguration(f"{problem}: write {attribute} = App() in it")
+    app, source = (found, attribute) if isinstance(found, App) else _app_beside(module)
+    if not web and not app.functions:
         raise BadConfiguration(f"the app {target} has no function: add one with @{attribute}.function()")
     if app.has_startup and "startup" in app.functions:
         raise BadConfiguration(f"the app {target} has startup hooks, and a function named startup: rename that one")
@@ -63,17 +71,38 @@ def describe(target: str) -> Description:
     owner = name.partition(".")[0] if app.name is None and not own else own
     if not re.fullmatch(r"[\w.-]{1,64}", owner, re.ASCII):
         raise BadConfiguration(f"the app's name is {owner!r}: give up to 64 letters, digits, ., _ and -: App(name=…)")
+    own_parts = {*_parts(root), name.partition(".")[0] + (".py" if _is_file(root, name) else "")}
+    functions = [function.deployment for function in app.functions.values()]
+    if web:
+        functions.append(Deployment(name=re.sub(r"[^\w-]", "-", owner), attribute=attribute, web=web))
     return Description(
         name=owner,
         named=bool(own),
         module=name,
         app=attribute,
+        source=source,
         root=str(root),
-        parts=_with_imports(root, {*_parts(root), name.partition(".")[0] + (".py" if _is_file(root, name) else "")}),
+        parts=["."] if web else _with_imports(root, own_parts),
         instance=str(Path(__file__).with_name("instance.py")),
-        functions=[function.deployment for function in app.functions.values()],
+        functions=functions,
         startup=app.has_startup,
     )
+
+
+def _app_beside(module: ModuleType) -> tuple[App, str]:
+    """Return the app whose functions a web application in the module queues, with its name there; empty: none."""
+    apps = {value: name for name, value in vars(module).items() if isinstance(value, App)}
+    if len(apps) > 1:
+        raise BadConfiguration(f"{module.__name__} has the apps {', '.join(apps.values())}: leave one of them there")
+    return next(iter(apps.items()), (App(), ""))
+
+
+def _interface(found: object) -> str:
+    """Return the interface of a web application, ``asgi`` or ``wsgi``; empty for other objects."""
+    if isinstance(found, type) or not callable(found):
+        return ""
+    parameters = inspect.signature(found if inspect.isroutine(found) else found.__call__).parameters.keys()
+    return "asgi" if {"receive", "send"} <= parameters else "wsgi" if "start_response" in parameters else ""
 
 
 def _project_name(root: Path) -> str:

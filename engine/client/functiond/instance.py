@@ -98,6 +98,10 @@ class Function:
             raise RuntimeError(f"{self.name}.{name} needs an instance of an engine that is no older than this app")
         return getattr(_worker.Function(self), name)
 
+    def returned(self, value: object) -> object:
+        """Return a value of JSON that a call has returned, as an object of the type of the return annotation."""
+        return convert(value, typing.get_type_hints(self.__wrapped__).get("return", typing.Any))
+
     def mode_of(self, event: typing.Any) -> str:
         """Return the mode of the path of a request, sync or async; empty: the event itself is to be an argument."""
         if not isinstance(event, dict) or not event.keys() >= _REQUEST:

@@ -4,6 +4,6 @@
 run it.
 """
 
-from engine.deploy.packaging.building import Build, BuildOptions, build, default_name
+from engine.deploy.packaging.building import Build, BuildOptions, build, default_name, left_out
 
-__all__ = ["Build", "BuildOptions", "build", "default_name"]
+__all__ = ["Build", "BuildOptions", "build", "default_name", "left_out"]

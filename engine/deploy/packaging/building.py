@@ -87,7 +87,7 @@ def build(client: Client, path: Path, options: BuildOptions) -> Build:
         selection = select(path) if path.is_dir() else Selection(found={path.name: path})
         installs_for = interpreter_of(client, runtime)
         interpreter = installs_for if runtime not in BY_BOOTSTRAP else None
-        notes = [*_left_out(selection), _check_syntax(selection.found, interpreter, path)]
+        notes = [*left_out(selection), _check_syntax(selection.found, interpreter, path)]
         completed: AbstractContextManager[Files] = nullcontext(selection.found)
         if installs_for is not None and options.install and path.is_dir():
             completed = with_dependencies(path, selection.found, installs_for, reinstall=options.reinstall)
@@ -107,7 +107,7 @@ def reading(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot read {error.filename or path}: {error.strerror}") from None
 
 
-def _left_out(selection: Selection) -> list[str]:
+def left_out(selection: Selection) -> list[str]:
     """Return lines about secrets, special files, and what a file names that was not written for functions."""
     advice = "set variables by --env, or rename it if the function needs it"
     notes = [f"left out {name}, which may hold secrets: {advice}" for name in selection.secrets]

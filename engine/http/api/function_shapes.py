@@ -96,7 +96,7 @@ class PassthroughFields(Struct, frozen=True, kw_only=True):
     type: Literal["v1", "v2"] | UnsetType = UNSET
     user_data_encrypt_kms_key_id: Text = UNSET
     xrole: Text = UNSET
-    functiond: Table = UNSET  #: extension: ``app``, ``folders``, ``priority_cap``, ``per_key`` and ``weight``
+    functiond: Table = UNSET  #: extension: ``app``, ``folders``, ``http``, ``priority_cap``, ``per_key``, ``weight``
 
 
 class ConfigChanges(PassthroughFields, frozen=True, kw_only=True):

@@ -31,6 +31,10 @@ class InvocationFailed(ClientError):
     """Failure of the function that was called."""
 
 
+class ResultTimeout(ClientError, TimeoutError):
+    """Result that there is not yet."""
+
+
 class Unreachable(ClientError):
     """Request without a reply."""
 

@@ -18,6 +18,7 @@ from functiond_api import (  # type: ignore[import-not-found]
     ClientError,
     InvocationFailed,
     Overloaded,
+    ResultTimeout,
     Unreachable,
     api,
     decoded,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 __all__ = ["ApiError", "BatchError", "Call", "Client", "ClientError", "Group", "GroupHandle", "Handle"]
-__all__ += ["InvocationFailed", "Overloaded", "Unreachable", "group"]
+__all__ += ["AsyncHandle", "InvocationFailed", "Overloaded", "ResultTimeout", "Unreachable", "group"]
 
 BATCH_CALLS, BATCH_BYTES = 1_000, (6 << 20) - 1024  # limits of the engine, without what surrounds the calls
 OPTIONS = ("key", "delay", "at", "expires", "priority", "ordering_key", "unique")
@@ -54,7 +55,8 @@ class Queueable:
 
     async def enqueue_async(self, /, *args: object, **options: object) -> "Any":
         """Queue like ``enqueue``, without blocking the event loop."""
-        return await later(self.enqueue, *args, **options)
+        handle = await later(self.enqueue, *args, **options)
+        return AsyncHandle(handle.function, handle.request_id) if type(handle) is Handle else handle
 
 
 class NoWaiting:
@@ -164,8 +166,37 @@ def queue_many(calls: "Iterable[Call]", context: "Any" = None) -> "list[Handle]"
 class Handle(NoWaiting):
     """Call that was queued. Functions cannot wait for its result."""
 
-    def __init__(self, function: str, request_id: str) -> None:
-        self.function, self.request_id = function, request_id
+    def __init__(self, function: str, request_id: str, read: "Callable[[Any], Any]" = lambda value: value) -> None:
+        self.function, self.request_id, self._read = function, request_id, read
+
+    def _record(self) -> "Any":
+        path = f"functions/{quote(self.function, ':!')}/async-invocations/{quote(self.request_id, '')}"
+        return exchange(running(), "GET", path)
+
+    def status(self) -> str:
+        """Return WAIT, RUNNING, SUCCESS, FAIL or DISCARD."""
+        return str(self._record()["status"])
+
+    def result(self, timeout: "float | None" = None) -> "Any":
+        """Return what the call has returned. ``timeout`` must be 0: raises ResultTimeout if the call has not ended."""
+        if timeout != 0:
+            self.__getattr__("result, except with timeout=0,")
+        record = self._record()
+        if record["status"] in ("WAIT", "RUNNING"):
+            raise ResultTimeout(f"invocation {self.request_id} is {record['status']}: ask again later")
+        if record["status"] != "SUCCESS":
+            raise InvocationFailed(record["error_message"])
+        return self._read(decoded(record["result"]))
+
+
+class AsyncHandle(Handle):
+    """Call that was queued, whose methods are awaited."""
+
+    async def status(self) -> str:  # type: ignore[override]
+        return str(await later(Handle.status, self))
+
+    async def result(self, timeout: "float | None" = None) -> "Any":
+        return await later(Handle.result, self, timeout)
 
 
 class Function(Queueable, NoWaiting):
@@ -176,6 +207,13 @@ class Function(Queueable, NoWaiting):
 
     def __call__(self, /, *args: object, **kwargs: object) -> object:
         return self._function(*args, **kwargs)
+
+    def handle(self, request_id: str) -> Handle:
+        """Return the handle of a call that was queued before."""
+        return Handle(self.name, request_id, self._function.returned)
+
+    async def handle_async(self, request_id: str) -> AsyncHandle:
+        return AsyncHandle(self.name, request_id, self._function.returned)
 
     def options(self, **options: object) -> "Function":
         """Return the function with options for its calls: ``key``, ``delay``, ``at``, ``expires``, and so on."""

@@ -319,9 +319,22 @@ async def test_a_body_beyond_the_limit_is_refused(tmp_path: Path) -> None:
         assert (await at.client.post("/orders", content=b"x" * 100)).status_code == 202
 
 
-async def test_a_body_whose_event_is_too_large_is_refused(tmp_path: Path) -> None:
+async def test_a_body_may_be_as_large_as_an_event(tmp_path: Path) -> None:
     async with gateway(tmp_path, {}) as at:
-        assert told(await at.client.post("/orders", content=b"x" * (EVENT_LIMIT - 1))) == (413, "APIG.0201")
+        assert (await at.client.post("/orders", content=b"x" * EVENT_LIMIT)).status_code == 202
+        assert told(await at.client.post("/orders", content=b"x" * (EVENT_LIMIT + 1))) == (413, "APIG.0201")
+
+
+async def test_an_api_with_all_paths_below_tells_the_beginning_of_the_path(tmp_path: Path) -> None:
+    shop = {"name": "shop", "path": "/shop", "match_mode": "SWA"}
+    rest = {"name": "rest", "path": "/of/{owner}/{rest+}"}
+    async with gateway(tmp_path, {"path": "/"}, shop, rest) as at:
+        for path in ("/shop", "/shop/a/b?c=/d", "/of/a%2Fb/c", "/"):
+            forged = {"X-Forwarded-Prefix": "/forged", "X_Forwarded_Prefix": "/forged"}
+            assert (await at.client.get(path, headers=forged)).status_code == 202
+
+        prefixes = [event["headers"].get("x-forwarded-prefix") for event in await at.events()]
+        assert prefixes == ["/shop", "/shop", "/of/a%2Fb", None]
 
 
 async def test_a_stored_path_that_is_refused_now_serves_nothing_and_says_why(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def app(root: Path, *parts: str) -> Description:
         named=True,
         module="shop.jobs",
         app="app",
+        source="app",
         root=str(root),
         parts=list(parts),
         instance=str(instance),
@@ -78,6 +79,7 @@ def test_requirements_leave_functiond_out(tmp_path: Path) -> None:
 
 
 def test_names_that_the_package_needs_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "functiond.py").touch()
     with (
         pytest.raises(UsageError, match=r"functiond\.py has a name that the package of an app needs"),
         staged(app(tmp_path, "functiond.py")),

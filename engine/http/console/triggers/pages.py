@@ -11,6 +11,7 @@ from typing import Any
 from engine.asgi.wire import Reply
 from engine.errors import FunctiondError, InvalidField, UnknownTrigger, UnknownTriggerType
 from engine.functions.catalog import Catalog
+from engine.functions.function_rules import is_http
 from engine.http.api.paging import page_of
 from engine.http.api.routing import Call, own_urn
 from engine.http.api.triggers import TriggerReply
@@ -40,7 +41,6 @@ from engine.protocols import Plugin
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.bound_trigger import name_of as trigger_name
 from engine.resources.triggers import Triggers
-from engine.runtimes.catalog import Family, family_of
 from engine.triggers.sources import Sources
 from engine.triggers.supervisor import RUNNING
 
@@ -129,7 +129,7 @@ class FunctionTriggersPages(PageFamily):
             return await self._frame.show(call, "functions/trigger_kinds.html", tab=TAB, live=False, kinds=kinds)
         kind, plugin = self._kind(call.text("kind"))
         values = shown_values(fields_of_kind(plugin), None)
-        if family_of(function.runtime) is Family.HTTP:
+        if is_http(function):
             values[f"{PREFIX}match_mode"] = "SWA"
         active = not plugin.rules.starts_disabled
         return await self._show_form(call, kind, plugin, {}, values=values, qualifier=LATEST, active=active)
