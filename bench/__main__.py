@@ -41,6 +41,7 @@ ON_REQUEST = (
     "proof",
     "purge",
     "soak",
+    "web",
 )  #: scenarios that run only if they are named
 SCENARIOS = (
     "accept",

@@ -11,16 +11,15 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
-from importlib.metadata import distribution
 from pathlib import Path
 
 import httpx
 import pytest
 
 from engine.deploy.client import Client
-from tests.support.documents import DOCS, PAGES, README, block, blocks, page_id, section
+from tests.support.distributions import add_installed
+from tests.support.documents import DOCS, PAGES, README, block, blocks, packages, page_id, section
 from tests.support.engine_process import CLEAN, ROOT, EngineProcess, engine_process, functiond
 from tests.support.ports import free_port
 from tests.support.programs import program
@@ -37,6 +36,7 @@ class Demo:
 
     def __init__(self, engine: EngineProcess, gateway: str, programs: Path) -> None:
         self.url, self.gateway = engine.url, gateway
+        self.index = programs  #: packages, in place of one that needs a network
         path = f"{ROOT}:{ROOT / 'engine' / 'client'}"
         self._environ = {**CLEAN, "FUNCTIOND_URL": engine.url, "PYTHONPATH": path}
         self._environ["PATH"] = f"{programs}:{os.environ['PATH']}"
@@ -55,12 +55,13 @@ class Demo:
         body = {"trigger_type_code": kind, "event_data": event_data}
         return httpx.post(f"{self.url}{TRIGGERS}/hello", json=body, trust_env=False)
 
-    def delete_triggers(self) -> None:
-        """Delete the triggers of all functions: a version has at most ten. Other pages' apps may take functions."""
-        functions = f"{self.url}/v2/default/fgs/functions"
-        for function in httpx.get(f"{functions}?maxitems=400", trust_env=False).json()["functions"]:
-            path = f"{functions}/{function['func_urn']}/config?app=&take_over=true"
-            httpx.patch(path, json={}, trust_env=False).raise_for_status()
+    def clean_up(self) -> None:
+        """Delete the triggers of ``hello``, and all other functions, whose names other pages may use."""
+        fgs = f"{self.url}/v2/default/fgs"
+        for function in httpx.get(f"{fgs}/functions?maxitems=400", trust_env=False).json()["functions"]:
+            if function["func_name"] != "hello":
+                urn = function["func_urn"].removesuffix(":latest")
+                httpx.delete(f"{fgs}/functions/{urn}", trust_env=False).raise_for_status()
         for trigger in httpx.get(f"{self.url}{TRIGGERS}", trust_env=False).json()["triggers"]:
             path = f"{trigger['func_urn']}/{trigger['trigger_type_code']}/{trigger['trigger_id']}"
             httpx.delete(f"{self.url}{TRIGGERS}/{path}", trust_env=False).raise_for_status()
@@ -72,22 +73,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     for name, options in (("functiond", "-P -m engine"), ("pip", "-P -m pip"), ("python", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
         (programs / name).chmod(0o755)
-    for name in ("markdown-it-py", "mdurl"):  # a package index that needs no network
-        write_wheel(name, programs)
     port = free_port()
     environ = {"FUNCTIOND_PLUGINS__APIG__PORT": str(port)}
     with engine_process(tmp_path_factory.mktemp("readme"), "--demo", environ=environ) as engine:
         assert any("Ctrl-C" in line for line in engine.said)  # the demo function exists by then
         yield Demo(engine, f"http://127.0.0.1:{port}", programs)
-
-
-def write_wheel(name: str, folder: Path) -> None:
-    """Pack an installed distribution as a wheel."""
-    package = distribution(name)
-    with zipfile.ZipFile(folder / f"{name.replace('-', '_')}-{package.version}-py3-none-any.whl", "w") as wheel:
-        for file in package.files or ():
-            if ".." not in file.parts and file.suffix != ".pyc":
-                wheel.write(str(file.locate()), str(file))
 
 
 #: Function at the end of a chain, and a line that it writes, by the page whose program starts the chain.
@@ -110,6 +100,7 @@ def test_the_commands_of_a_page_succeed(page: Path, demo: Demo, tmp_path: Path) 
         if part.file:
             (tmp_path / part.file).parent.mkdir(exist_ok=True)
             (tmp_path / part.file).write_text(part.text)
+    add_installed(demo.index, *packages(page))
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()  # PATH has the programs already
     script = "".join(part.text for part in blocks(page, "sh") if "-m venv" not in part.text)
@@ -118,7 +109,7 @@ def test_the_commands_of_a_page_succeed(page: Path, demo: Demo, tmp_path: Path) 
         if chain := CHAINS.get(page.name):
             demo.run(f"until functiond logs {chain[0]} | grep -qF '{chain[1]}'; do sleep 0.1; done", tmp_path)
     finally:
-        demo.delete_triggers()
+        demo.clean_up()
 
     if page == README:
         assert said.count("HTTP/1.1 202 ") == 1
@@ -164,7 +155,7 @@ def test_each_kind_of_trigger_is_created_from_its_row(demo: Demo) -> None:
         created = demo.create_trigger(kind, json.loads(event_data))
         if created.status_code != 201:
             refused.append((kind, created.text))
-        demo.delete_triggers()
+        demo.clean_up()
 
     assert refused == []
     assert {kind for kind, _ in kinds} | {"APIG", "DEDICATEDGATEWAY", "APIC"} == set(offered.json())
@@ -173,7 +164,7 @@ def test_each_kind_of_trigger_is_created_from_its_row(demo: Demo) -> None:
 def test_the_api_of_the_gateway_page_is_created(demo: Demo) -> None:
     body = json.loads(block(DOCS / "trigger-apig.md", "json", "APIG"))
     created = demo.create_trigger(body["trigger_type_code"], body["event_data"])
-    demo.delete_triggers()
+    demo.clean_up()
 
     assert created.status_code == 201, created.text
 

@@ -76,6 +76,7 @@ CHAINS: dict[str, tuple[float, list[list[str | float]]]] = {
     "cold_start": (0.001, [["spawn p50", "spawn p95"], ["fork p50", "fork p95"]]),
     "dispatch": (0.001, [["round trip p50", "round trip p99"], ["one after another"]]),
     "fairness": (0.0001, [["solo p50, queued", "solo p99, queued"], ["p50, long runs", "p99, long runs"]]),
+    "web": (0.01, [["web, p50", "web, p95"], ["bare, p50"], [1, "processes"], [200, "answered at once"]]),
     "nodes": (0.001, [["start p50", "start p95"], ["1 node"], ["call, pipe"], ["call, node"], ["call, 50 nodes"]]),
 }
 #: Two figures of the same run and the end of their names, by scenario. Their ratio is a figure, too.

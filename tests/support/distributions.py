@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import tarfile
 import zipfile
+from importlib.metadata import distribution
 from io import BytesIO
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 #: Build backend that needs no other package.
 _BACKEND = """
@@ -37,6 +41,21 @@ def add_wheel(
     with zipfile.ZipFile(folder / f"{name}-{version}-{tag}.whl", "w") as wheel:
         for file, content in _wheel_files(name, version, tag, text).items():
             wheel.writestr(file, content)
+
+
+def add_installed(folder: Path, *names: str) -> None:
+    """Pack installed distributions, and those that they require, as wheels."""
+    for name in names:
+        package = distribution(name)
+        file = folder / f"{canonicalize_name(name).replace('-', '_')}-{package.version}-py3-none-any.whl"
+        if file.exists():
+            continue
+        with zipfile.ZipFile(file, "w") as wheel:
+            for part in package.files or ():
+                if ".." not in part.parts and part.suffix != ".pyc":
+                    wheel.write(str(part.locate()), str(part))
+        required = map(Requirement, package.requires or ())
+        add_installed(folder, *(r.name for r in required if not r.marker or r.marker.evaluate({"extra": ""})))
 
 
 def add_source_package(folder: Path, name: str) -> None:

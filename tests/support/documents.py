@@ -52,6 +52,13 @@ def prose(page: Path) -> list[str]:
     return _BLOCK.sub("", page.read_text()).splitlines()
 
 
+def packages(page: Path) -> list[str]:
+    """Return the packages that a page installs into functions, with those that serve web applications."""
+    text = page.read_text()
+    named = re.findall(r"^(?:echo|printf '%s\\n') (.+) > \S*requirements.txt$", text, re.MULTILINE)
+    return " ".join(named).split() + (["a2wsgi", "uvicorn"] if "--http" in text else [])
+
+
 def anchors(page: Path) -> set[str]:
     """Return the anchors of the headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", _BLOCK.sub("", page.read_text()), re.MULTILINE)

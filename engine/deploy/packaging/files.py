@@ -33,6 +33,7 @@ _EXCLUDED = frozenset(
         *IGNORE_FILES,
     }
 )
+_MARKS = ("pyvenv.cfg", "journal.db")  #: files of excluded folders: virtual environments, and data of an engine
 _DEPTH, _NAME = 64, 1024  #: folders and bytes of a name in a package
 
 
@@ -143,8 +144,8 @@ class _Walk:
                 self._selection.unusable.append(path)
 
     def _leaves_out(self, path: str, entry: os.DirEntry[str]) -> bool:
-        environment = entry.is_dir() and os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
-        if environment or _is_excluded(path):
+        marked = entry.is_dir() and any(os.path.exists(os.path.join(entry.path, name)) for name in _MARKS)
+        if marked or _is_excluded(path):
             return True
         if _is_secret(path):
             self._selection.secrets.append(path)

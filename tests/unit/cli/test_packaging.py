@@ -64,7 +64,7 @@ def test_the_same_files_give_the_same_package(tmp_path: Path) -> None:
 
 def test_files_that_tools_leave_are_not_packed(tmp_path: Path) -> None:
     files(tmp_path, "index.py", "__pycache__/index.pyc", ".git/config", "venv/pyvenv.cfg", "venv/lib/x.py", "old.pyc")
-    files(tmp_path, "node_modules/.cache/x", "node_modules/a/index.js")
+    files(tmp_path, "node_modules/.cache/x", "node_modules/a/index.js", "data/journal.db", "data/key")
 
     assert names_in(pack(tmp_path)) == ["index.py", "node_modules/a/index.js"]
 
