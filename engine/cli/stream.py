@@ -14,18 +14,8 @@ from cyclopts.validators import Number
 from engine.cli.options import Flag
 from engine.cli.output import Output, print_done, print_json, print_table
 from engine.cli.target import DEFAULT_TARGET, Target
+from engine.deploy import services
 from engine.deploy.client import Client
-from engine.deploy.services import (
-    GROUPS,
-    STREAMS,
-    all_groups,
-    all_streams,
-    change_stream,
-    find_group,
-    find_log_stream,
-    log_streams,
-    stream_path,
-)
 from engine.errors import UsageError
 
 app = App(name="stream", help="List, create, update and delete data streams (NAME) and log streams (GROUP/NAME).")
@@ -73,7 +63,8 @@ UNCHANGED = Options()
 def list_streams(*, target: Target = DEFAULT_TARGET) -> None:
     """List the data streams and the log streams of the project."""
     client = target.client()
-    data, logs = all_streams(client), [stream for group in all_groups(client) for stream in log_streams(client, group)]
+    data, groups = services.all_streams(client), services.all_groups(client)
+    logs = [stream for group in groups for stream in services.log_streams(client, group)]
     if target.json:
         shown = [{"log_group_name": log.group["log_group_name"], **log.group, **log.stream} for log in logs]
         print_json({"streams": data, "log_streams": shown})
@@ -100,7 +91,7 @@ def create(name: Stream, /, *, options: Options = UNCHANGED, target: Target = DE
     if "/" in name:
         _create_log_stream(client, name, fields)
     else:
-        client.service().post(STREAMS, {"stream_name": name, "partition_count": 1, **fields})
+        client.service().post(services.STREAMS, {"stream_name": name, "partition_count": 1, **fields})
     print_done("created", name, json=target.json)
 
 
@@ -112,11 +103,11 @@ def update(name: Stream, /, *, options: Options = UNCHANGED, target: Target = DE
         given = "--days" if "/" in name else "--partitions, --hours or --data-type"
         raise UsageError(f"nothing to change: give {given}")
     if "/" in name:
-        stream = find_log_stream(client, name)
-        path = f"{GROUPS}/{stream.group['log_group_id']}/streams-ttl/{stream.stream['log_stream_id']}"
+        stream = services.find_log_stream(client, name)
+        path = f"{services.GROUPS}/{stream.group['log_group_id']}/streams-ttl/{stream.stream['log_stream_id']}"
         client.service().put(path, changes)
     else:
-        change_stream(client, name, changes)
+        services.change_stream(client, name, changes)
     print_done("updated", name, json=target.json)
 
 
@@ -131,18 +122,19 @@ def delete(name: Stream, /, *, group: Flag = False, target: Target = DEFAULT_TAR
     """
     client = target.client()
     if group:
-        client.service().send("DELETE", f"{GROUPS}/{find_group(client, name)['log_group_id']}")
+        client.service().send("DELETE", f"{services.GROUPS}/{services.find_group(client, name)['log_group_id']}")
     elif "/" in name:
-        client.service().send("DELETE", find_log_stream(client, name).path)
+        client.service().send("DELETE", services.find_log_stream(client, name).path)
     else:
-        client.service().send("DELETE", stream_path(name))
+        client.service().send("DELETE", services.stream_path(name))
     print_done("deleted", name, json=target.json)
 
 
 def _create_log_stream(client: Client, name: str, fields: dict[str, Any]) -> None:
     group_name, _, stream = name.partition("/")
     service = client.service()
-    group = next((existing for existing in all_groups(client) if existing["log_group_name"] == group_name), None)
+    groups = services.all_groups(client)
+    group = next((existing for existing in groups if existing["log_group_name"] == group_name), None)
     if group is None:
-        group = service.post(GROUPS, {"log_group_name": group_name, "ttl_in_days": GROUP_DAYS, **fields})
-    service.post(f"{GROUPS}/{group['log_group_id']}/streams", {"log_stream_name": stream, **fields})
+        group = service.post(services.GROUPS, {"log_group_name": group_name, "ttl_in_days": GROUP_DAYS, **fields})
+    service.post(f"{services.GROUPS}/{group['log_group_id']}/streams", {"log_stream_name": stream, **fields})

@@ -19,16 +19,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from engine.code.unpacking import (
-    Limits,
-    contents,
-    fsync_tree,
-    has_sum,
-    make_folders,
-    replace_file,
-    unpack,
-    unpack_changed,
-)
+from engine.code import unpacking
 from engine.errors import InvalidField
 from engine.model import CodePackage
 
@@ -69,7 +60,7 @@ def sizes_of(code: Path, package: CodePackage) -> list[int]:
     sizes = [(code / f"{package.sha256}.package").stat().st_size for _ in packed_files(code, package)]
     if sizes and package.kind != "inline":
         with suppress(InvalidField), (code / f"{package.sha256}.package").open("rb") as file:
-            sizes += [size for _, size, _ in contents(file)]
+            sizes += [size for _, size, _ in unpacking.contents(file)]
     return sizes
 
 
@@ -79,17 +70,17 @@ def restore_package(code: Path, target: Path, package: CodePackage) -> Iterator[
     Yield the numbers of bytes and of complete files after each step. On the end of the iteration, all is on disk.
     """
     files, folder = packed_files(code, package), target / package.sha256
-    make_folders(folder)
+    unpacking.make_folders(folder)
     for name in files:
-        make_folders((target / name).parent)
+        unpacking.make_folders((target / name).parent)
         yield from ((size, 0) for size in copy_file(code / files[0], target / name))
         yield 0, 1
     if package.kind != "inline":
         with suppress(InvalidField), (target / files[0]).open("rb") as file:
-            unpack(file, folder, Limits())
+            unpacking.unpack(file, folder, unpacking.Limits())
             unpacked = sizes_of(code, package)[1:]
             yield sum(unpacked), len(unpacked)
-    fsync_tree(folder, bool)
+    unpacking.fsync_tree(folder, bool)
 
 
 def copy_file(source: Path, target: Path) -> Iterator[int]:
@@ -139,9 +130,9 @@ def package_problem(code: Path, package: CodePackage, on_read: OnRead, *, packed
         if packed:
             return ""
         with original.open("rb") as file:
-            for path, size, checksum in contents(file):
+            for path, size, checksum in unpacking.contents(file):
                 compiled = "__pycache__" in path.parts  # removed before the first use
-                if not compiled and not has_sum(folder / path, size, checksum):
+                if not compiled and not unpacking.has_sum(folder / path, size, checksum):
                     return f"{folder.name}/{path} differs from the file in the package"
         return ""
     except FileNotFoundError as error:
@@ -170,7 +161,7 @@ class PackageChecks:
     changed.
     """
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: unpacking.Limits) -> None:
         self._folder, self._limits = folder, limits
         self._threads = anyio.CapacityLimiter(_CHECKS)
         self._running: dict[str, anyio.Lock] = {}
@@ -213,7 +204,7 @@ class PackageChecks:
         if digest_of(package, "sha256") != name:
             return None
         with package.open("rb") as file:
-            return unpack_changed(file, folder, self._limits)
+            return unpacking.unpack_changed(file, folder, self._limits)
 
 
 def _mend_inline(package: Path, folder: Path) -> list[Path] | None:
@@ -221,5 +212,5 @@ def _mend_inline(package: Path, folder: Path) -> list[Path] | None:
     source, target = package.read_bytes(), inline_source(package, folder)
     if target is None or target.read_bytes() == source:
         return None if target is None else []
-    replace_file(target, [source], target.stat().st_mode & 0o777)
+    unpacking.replace_file(target, [source], target.stat().st_mode & 0o777)
     return [target.relative_to(folder)]

@@ -48,8 +48,8 @@ _TAKEN = ("functiond", "functiond.py", "functiond_apps")
 #: Requirements that serve a web application, by its interface.
 SERVERS = {"asgi": ["uvicorn>=0.30"], "wsgi": ["a2wsgi>=1.10", "uvicorn>=0.30"]}
 #: Configuration of a new function with a web application.
-_WEB = {"timeout": 60, "memory_size": 256, "initializer_timeout": 60, "pre_stop_timeout": 10}
-_WEB_REQUESTS = 200  #: of one instance at a time
+_WEB: Data = {"timeout": 60, "memory_size": 256, "strategy_config": {"concurrent_num": 200}}
+_WEB |= {"initializer_timeout": 60, "pre_stop_timeout": 10}
 
 
 def timer_of(function: Deployment) -> dict[str, str] | None:
@@ -287,7 +287,6 @@ def _table(app: Description, function: Deployment, built: Build, project: Projec
     defaults: Data = {}
     if function.web:
         startup, defaults = f"{handler}_startup", {"pre_stop_handler": f"{handler}_shutdown", **({} if old else _WEB)}
-        strategy = strategy if old else {"concurrent_num": _WEB_REQUESTS, **strategy}
     return defaults | _given(
         runtime=built.runtime,
         handler=handler,
@@ -296,7 +295,7 @@ def _table(app: Description, function: Deployment, built: Build, project: Projec
         memory_size=function.memory,
         environment=variables if common is None else {**(variables or {}), **json.loads(common)},
         encrypted_environment=None if secrets is None else {name: os.environ[name] for name in secrets},
-        strategy_config=strategy,
+        strategy_config=strategy or None,
         functiond={**(old.get("functiond") or {}), **own},
         async_invoke_config=_settings(function, project.settings(function.name).get(LATEST)),
         controls=_given(rate=function.rate, soft_timeout=function.soft_timeout) or None,

@@ -15,20 +15,7 @@ from msgspec import Meta, Struct
 
 from engine.errors import BadDependency, CodeChanged, FunctionOfApp, InvalidField, TooManyVariables, VariablesTooLarge
 from engine.isolation.folders import Folder
-from engine.model import ENGINE_FAULTS, AsyncSettings, Code, DestinationSpec, Function
-from engine.model.limits import (
-    DESCRIPTION,
-    EVENT_AGES,
-    HANDLER,
-    INITIALIZER_TIMEOUTS,
-    INSTANCES,
-    MEMORY_SIZES,
-    NAME_RULE,
-    PRE_STOP_TIMEOUTS,
-    REQUESTS,
-    RETRIES,
-    TIMEOUTS,
-)
+from engine.model import ENGINE_FAULTS, AsyncSettings, Code, DestinationSpec, Function, limits
 from engine.model.quotas import Quotas
 from engine.model.retry_rules import MAX_RULES, RetryRule
 from engine.model.urn import LATEST, NAME, FunctionUrn, parse_urn
@@ -97,15 +84,17 @@ def check_function(function: Function, urn: FunctionUrn, rules: FunctionRules) -
     _check_names(function)
     _check_runtime(function)
     _check_timeout(function, urn, rules.max_timeout, rules.may_run_long)
-    if function.memory_size not in MEMORY_SIZES:
-        raise InvalidField("memory_size", function.memory_size, f"must be one of {', '.join(map(str, MEMORY_SIZES))}")
-    if len(function.description) > DESCRIPTION:
-        raise InvalidField("description", function.description, f"may have {DESCRIPTION} characters")
-    _check_range("concurrency", function.max_instances, *INSTANCES)
-    _check_range("concurrent_num", function.concurrent_num, *REQUESTS)
-    _check_range("initializer_timeout", function.initializer_timeout, *INITIALIZER_TIMEOUTS)
+    if function.memory_size not in limits.MEMORY_SIZES:
+        raise InvalidField(
+            "memory_size", function.memory_size, f"must be one of {', '.join(map(str, limits.MEMORY_SIZES))}"
+        )
+    if len(function.description) > limits.DESCRIPTION:
+        raise InvalidField("description", function.description, f"may have {limits.DESCRIPTION} characters")
+    _check_range("concurrency", function.max_instances, *limits.INSTANCES)
+    _check_range("concurrent_num", function.concurrent_num, *limits.REQUESTS)
+    _check_range("initializer_timeout", function.initializer_timeout, *limits.INITIALIZER_TIMEOUTS)
     if function.pre_stop_timeout is not None:
-        _check_range("pre_stop_timeout", function.pre_stop_timeout, *PRE_STOP_TIMEOUTS)
+        _check_range("pre_stop_timeout", function.pre_stop_timeout, *limits.PRE_STOP_TIMEOUTS)
     _check_variables("user_data", function.user_data, rules.limits)
     _check_variables("encrypted_user_data", function.encrypted_user_data, rules.limits)
     _check_own(function.details.get(OWN, {}))
@@ -214,7 +203,7 @@ def _without_unused(function: Function) -> Function:
 def _check_names(function: Function) -> None:
     for field, name in (("func_name", function.name), ("package", function.package)):
         if not NAME.fullmatch(name):
-            raise InvalidField(field, name, NAME_RULE)
+            raise InvalidField(field, name, limits.NAME_RULE)
 
 
 def _check_runtime(function: Function) -> None:
@@ -240,14 +229,14 @@ def check_handler(field: str, handler: str, family: Family) -> None:
     accept any printable text.
     """
     if not family.interpreted:
-        if not (0 < len(handler) <= HANDLER and handler.isprintable()):
-            raise InvalidField(field, handler, f"needs 1 to {HANDLER} printable characters")
-    elif not 3 <= len(handler) <= HANDLER or not _HANDLER.fullmatch(handler):
-        raise InvalidField(field, handler, f"needs the form file.function, 3 to {HANDLER} characters")
+        if not (0 < len(handler) <= limits.HANDLER and handler.isprintable()):
+            raise InvalidField(field, handler, f"needs 1 to {limits.HANDLER} printable characters")
+    elif not 3 <= len(handler) <= limits.HANDLER or not _HANDLER.fullmatch(handler):
+        raise InvalidField(field, handler, f"needs the form file.function, 3 to {limits.HANDLER} characters")
 
 
 def _check_timeout(function: Function, urn: FunctionUrn, max_timeout: int, may_run_long: MayRunLong) -> None:
-    _check_range("timeout", function.timeout, *TIMEOUTS)
+    _check_range("timeout", function.timeout, *limits.TIMEOUTS)
     if function.timeout > max_timeout and not may_run_long(urn):
         hint = (
             f"may be up to {max_timeout} s, and longer if the setting executor.long_time_functions lists the function"
@@ -260,12 +249,12 @@ def _check_range(field: str, value: int, low: int, high: int) -> None:
         raise InvalidField(field, value, f"must be from {low} to {high}")
 
 
-def _check_variables(field: str, variables: dict[str, str], limits: Quotas) -> None:
-    if len(variables) > limits.variables:
-        raise TooManyVariables(field, len(variables), limits.variables)
+def _check_variables(field: str, variables: dict[str, str], quotas: Quotas) -> None:
+    if len(variables) > quotas.variables:
+        raise TooManyVariables(field, len(variables), quotas.variables)
     size = sum(len(name) + len(value) for name, value in variables.items())
-    if size > limits.variables_size:
-        raise VariablesTooLarge(field, size, limits.variables_size)
+    if size > quotas.variables_size:
+        raise VariablesTooLarge(field, size, quotas.variables_size)
     for name, value in variables.items():
         if not _VARIABLE.fullmatch(name):
             raise InvalidField(field, name, "a variable's name needs a letter or _, then letters, digits and _")
@@ -305,8 +294,8 @@ def check_settings(
     a destination is invalid or a function of another project.
     """
     for field, value, (low, high) in (
-        ("max_async_event_age_in_seconds", settings.max_age, EVENT_AGES),
-        ("max_async_retry_attempts", settings.max_retries, RETRIES),
+        ("max_async_event_age_in_seconds", settings.max_age, limits.EVENT_AGES),
+        ("max_async_retry_attempts", settings.max_retries, limits.RETRIES),
     ):
         if not low <= value <= high:
             raise InvalidField(field, value, f"must be from {low} to {high}")

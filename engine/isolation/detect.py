@@ -15,18 +15,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from engine.isolation.cgroup import (
-    PREFIX,
-    V1,
-    V2,
-    CgroupEnclosure,
-    CgroupIsolation,
-    Layout,
-    group_locked,
-    lock_group,
-    remove_stale_groups,
-    write,
-)
+from engine.isolation import cgroup
 from engine.isolation.limits import Isolation, Limits
 from engine.isolation.rlimits import RlimitIsolation
 
@@ -63,8 +52,8 @@ def _version_1(marker: str) -> Isolation | None:
     for mount, root, kind, options in _mounts():
         for controller in (*CONTROLLERS, "cpu"):
             if kind == "cgroup" and controller in options.split(",") and controller in own:
-                folders[controller] = _visible_path(mount, root, own[controller]) / (PREFIX + marker)
-    return _try_layout(V1, folders) if folders.keys() >= set(CONTROLLERS) else None
+                folders[controller] = _visible_path(mount, root, own[controller]) / (cgroup.PREFIX + marker)
+    return _try_layout(cgroup.V1, folders) if folders.keys() >= set(CONTROLLERS) else None
 
 
 def _version_2(marker: str) -> Isolation | None:
@@ -73,12 +62,12 @@ def _version_2(marker: str) -> Isolation | None:
     if not paths:
         return None
     base = paths[0].parent if paths[0].name.endswith(_LEAF) else paths[0]
-    folder = base / (PREFIX + marker)
+    folder = base / (cgroup.PREFIX + marker)
     try:
         _delegate(base, marker)
     except OSError:
         return None
-    return _try_layout(V2, dict.fromkeys((*CONTROLLERS, "cpu"), folder))
+    return _try_layout(cgroup.V2, dict.fromkeys((*CONTROLLERS, "cpu"), folder))
 
 
 def _delegate(base: Path, marker: str) -> None:
@@ -92,30 +81,30 @@ def _delegate(base: Path, marker: str) -> None:
     try:
         _enable_controllers(base)
     except OSError:
-        leaf = base / (PREFIX + marker + _LEAF)
-        with group_locked(leaf):
-            write(leaf / "cgroup.procs", "0")
+        leaf = base / (cgroup.PREFIX + marker + _LEAF)
+        with cgroup.group_locked(leaf):
+            cgroup.write(leaf / "cgroup.procs", "0")
         _enable_controllers(base)
 
 
 def _enable_controllers(folder: Path) -> None:
     """Enable the controllers for the child cgroups of this cgroup (version 2)."""
-    write(folder / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in CONTROLLERS))
+    cgroup.write(folder / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in CONTROLLERS))
     with suppress(OSError):  # absent, or refused because of real-time processes
-        write(folder / "cgroup.subtree_control", "+cpu")
+        cgroup.write(folder / "cgroup.subtree_control", "+cpu")
 
 
-def _try_layout(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
+def _try_layout(layout: cgroup.Layout, folders: dict[str, Path]) -> Isolation | None:
     """Create the engine's cgroup and, as a trial, a cgroup like those of instances. Return None if either fails.
 
     If it fails with the controller cpu, try without. Also remove stale cgroups of other engines.
     """
     locks: list[int] = []
-    isolation = CgroupIsolation(layout, folders, locks)
+    isolation = cgroup.CgroupIsolation(layout, folders, locks)
     try:
         for folder in set(folders.values()):
-            locks.append(lock_group(folder))
-            if layout is V2:
+            locks.append(cgroup.lock_group(folder))
+            if layout is cgroup.V2:
                 _enable_controllers(folder)
             probe = folder / "probe"
             probe.mkdir()
@@ -124,7 +113,7 @@ def _try_layout(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
             probe.rmdir()
             if not usable:
                 raise OSError("the group lacks its files")
-            remove_stale_groups(folder)
+            cgroup.remove_stale_groups(folder)
         _weigh_engine(layout, folders)
     except OSError:
         isolation.close()
@@ -132,14 +121,14 @@ def _try_layout(layout: Layout, folders: dict[str, Path]) -> Isolation | None:
     return isolation
 
 
-def _weigh_engine(layout: Layout, folders: dict[str, Path]) -> None:
+def _weigh_engine(layout: cgroup.Layout, folders: dict[str, Path]) -> None:
     """Give all instances together the weight of one busy process on each processor.
 
     The default is the weight of one process, so that any other of the machine would get as much as all instances.
     """
     layout = replace(layout, settings=tuple(setting for setting in layout.settings if setting.controller == "cpu"))
     cpu = 1000 * min(os.cpu_count() or 1, 100)  # weights have a maximum
-    CgroupEnclosure(layout, folders, Limits(memory=0, processes=0, cpu=cpu)).write_limits()
+    cgroup.CgroupEnclosure(layout, folders, Limits(memory=0, processes=0, cpu=cpu)).write_limits()
 
 
 def _mounts() -> Iterator[tuple[Path, str, str, str]]:

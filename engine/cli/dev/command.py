@@ -159,12 +159,8 @@ def _start(folder: str) -> subprocess.Popen[str]:
         text=True,
         errors="replace",
         start_new_session=True,  # Ctrl-C in the terminal must reach the command only, which then stops the engine
-        preexec_fn=_end_with_parent,
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0),
     )
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
 
 
 def _url(lines: IO[str]) -> str:

@@ -11,7 +11,6 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
 
 _READ = 64  #: bytes
 _SEQUENCE = re.compile(r"\x1b(\[[0-9;]*[A-Za-z~]|O.)?")  #: of arrows and function keys
@@ -42,7 +41,8 @@ class Keyboard:
     @contextmanager
     def keys(self) -> Iterator[None]:
         """Read keys until the block ends, then restore the terminal's mode."""
-        earlier = signal.signal(signal.SIGCONT, self._continue)
+        # The shell changes the mode while the command is stopped.
+        earlier = signal.signal(signal.SIGCONT, lambda number, frame: self._set_keys())
         try:
             self._set_keys()
             threading.Thread(target=self._read, daemon=True).start()
@@ -75,9 +75,6 @@ class Keyboard:
                 self._handled.wait()
             if not text:
                 return
-
-    def _continue(self, number: int, frame: FrameType | None) -> None:
-        self._set_keys()  # the shell changed the mode while the command was stopped
 
     def _set_keys(self) -> None:
         with suppress(termios.error):  # the terminal is gone

@@ -16,24 +16,7 @@ from engine.errors import InvalidField
 from engine.http.api.async_settings import SettingsShown
 from engine.http.api.decoding import given_fields
 from engine.http.api.dependencies import DependencyReply
-from engine.model import Function
-from engine.model.limits import (
-    Description,
-    FileName,
-    Handler,
-    Initializer,
-    InitializerTimeout,
-    Instances,
-    Link,
-    Memory,
-    Name,
-    PreStopHandler,
-    PreStopTimeout,
-    Requests,
-    RestoreHookTimeout,
-    Timeout,
-    words,
-)
+from engine.model import Function, limits
 from engine.resources.tags import read_tags
 
 Text = str | UnsetType
@@ -45,17 +28,17 @@ Table = dict[str, Any] | UnsetType
 CodeType = Annotated[str, Meta(extra_json_schema={"enum": ["inline", "zip", "obs", "jar", "Custom-Image-Swr"]})]
 _ANY = -1  #: the platform's default
 MountId = Annotated[int, Meta(ge=_ANY, le=65_534)]
-Runtime = Annotated[str, words("Runtime", "Needs its interpreter on this machine.")]
-MemorySize = Annotated[Memory, words("Memory", "Of one instance. The share of CPU grows with it.")]
-About = Annotated[Description, Meta(extra={"help": "Shown in lists of functions.", "control": "area"})]
+Runtime = Annotated[str, limits.words("Runtime", "Needs its interpreter on this machine.")]
+MemorySize = Annotated[limits.Memory, limits.words("Memory", "Of one instance. The share of CPU grows with it.")]
+About = Annotated[limits.Description, Meta(extra={"help": "Shown in lists of functions.", "control": "area"})]
 DynamicMemory = Annotated[
-    bool, words("Callers may choose the memory", "With the header X-Cff-Instance-Memory of a request.")
+    bool, limits.words("Callers may choose the memory", "With the header X-Cff-Instance-Memory of a request.")
 ]
 
 
 class FuncCode(Struct, frozen=True, kw_only=True):
     file: str = ""
-    link: Link = ""
+    link: limits.Link = ""
 
 
 class Strategy(Struct, frozen=True, kw_only=True):
@@ -64,8 +47,8 @@ class Strategy(Struct, frozen=True, kw_only=True):
     The vendor documents both fields as required, but Terraform sends ``concurrent_num`` alone.
     """
 
-    concurrency: Instances | UnsetType = UNSET
-    concurrent_num: Requests | UnsetType = UNSET
+    concurrency: limits.Instances | UnsetType = UNSET
+    concurrent_num: limits.Requests | UnsetType = UNSET
 
 
 class PassthroughFields(Struct, frozen=True, kw_only=True):
@@ -92,7 +75,7 @@ class PassthroughFields(Struct, frozen=True, kw_only=True):
     network_controller: Table = UNSET
     peering_cidr: Text = UNSET
     restore_hook_handler: Text = UNSET
-    restore_hook_timeout: RestoreHookTimeout | UnsetType = UNSET
+    restore_hook_timeout: limits.RestoreHookTimeout | UnsetType = UNSET
     type: Literal["v1", "v2"] | UnsetType = UNSET
     user_data_encrypt_kms_key_id: Text = UNSET
     xrole: Text = UNSET
@@ -102,19 +85,19 @@ class PassthroughFields(Struct, frozen=True, kw_only=True):
 class ConfigChanges(PassthroughFields, frozen=True, kw_only=True):
     """Fields of a function's configuration that a request changes."""
 
-    func_name: Name | UnsetType = UNSET  #: documented as required, but Terraform omits it
-    package: Name | UnsetType = UNSET  #: cannot be changed
+    func_name: limits.Name | UnsetType = UNSET  #: documented as required, but Terraform omits it
+    package: limits.Name | UnsetType = UNSET  #: cannot be changed
     runtime: Runtime | UnsetType = UNSET
-    handler: Handler | UnsetType = UNSET
+    handler: limits.Handler | UnsetType = UNSET
     memory_size: MemorySize | UnsetType = UNSET
-    timeout: Timeout | UnsetType = UNSET
+    timeout: limits.Timeout | UnsetType = UNSET
     user_data: Text = UNSET
     encrypted_user_data: Text = UNSET
     description: About | UnsetType = UNSET
-    initializer_handler: Initializer | UnsetType = UNSET
-    initializer_timeout: InitializerTimeout | UnsetType = UNSET
-    pre_stop_handler: PreStopHandler | UnsetType = UNSET
-    pre_stop_timeout: PreStopTimeout | UnsetType = UNSET
+    initializer_handler: limits.Initializer | UnsetType = UNSET
+    initializer_timeout: limits.InitializerTimeout | UnsetType = UNSET
+    pre_stop_handler: limits.PreStopHandler | UnsetType = UNSET
+    pre_stop_timeout: limits.PreStopTimeout | UnsetType = UNSET
     enable_dynamic_memory: DynamicMemory | UnsetType = UNSET
     strategy_config: Strategy | UnsetType = UNSET
     func_mounts: MountConfig | UnsetType = UNSET  #: Terraform sends ``mount_config`` by this name
@@ -128,32 +111,32 @@ class ConfigBody(ConfigChanges, frozen=True, kw_only=True):
     """Configuration of a function, as sent by requests that create one or replace its configuration."""
 
     runtime: Runtime
-    handler: Handler
+    handler: limits.Handler
     memory_size: MemorySize
-    timeout: Timeout
+    timeout: limits.Timeout
 
 
 class CreateBody(ConfigBody, frozen=True, kw_only=True):
-    func_name: Name
-    package: Name
+    func_name: limits.Name
+    package: limits.Name
     tags: Text = UNSET  #: JSON; changed later by the tag operations
     code_type: CodeType = ""
-    code_filename: FileName = ""
-    code_url: Link = ""
+    code_filename: limits.FileName = ""
+    code_url: limits.Link = ""
     func_code: FuncCode = FuncCode()
 
 
 class CodeBody(Struct, frozen=True, kw_only=True):
     code_type: CodeType
     func_code: FuncCode = FuncCode()  #: documented as required, but a link suffices
-    code_filename: FileName = ""
-    code_url: Link = ""
+    code_filename: limits.FileName = ""
+    code_url: limits.Link = ""
     depend_version_list: Texts = UNSET
     code_encrypt_kms_key_id: Text = UNSET
 
 
 class MaxInstanceBody(Struct, frozen=True, kw_only=True):
-    max_instance_num: Instances | UnsetType = UNSET
+    max_instance_num: limits.Instances | UnsetType = UNSET
 
 
 class FunctionReply(PassthroughFields, frozen=True, kw_only=True):

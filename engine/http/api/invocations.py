@@ -22,14 +22,7 @@ from engine.asgi.error_replies import problem
 from engine.asgi.wire import JSON, HeaderPairs, Headers, Receive, Reply, Scope, check_json, json_reply, read_body
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
-from engine.http.api.batches import (
-    BATCH_LIMIT,
-    BatchBody,
-    BatchReply,
-    accept_events,
-    check_options,
-    read_batch,
-)
+from engine.http.api import batches
 from engine.http.api.routing import FUNCTION, INVOKE, ApiFamily, BodyCall, check_role, operation, own_urn
 from engine.logs.lines import framed_log
 from engine.model import Function, Mode, Outcome, Request
@@ -117,16 +110,16 @@ class Invocations(ApiFamily):
         "BatchAsyncInvokeFunction",
         "POST",
         f"{FUNCTION}/invocations-async/batch",
-        BatchBody,
-        BatchReply,
-        limit=BATCH_LIMIT,
+        batches.BatchBody,
+        batches.BatchReply,
+        limit=batches.BATCH_LIMIT,
         status=202,
         headers=(_MEMORY,),
         own=True,
         roles=INVOKE,
         traced=False,
     )
-    async def accept_batch(self, call: BodyCall[BatchBody]) -> Reply:
+    async def accept_batch(self, call: BodyCall[batches.BatchBody]) -> Reply:
         return await self._accept_batch(call.urn, call.headers, call.receive)
 
     @operation(
@@ -170,10 +163,10 @@ class Invocations(ApiFamily):
         The reply has a request id or an error for each, and is sent after the accepted ones are on disk.
         """
         self.catalog.find(urn)
-        check_options(headers)
+        batches.check_options(headers)
         memory = self._memory(urn, headers.get(b"x-cff-instance-memory"))
-        events = await read_batch(headers, await read_body(receive, headers, _BATCH.limit))
-        return await accept_events(self._intake, events, urn, headers, memory=memory, limit=self._async_limit)
+        events = await batches.read_batch(headers, await read_body(receive, headers, _BATCH.limit))
+        return await batches.accept_events(self._intake, events, urn, headers, memory=memory, limit=self._async_limit)
 
     async def _call(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
         """Run a function synchronously. Reply with its result."""

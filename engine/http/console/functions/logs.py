@@ -118,7 +118,8 @@ class FunctionLogs(PageFamily):
                 await write(_AGAIN)
                 if self._stopping:
                     return
-                position = tail.read(_last_id(call))
+                # The id of the last event that the browser has is in its own header, or in the page's query.
+                position = tail.read(call.headers.get(b"last-event-id", b"").decode("latin-1") or call.text("after"))
                 if position is None:
                     position, lines = await self._begin(tail, function, request_id)
                     await write(_message("begin", lines, tail.mark(position)))
@@ -195,11 +196,6 @@ def _chosen(batches: Iterable[Lines], request_id: str) -> Iterator[LogLine]:
 def _message(name: str, data: object, mark: str) -> bytes:
     """Return an event whose id is the position after its lines: the browser asks for what follows."""
     return b"id: %b\n%b" % (mark.encode(), event(name, data))
-
-
-def _last_id(call: Call) -> str:
-    """Return the id of the last event that the browser has, from its own header or from the page's query."""
-    return call.headers.get(b"last-event-id", b"").decode("latin-1") or call.text("after")
 
 
 def _matches(line: LogLine, text: str, only_errors: bool) -> bool:

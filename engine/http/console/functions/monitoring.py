@@ -9,19 +9,7 @@ from msgspec import Struct
 from engine.asgi.wire import Reply
 from engine.http.api.metrics import FunctionSeries, SlaValue
 from engine.http.api.routing import Call
-from engine.http.console import words
-from engine.http.console.charts import (
-    RANGES,
-    Chart,
-    FigureTable,
-    Series,
-    TimeAxis,
-    TimeRange,
-    bar_chart,
-    duration_chart,
-    line_chart,
-    range_of,
-)
+from engine.http.console import charts, words
 from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.pages import PageFamily, get
 from engine.http.console.paths import FUNCTION
@@ -54,19 +42,19 @@ class MonitoringPage(PageFamily):
 
     @get("ConsoleMonitoring", f"{FUNCTION}/monitoring")
     async def show(self, call: Call) -> Reply:
-        chosen, function = range_of(call), self._frame.function_of(call)
+        chosen, function = charts.range_of(call), self._frame.function_of(call)
         reply = await self._frame.send(call, "GET", function, f"/statistics/{chosen.minutes}")
-        charts = FunctionCharts(reply.read(FunctionSeries), chosen)
+        drawn = FunctionCharts(reply.read(FunctionSeries), chosen)
         young = self._started_at > self._clock.now() - chosen.minutes * 60
         return await self._frame.show(
             call,
             "functions/monitoring.html",
             tab=TAB,
-            ranges=RANGES,
+            ranges=charts.RANGES,
             chosen=chosen,
-            totals=charts.totals(),
-            charts=charts.charts(),
-            table=charts.table(),
+            totals=drawn.totals(),
+            charts=drawn.all(),
+            table=drawn.table(),
             since=self._started_at if young else None,
             sources=None if self._metrics is None else _sources(self._metrics, function),
         )
@@ -106,10 +94,10 @@ class FunctionTotals(Struct, frozen=True, kw_only=True):
 
 
 class FunctionCharts:
-    def __init__(self, series: FunctionSeries, chosen: TimeRange) -> None:
+    def __init__(self, series: FunctionSeries, chosen: charts.TimeRange) -> None:
         self._begins = [value.timestamp / 1000 for value in series.count]
         minutes = max(1, round((self._begins[1] - self._begins[0]) / 60)) if len(self._begins) > 1 else 1
-        self._axis = TimeAxis(begins=self._begins, minutes=minutes, labels=chosen.ticks)
+        self._axis = charts.TimeAxis(begins=self._begins, minutes=minutes, labels=chosen.ticks)
         self._count, self._errors, self._refused = map(_values, (series.count, series.fail_count, series.reject_count))
         self._function_errors = _values(series.function_error_count)
         self._system_errors = _values(series.system_error_count)
@@ -131,10 +119,10 @@ class FunctionCharts:
             instances=int((self._instances[-1] or 0) + (self._reserved[-1] or 0)),
         )
 
-    def charts(self) -> Sequence[Chart]:
+    def all(self) -> Sequence[charts.Chart]:
         return [self._attempts(), self._durations(), self._refusals(), self._concurrency()]
 
-    def table(self) -> FigureTable:
+    def table(self) -> charts.FigureTable:
         columns = {
             "Attempts": self._count,
             "Function errors": self._function_errors,
@@ -154,48 +142,48 @@ class FunctionCharts:
             for at in range(len(self._begins) - 1, -1, -1)
             if self._count[at] is not None
         ]
-        return FigureTable(minutes=self._axis.minutes, names=[*columns, *durations], rows=rows)
+        return charts.FigureTable(minutes=self._axis.minutes, names=[*columns, *durations], rows=rows)
 
-    def _attempts(self) -> Chart:
+    def _attempts(self) -> charts.Chart:
         totals = self.totals()
         errors = zip(self._count, self._errors, strict=True)
         good = [None if count is None else count - (failed or 0) for count, failed in errors]
         series = [
-            Series(name="Succeeded", kind="success", values=good),
-            Series(name="Errors of the function", kind="function-error", values=self._function_errors),
-            Series(name="Errors of the engine", kind="system-error", values=self._system_errors),
+            charts.Series(name="Succeeded", kind="success", values=good),
+            charts.Series(name="Errors of the function", kind="function-error", values=self._function_errors),
+            charts.Series(name="Errors of the engine", kind="system-error", values=self._system_errors),
         ]
         summary = f"{words.number(totals.attempts)} ended, {words.number(totals.errors)} failed"
-        return bar_chart("attempts", "Attempts", summary, self._axis, series)
+        return charts.bar_chart("attempts", "Attempts", summary, self._axis, series)
 
-    def _durations(self) -> Chart:
+    def _durations(self) -> charts.Chart:
         totals = self.totals()
         summary = "No attempt ended"
         if totals.average is not None and totals.longest is not None:
             summary = f"{words.span(totals.average)} on average, {words.span(totals.longest)} at most"
         series = [
-            Series(name="Longest", kind="most", values=self._longest),
-            Series(name="Average", kind="average", values=self._average),
-            Series(name="Shortest", kind="least", values=self._shortest),
+            charts.Series(name="Longest", kind="most", values=self._longest),
+            charts.Series(name="Average", kind="average", values=self._average),
+            charts.Series(name="Shortest", kind="least", values=self._shortest),
         ]
-        return duration_chart("durations", "Duration", summary, self._axis, series)
+        return charts.duration_chart("durations", "Duration", summary, self._axis, series)
 
-    def _refusals(self) -> Chart:
+    def _refusals(self) -> charts.Chart:
         refused = int(_sum(self._refused))
         summary = f"{words.number(refused)} refused, because a limit was reached"
-        series = [Series(name="Refused", kind="refused", values=self._refused)]
-        return bar_chart("refusals", "Throttled", summary, self._axis, series)
+        series = [charts.Series(name="Refused", kind="refused", values=self._refused)]
+        return charts.bar_chart("refusals", "Throttled", summary, self._axis, series)
 
-    def _concurrency(self) -> Chart:
+    def _concurrency(self) -> charts.Chart:
         most = max((value for value in self._running if value is not None), default=0)
         series = [
-            Series(name="Instances", kind="instances", values=self._instances),
-            Series(name="Running on average", kind="average", values=self._running),
+            charts.Series(name="Instances", kind="instances", values=self._instances),
+            charts.Series(name="Running on average", kind="average", values=self._running),
         ]
         if any(self._reserved):
-            series.append(Series(name="Reserved instances", kind="most", values=self._reserved))
+            series.append(charts.Series(name="Reserved instances", kind="most", values=self._reserved))
         summary = f"Up to {words.number(most)} ran at a time, on average of a period"
-        return line_chart("concurrency", "Concurrency", summary, self._axis, series)
+        return charts.line_chart("concurrency", "Concurrency", summary, self._axis, series)
 
 
 def _values(series: Sequence[SlaValue]) -> Values:

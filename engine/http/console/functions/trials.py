@@ -241,13 +241,9 @@ def run_of(reply: ApiReply) -> TrialRun:
         result=call.result[:SHOWN] if len(call.result) > SHOWN else pretty(call.result.encode()),
         result_cut=max(0, len(call.result) - SHOWN),
         log=log,
-        log_cut=_is_cut(log),
+        # It may be the end of a longer log: TAIL bytes are kept, with prefixes.
+        log_cut=len(log.encode()) + PREFIX * (log.count("\n") + 2) > TAIL,
     )
-
-
-def _is_cut(log: str) -> bool:
-    """Return whether a log may be the end of a longer one. ``TAIL`` bytes are kept, with prefixes."""
-    return len(log.encode()) + PREFIX * (log.count("\n") + 2) > TAIL
 
 
 def _own_lines(log: str) -> str:

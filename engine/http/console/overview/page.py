@@ -9,20 +9,8 @@ from engine.asgi.wire import Reply
 from engine.functions.catalog import Catalog
 from engine.http.api.health import HealthChecks
 from engine.http.api.routing import BASE, Call
-from engine.http.console import words
+from engine.http.console import charts, words
 from engine.http.console.api_requests import ApiRequests
-from engine.http.console.charts import (
-    RANGES,
-    Chart,
-    FigureTable,
-    Series,
-    TimeAxis,
-    TimeRange,
-    bar_chart,
-    duration_chart,
-    line_chart,
-    range_of,
-)
 from engine.http.console.forms import Form
 from engine.http.console.overview.concerns import ProjectConcerns, engine_concerns
 from engine.http.console.pages import PageFamily, Pages, get, post, projects_for, see_other
@@ -60,7 +48,7 @@ class OverviewPage(PageFamily):
 
     @get("ConsoleOverview", HOME)
     async def show(self, call: Call) -> Reply:
-        chosen = range_of(call)
+        chosen = charts.range_of(call)
         figures = list(self._figures())
         single = {figure.name: figure.samples[0][1] for figure in figures if not figure.labels}
         times = {name: figure for name, figure in single.items() if isinstance(figure, Distribution)}
@@ -69,7 +57,7 @@ class OverviewPage(PageFamily):
         concerns = list(engine_concerns(self._health, value, values["held"]))
         for project in projects_for(call, self._catalog)[:PROJECTS]:
             concerns += await self._concerns.of(call, project)
-        charts = EngineCharts(self._usage, chosen)
+        drawn = EngineCharts(self._usage, chosen)
         return await self._pages.show(
             call,
             "overview.html",
@@ -80,10 +68,10 @@ class OverviewPage(PageFamily):
             value=value,
             values=values,
             times=times,
-            ranges=RANGES,
+            ranges=charts.RANGES,
             chosen=chosen,
-            charts=charts.charts(),
-            table=charts.table(),
+            charts=drawn.all(),
+            table=drawn.table(),
         )
 
 
@@ -96,21 +84,21 @@ def _nonzero(figure: Family) -> Mapping[str, float]:
 class EngineCharts:
     """Charts and table of one time range."""
 
-    def __init__(self, usage: Usage, chosen: TimeRange) -> None:
+    def __init__(self, usage: Usage, chosen: charts.TimeRange) -> None:
         self._waiting_now = usage.waiting
         self._periods = usage.periods(chosen.minutes, chosen.size)
         self._samples = [period.sample or Sample() for period in self._periods]
-        self._axis = TimeAxis(
+        self._axis = charts.TimeAxis(
             begins=[period.begin for period in self._periods], minutes=chosen.size, labels=chosen.ticks
         )
         self._sum = Sample()
         for sample in self._samples:
             self._sum.add(sample)
 
-    def charts(self) -> Sequence[Chart]:
+    def all(self) -> Sequence[charts.Chart]:
         return [self._accepted(), self._ended(), self._waiting(), self._waits()]
 
-    def table(self) -> FigureTable:
+    def table(self) -> charts.FigureTable:
         names = (
             "Accepted",
             "Sync calls",
@@ -123,9 +111,9 @@ class EngineCharts:
             "99 %",
         )
         rows = [(period.begin, _cells(period)) for period in reversed(self._periods) if period.sample is not None]
-        return FigureTable(minutes=self._axis.minutes, names=names, rows=rows)
+        return charts.FigureTable(minutes=self._axis.minutes, names=names, rows=rows)
 
-    def _accepted(self) -> Chart:
+    def _accepted(self) -> charts.Chart:
         total = self._sum
         summary = (
             f"{words.number(total.accepted)} asynchronous requests, {words.number(total.called)} synchronous calls;"
@@ -136,9 +124,9 @@ class EngineCharts:
             self._series("Synchronous", "called", lambda sample: sample.called),
             self._series("Refused", "refused", lambda sample: sample.refused),
         ]
-        return bar_chart("accepted", "Accepted", summary, self._axis, series)
+        return charts.bar_chart("accepted", "Accepted", summary, self._axis, series)
 
-    def _ended(self) -> Chart:
+    def _ended(self) -> charts.Chart:
         total = self._sum
         summary = (
             f"{words.number(total.succeeded)} asynchronous invocations succeeded, {words.number(total.failed)} failed,"
@@ -149,16 +137,16 @@ class EngineCharts:
             self._series("Failed", "fail", lambda sample: sample.failed),
             self._series("Discarded", "discard", lambda sample: sample.discarded),
         ]
-        return bar_chart("ended", "Ended", summary, self._axis, series)
+        return charts.bar_chart("ended", "Ended", summary, self._axis, series)
 
-    def _waiting(self) -> Chart:
+    def _waiting(self) -> charts.Chart:
         values = [period.waiting for period in self._periods]
         most = max((value for value in values if value is not None), default=0)
         summary = f"{words.number(self._waiting_now)} now, {words.number(most)} at most"
-        series = [Series(name="At most", kind="waiting", values=values)]
-        return line_chart("waiting", "Waiting or running", summary, self._axis, series, area=True)
+        series = [charts.Series(name="At most", kind="waiting", values=values)]
+        return charts.line_chart("waiting", "Waiting or running", summary, self._axis, series, area=True)
 
-    def _waits(self) -> Chart:
+    def _waits(self) -> charts.Chart:
         half, most = _quantile(self._sum, 0.5), _quantile(self._sum, 0.99)
         summary = "No attempt started"
         if half is not None and most is not None:
@@ -167,10 +155,10 @@ class EngineCharts:
             self._series("Half within", "half", lambda sample: _quantile(sample, 0.5)),
             self._series("99 % within", "nearly-all", lambda sample: _quantile(sample, 0.99)),
         ]
-        return duration_chart("waits", "Time until the start", summary, self._axis, series)
+        return charts.duration_chart("waits", "Time until the start", summary, self._axis, series)
 
-    def _series(self, name: str, kind: str, value: Callable[[Sample], float | None]) -> Series:
-        return Series(name=name, kind=kind, values=[value(sample) for sample in self._samples])
+    def _series(self, name: str, kind: str, value: Callable[[Sample], float | None]) -> charts.Series:
+        return charts.Series(name=name, kind=kind, values=[value(sample) for sample in self._samples])
 
 
 def _quantile(sample: Sample, share: float) -> float | None:

@@ -19,17 +19,7 @@ from engine.http.console.forms import WHOLE, Form
 from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
 from engine.http.console.paths import GATEWAY
 from engine.http.console.struct_forms import Field, flat, missing_values, shown_values, typed_values
-from engine.http.console.triggers.forms import (
-    BACKEND,
-    CHANGED,
-    TriggerRows,
-    data_of,
-    errors_in_form,
-    fields_of_kind,
-    is_gateway,
-    page_of_trigger,
-    trigger_path,
-)
+from engine.http.console.triggers import forms
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.trigger_rules import read_options
 from engine.resources.triggers import Triggers
@@ -44,14 +34,14 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class GatewayPages(PageFamily):
-    def __init__(self, pages: Pages, api: ApiRequests, triggers: Triggers, rows: TriggerRows) -> None:
+    def __init__(self, pages: Pages, api: ApiRequests, triggers: Triggers, rows: forms.TriggerRows) -> None:
         self._pages, self._api, self._triggers, self._rows = pages, api, triggers, rows
 
     @get("ConsoleGateway", GATEWAY)
     async def show(self, call: Call) -> Reply:
         trigger = self._trigger(call)
         row = self._rows.row(call, trigger)
-        fields = fields_of_kind(trigger.plugin)
+        fields = forms.fields_of_kind(trigger.plugin)
         return await self._pages.show(
             call, "triggers/gateway.html", row=row, steps=_steps(fields), texts=_texts(fields, trigger.given)
         )
@@ -59,19 +49,20 @@ class GatewayPages(PageFamily):
     @get("ConsoleEditGateway", f"{GATEWAY}/edit", ADMIN)
     async def edit(self, call: Call) -> Reply:
         trigger = self._trigger(call)
-        return await self._show_step(call, trigger, 1, shown_values(fields_of_kind(trigger.plugin), trigger.given), {})
+        values = shown_values(forms.fields_of_kind(trigger.plugin), trigger.given)
+        return await self._show_step(call, trigger, 1, values, {})
 
     @post("ConsoleSaveGateway", f"{GATEWAY}/edit")
     async def proceed(self, call: Call, form: Form) -> Reply:
         """Go to the next step or back, or save the API after the last one."""
         trigger = self._trigger(call)
-        fields, old = fields_of_kind(trigger.plugin), trigger.given
+        fields, old = forms.fields_of_kind(trigger.plugin), trigger.given
         steps, values = _steps(fields), typed_values(fields, form, old)
         number = next((step.number for step in steps if str(step.number) == form.text("step")), 1)
         if form.text("go") == "back":
             return await self._show_step(call, trigger, max(number - 1, 1), values, {})
         if form.text("generation") != str(trigger.stored.generation):
-            return await self._show_step(call, trigger, number, values, {WHOLE: CHANGED})
+            return await self._show_step(call, trigger, number, values, {WHOLE: forms.CHANGED})
         for step in steps[:number]:
             if errors := _errors_until(trigger, steps[: step.number], form):
                 return await self._show_step(call, trigger, step.number, values, errors)
@@ -80,30 +71,30 @@ class GatewayPages(PageFamily):
         return await self._save(call, trigger, form)
 
     async def _save(self, call: Call, trigger: BoundTrigger, form: Form) -> Reply:
-        fields, old = fields_of_kind(trigger.plugin), trigger.given
-        data = data_of(fields, form, old)
+        fields, old = forms.fields_of_kind(trigger.plugin), trigger.given
+        data = forms.data_of(fields, form, old)
         if data == old:
-            return see_other(page_of_trigger(trigger), "Nothing was changed.")
+            return see_other(forms.page_of_trigger(trigger), "Nothing was changed.")
         try:
-            await self._api.send(call, "PUT", trigger_path(trigger), {"event_data": data})
+            await self._api.send(call, "PUT", forms.trigger_path(trigger), {"event_data": data})
         except FunctiondError as error:
-            errors, steps = errors_in_form(trigger.kind, fields, error), _steps(fields)
+            errors, steps = forms.errors_in_form(trigger.kind, fields, error), _steps(fields)
             wrong = (step.number for step in steps if any(field.name in errors for field in flat(step.fields)))
             values = typed_values(fields, form, old)
             return await self._show_step(call, trigger, next(wrong, len(steps)), values, errors)
-        return see_other(page_of_trigger(trigger), "Saved. The next request uses these settings.")
+        return see_other(forms.page_of_trigger(trigger), "Saved. The next request uses these settings.")
 
     def _trigger(self, call: Call) -> BoundTrigger:
         """Return the API that the path names. Raises UnknownTrigger if there is none such."""
         trigger = self._triggers.find(call.project, call.part("gateway_id"))
-        if not is_gateway(trigger.plugin) or trigger.options is None:
+        if not forms.is_gateway(trigger.plugin) or trigger.options is None:
             raise UnknownTrigger(trigger.kind, trigger.id)
         return trigger
 
     async def _show_step(
         self, call: Call, trigger: BoundTrigger, number: int, values: Mapping[str, str], errors: Mapping[str, str]
     ) -> Reply:
-        steps = _steps(fields_of_kind(trigger.plugin))
+        steps = _steps(forms.fields_of_kind(trigger.plugin))
         others = [field for step in steps if step.number != number for field in flat(step.fields)]
         # A flag that is not set is left out, as a browser leaves out an unchecked box.
         hidden = {
@@ -126,7 +117,7 @@ class GatewayPages(PageFamily):
 
 def _steps(fields: tuple[Field, ...]) -> tuple[Step, ...]:
     by_key = {field.key: field for field in fields}
-    backend = by_key.pop(BACKEND)
+    backend = by_key.pop(forms.BACKEND)
     request = tuple(by_key.pop(key) for key in REQUEST if key in by_key)
     return (
         Step(number=1, title="Set Basic Information", fields=tuple(by_key.values())),
@@ -143,7 +134,7 @@ def _errors_until(trigger: BoundTrigger, steps: tuple[Step, ...], form: Form) ->
     *_, last = steps
     if missing := missing_values(last.fields, form, trigger.given):
         return missing
-    fields = fields_of_kind(trigger.plugin)
+    fields = forms.fields_of_kind(trigger.plugin)
     names = {field.name for step in steps for field in flat(step.fields)}
     values = shown_values(fields, trigger.given) | {
         name: text for name, text in typed_values(fields, form, trigger.given).items() if name in names
@@ -151,9 +142,9 @@ def _errors_until(trigger: BoundTrigger, steps: tuple[Step, ...], form: Form) ->
     flags = {field.name for field in flat(fields) if field.control == "flag"}
     partial = Form([(name, text) for name, text in values.items() if name not in flags or text == "true"])
     try:
-        read_options(trigger.kind, trigger.plugin, data_of(fields, partial, trigger.given))
+        read_options(trigger.kind, trigger.plugin, forms.data_of(fields, partial, trigger.given))
     except FunctiondError as error:
-        return errors_in_form(trigger.kind, fields, error)
+        return forms.errors_in_form(trigger.kind, fields, error)
     return {}
 
 

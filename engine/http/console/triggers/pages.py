@@ -20,20 +20,7 @@ from engine.http.console.functions.frame import FunctionFrame
 from engine.http.console.pages import ADMIN, PageFamily, Pages, get, post, see_other
 from engine.http.console.paths import CONFIGURATION, PROJECT, name_of, path_of
 from engine.http.console.struct_forms import lost_secrets, missing_values, shown_values, typed_values
-from engine.http.console.triggers.forms import (
-    CHANGED,
-    PREFIX,
-    Kind,
-    TriggerRows,
-    create_path,
-    data_of,
-    errors_in_form,
-    fields_of_kind,
-    kind_of,
-    page_of_function,
-    page_of_trigger,
-    trigger_path,
-)
+from engine.http.console.triggers import forms
 from engine.http.console.visibility import service_shown
 from engine.model.crontab import five_fields
 from engine.model.urn import LATEST
@@ -52,7 +39,7 @@ OFFERED = 200  #: functions that the page of a new trigger suggests
 
 class TriggersPage(PageFamily):
     def __init__(
-        self, pages: Pages, catalog: Catalog, triggers: Triggers, sources: Sources, rows: TriggerRows, region: str
+        self, pages: Pages, catalog: Catalog, triggers: Triggers, sources: Sources, rows: forms.TriggerRows, region: str
     ) -> None:
         self._pages, self._catalog, self._triggers, self._sources = pages, catalog, triggers, sources
         self._rows, self._region = rows, region
@@ -108,7 +95,7 @@ class TriggersPage(PageFamily):
 
 
 class FunctionTriggersPages(PageFamily):
-    def __init__(self, frame: FunctionFrame, triggers: Triggers, rows: TriggerRows) -> None:
+    def __init__(self, frame: FunctionFrame, triggers: Triggers, rows: forms.TriggerRows) -> None:
         self._frame, self._triggers, self._rows = frame, triggers, rows
 
     @get("ConsoleFunctionTriggers", f"{CONFIGURATION}/triggers")
@@ -128,9 +115,9 @@ class FunctionTriggersPages(PageFamily):
             ]
             return await self._frame.show(call, "functions/trigger_kinds.html", tab=TAB, live=False, kinds=kinds)
         kind, plugin = self._kind(call.text("kind"))
-        values = shown_values(fields_of_kind(plugin), None)
+        values = shown_values(forms.fields_of_kind(plugin), None)
         if is_http(function):
-            values[f"{PREFIX}match_mode"] = "SWA"
+            values[f"{forms.PREFIX}match_mode"] = "SWA"
         active = not plugin.rules.starts_disabled
         return await self._show_form(call, kind, plugin, {}, values=values, qualifier=LATEST, active=active)
 
@@ -138,22 +125,22 @@ class FunctionTriggersPages(PageFamily):
     async def create(self, call: Call, form: Form) -> Reply:
         function = self._frame.function_of(call)
         kind, plugin = self._kind(form.text("kind"))
-        fields = fields_of_kind(plugin)
+        fields = forms.fields_of_kind(plugin)
         qualifier, active = form.text("qualifier") or LATEST, "active" in form or not plugin.rules.may_disable
         errors: Mapping[str, str] = missing_values(fields, form)
         if not errors:
             status = "ACTIVE" if active else "DISABLED"
             try:
-                body = {"trigger_type_code": kind, "event_data": data_of(fields, form), "trigger_status": status}
+                body = {"trigger_type_code": kind, "event_data": forms.data_of(fields, form), "trigger_status": status}
                 reply = await self._frame.api.send(
-                    call, "POST", create_path(function, self._frame.region, qualifier), body
+                    call, "POST", forms.create_path(function, self._frame.region, qualifier), body
                 )
             except FunctiondError as error:
-                errors = errors_in_form(kind, fields, error)
+                errors = forms.errors_in_form(kind, fields, error)
             else:
                 trigger = self._triggers.find(call.project, reply.read(TriggerReply).trigger_id)
                 text = "is created." if active else "is created, and disabled."
-                return see_other(page_of_trigger(trigger), f"The trigger {trigger_name(trigger)} {text}")
+                return see_other(forms.page_of_trigger(trigger), f"The trigger {trigger_name(trigger)} {text}")
         values, errors = typed_values(fields, form), {**lost_secrets(fields, form), **errors}
         return await self._show_form(call, kind, plugin, errors, values=values, qualifier=qualifier, active=active)
 
@@ -164,14 +151,14 @@ class FunctionTriggersPages(PageFamily):
             tab=TAB,
             kind=self._offer(kind, plugin),
             may_disable=plugin.rules.may_disable,
-            fields=fields_of_kind(plugin),
+            fields=forms.fields_of_kind(plugin),
             qualifiers=self._frame.qualifiers(call, LATEST),
             errors=errors,
             **shown,
         )
 
-    def _offer(self, code: str, plugin: Plugin) -> Kind:
-        return kind_of(code, plugin, fixed=self._triggers.is_mode_fixed(code))
+    def _offer(self, code: str, plugin: Plugin) -> forms.Kind:
+        return forms.kind_of(code, plugin, fixed=self._triggers.is_mode_fixed(code))
 
     def _kind(self, code: str) -> tuple[str, Plugin]:
         """Return a kind in its plugin's spelling, and its plugin. Raises UnknownTriggerType if there is none such."""
@@ -183,7 +170,7 @@ class FunctionTriggersPages(PageFamily):
     @get("ConsoleTrigger", _TRIGGER)
     async def show_trigger(self, call: Call) -> Reply:
         trigger = self._trigger(call)
-        path = page_of_trigger(trigger)
+        path = forms.page_of_trigger(trigger)
         if path != call.path and path.find("/gateways/") > 0:
             return see_other(path)
         return await self._show_trigger(call, trigger, None, {})
@@ -191,19 +178,19 @@ class FunctionTriggersPages(PageFamily):
     @post("ConsoleSaveTrigger", _TRIGGER)
     async def save(self, call: Call, form: Form) -> Reply:
         trigger = self._trigger(call)
-        fields, old = fields_of_kind(trigger.plugin), trigger.given
+        fields, old = forms.fields_of_kind(trigger.plugin), trigger.given
         errors: Mapping[str, str] = missing_values(fields, form, old)
         if form.text("generation") != str(trigger.stored.generation):
-            errors = {WHOLE: CHANGED}
+            errors = {WHOLE: forms.CHANGED}
         if not errors:
             try:
-                if (data := data_of(fields, form, old)) == old:
-                    return see_other(page_of_trigger(trigger), "Nothing was changed.")
-                await self._frame.api.send(call, "PUT", trigger_path(trigger), {"event_data": data})
+                if (data := forms.data_of(fields, form, old)) == old:
+                    return see_other(forms.page_of_trigger(trigger), "Nothing was changed.")
+                await self._frame.api.send(call, "PUT", forms.trigger_path(trigger), {"event_data": data})
             except FunctiondError as error:
-                errors = errors_in_form(trigger.kind, fields, error)
+                errors = forms.errors_in_form(trigger.kind, fields, error)
             else:
-                return see_other(page_of_trigger(trigger), "Saved.")
+                return see_other(forms.page_of_trigger(trigger), "Saved.")
         errors = {**lost_secrets(fields, form), **errors}
         return await self._show_trigger(call, trigger, typed_values(fields, form, old), errors)
 
@@ -211,15 +198,15 @@ class FunctionTriggersPages(PageFamily):
     @post("ConsoleDisableTrigger", f"{_TRIGGER}/disable", status="DISABLED", word="disabled")
     async def set_status(self, call: Call, form: Form, status: str, word: str) -> Reply:
         trigger = self._trigger(call)
-        await self._frame.api.send(call, "PUT", trigger_path(trigger), {"trigger_status": status})
-        return see_other(page_of_trigger(trigger), f"The trigger is {word}.")
+        await self._frame.api.send(call, "PUT", forms.trigger_path(trigger), {"trigger_status": status})
+        return see_other(forms.page_of_trigger(trigger), f"The trigger is {word}.")
 
     @post("ConsoleDeleteTrigger", f"{_TRIGGER}/delete")
     async def delete(self, call: Call, form: Form) -> Reply:
         trigger = self._trigger(call)
         name = trigger_name(trigger)
-        await self._frame.api.send(call, "DELETE", trigger_path(trigger))
-        return see_other(f"{page_of_function(trigger)}/{TAB}", f"The trigger {name} is deleted.")
+        await self._frame.api.send(call, "DELETE", forms.trigger_path(trigger))
+        return see_other(f"{forms.page_of_function(trigger)}/{TAB}", f"The trigger {name} is deleted.")
 
     def _trigger(self, call: Call) -> BoundTrigger:
         """Return the trigger that the path names. Raises UnknownTrigger unless it is one of the path's function."""
@@ -232,7 +219,7 @@ class FunctionTriggersPages(PageFamily):
         self, call: Call, trigger: BoundTrigger, values: Mapping[str, str] | None, errors: Mapping[str, str]
     ) -> Reply:
         plugin, row = trigger.plugin, self._rows.row(call, trigger)
-        fields = fields_of_kind(plugin) if plugin.options is not None else ()
+        fields = forms.fields_of_kind(plugin) if plugin.options is not None else ()
         data: dict[str, Any] = row.shown.event_data
         return await self._frame.show(
             call,
@@ -240,7 +227,7 @@ class FunctionTriggersPages(PageFamily):
             tab=TAB,
             live=not errors,  # the form is kept
             row=row,
-            kind=kind_of(trigger.kind, plugin, fixed=trigger.mode_fixed),
+            kind=forms.kind_of(trigger.kind, plugin, fixed=trigger.mode_fixed),
             may_disable=plugin.rules.may_disable,
             warning=five_fields(data),
             generation=trigger.stored.generation,
