@@ -208,13 +208,16 @@ def test_results_are_awaited_while_the_engine_restarts(engine: EngineProcess, tm
     event = held_event(tmp_path)
     client = app.client
     handles = client.enqueue_many("held", [event, event])
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(4) as threads:
+        result = threads.submit(handles[0].result, 60)
+        log = threads.submit(lambda: list(handles[0].logs(follow=True)))
         results = threads.submit(lambda: list(client.results(handles, timeout=60)))
         completed = threads.submit(lambda: [handle.result() for handle in client.as_completed(handles[:1])])
         begun(tmp_path, 1)
         engine.kill(children=True)
         engine.start()
         Path(event["gate"]).touch()
+        assert (result.result(60), log.result(60)) == ("ended", [])
         assert (results.result(60), completed.result(60)) == (["ended"] * 2, ["ended"])
 
 

@@ -10,17 +10,7 @@ from typing import Any
 import pytest
 from functiond import AsyncClient, BadConfiguration, BadResult, Client, Forbidden, Overloaded, Unauthorized, Unreachable
 
-from tests.acceptance.engine_process import (
-    ECHO,
-    HELD,
-    PROJECT,
-    EngineProcess,
-    begun,
-    engine_on,
-    held_event,
-    rows,
-    until,
-)
+from tests.acceptance.engine_process import ECHO, HELD, PROJECT, EngineProcess, engine_on, held_event, rows, until
 from tests.support.cli import functiond_here
 from tests.support.credentials import credentials_file, key, token
 from tests.support.ports import free_port
@@ -31,25 +21,6 @@ CREDENTIALS = (
     key("TEMP", SECRET, PROJECT, token="security-token-of-temp"),
     token("token-of-a-reader-0123456789", PROJECT, role="read"),
 )
-
-
-def test_a_result_is_awaited_while_the_engine_restarts(tmp_path: Path) -> None:
-    event = held_event(tmp_path)
-    with engine_on(tmp_path / "data") as engine, ThreadPoolExecutor(2) as threads:
-        engine.create("held", HELD)
-        engine.asked_port = engine.port
-        with Client(engine.url, project=PROJECT) as client:
-            handle = client.enqueue("held", event)
-            result = threads.submit(handle.result, 60)
-            log = threads.submit(lambda: list(handle.logs(follow=True)))
-            begun(tmp_path, 1)
-            engine.kill(children=True)
-            engine.start()
-            Path(event["gate"]).touch()
-
-            assert result.result(60) == "ended"
-            assert log.result(60) == []
-            assert handle.record().attempt >= 1
 
 
 @pytest.mark.long

@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.acceptance.engine_process import PROJECT, EngineProcess, urn_of
+from tests.browser.configured import CODE, HOSTILE, save
 
 HERE = f"/console/projects/{PROJECT}/functions/{{}}/configuration/asynchronous"
-HOSTILE = '<script>alert("1")</script> \u202e\'"&'
 FULL: dict[str, Any] = {
     "max_async_event_age_in_seconds": 60,
     "max_async_retry_attempts": 3,
@@ -32,7 +32,7 @@ FULL: dict[str, Any] = {
 @pytest.fixture(scope="module", autouse=True)
 def functions(engine: EngineProcess) -> None:
     for name in ("full", "plain", "next"):
-        engine.create(name, "def handler(event, context):\n    return event\n")
+        engine.create(name, CODE)
     assert engine.ask("PUT", f"{of('full')}:latest/async-invoke-config", FULL).status == 200
     assert engine.ask("POST", f"{of('plain')}/versions", {"version": "one"}).status == 200
     assert engine.ask("POST", f"{of('plain')}/aliases", {"name": "prod", "version": "one"}).status == 200
@@ -45,10 +45,6 @@ def of(name: str) -> str:
 def settings(engine: EngineProcess, name: str, version: str = "latest") -> dict[str, Any]:
     shown: dict[str, Any] = engine.ask("GET", f"{of(name)}:{version}/async-invoke-config").json
     return shown
-
-
-def save(page: Page) -> None:
-    page.get_by_role("button", name="Save", exact=True).click()
 
 
 def test_a_form_that_is_saved_unchanged_changes_nothing(engine: EngineProcess, page: Page) -> None:

@@ -15,6 +15,7 @@ from tests.support.storages import (
     discarded,
     ended,
     failure,
+    record_of,
     retried,
     started,
     stored,
@@ -111,10 +112,9 @@ async def test_discarded_invocations_owe_the_destination_of_failures(storage: St
     old, running = await stored(storage), await started(storage)
     end = WaitingEnd(state=State.DISCARD, outcome=discarded(), deliver_to=SINK)
     await storage.journal.end_all([old.key, running.key], end)
-    record = await storage.records.get(old.key)
+    record = await record_of(storage, old)
     due, _ = await storage.outbox.due(NOW * 2, 10, 10)
 
-    assert record is not None
     assert (record.state, record.started_at) == (State.DISCARD, None)
     assert [(delivery.key, delivery.condition, delivery.destination) for delivery in due] == [
         (old.key, "failure", SINK)

@@ -21,11 +21,6 @@ import os
 import sys
 
 
-class Point:
-    def __init__(self):
-        self.x = 1
-
-
 def echo(event, context):
     return event
 
@@ -38,32 +33,12 @@ def nothing(event, context):
     pass
 
 
-def an_object(event, context):
-    return {"at": Point()}
-
-
-def a_set(event, context):
-    return {1, 2}
-
-
-def large(event, context):
-    return "x" * (6 * 1024 * 1024 + 1)
-
-
-def largest(event, context):
-    return "x" * (6 * 1024 * 1024)
-
-
 def divide(event, context):
     return 1 / event["by"]
 
 
 def leave(event, context):
     sys.exit(3)
-
-
-def no_memory(event, context):
-    raise MemoryError("no room")
 
 
 def who(event, context):
@@ -109,42 +84,18 @@ async def test_text_comes_back_untouched(executor: Executor, handler: str, resul
     assert (outcome.code, outcome.result.decode()) == (Code.OK, result)
 
 
-async def test_an_object_comes_back_as_its_attributes(executor: Executor) -> None:
-    outcome = await executor.execute(function("an_object"), invocation())
-
-    assert json.loads(outcome.result) == {"at": {"x": 1}}
-
-
 async def test_the_largest_result_is_6_mib(executor: Executor) -> None:
-    outcome = await executor.execute(function("largest"), invocation())
+    outcome = await executor.execute(function("echo"), invocation(json.dumps("x" * (6 << 20))))
 
     assert (outcome.code, len(outcome.result)) == (Code.OK, 6 << 20)
 
 
-@pytest.mark.parametrize(
-    ("handler", "code", "message"),
-    [
-        ("missing", Code.ENTRY_NOT_FOUND, "function entry exception, error: "),
-        ("divide", Code.USER_EXCEPTION, "function invocation exception, error: KeyError: 'by'"),
-        ("leave", Code.USER_EXCEPTION, "function invocation exception, error: SystemExit: 3"),
-        ("a_set", Code.BAD_RESULT, "function result is invalid, error: "),
-        ("large", Code.RESPONSE_TOO_LARGE, "the response has 6291457 bytes"),
-        ("no_memory", Code.OUT_OF_MEMORY, ""),
-    ],
-)
-async def test_an_error_of_user_code_is_an_outcome(executor: Executor, handler: str, code: Code, message: str) -> None:
+@pytest.mark.parametrize(("handler", "error"), [("divide", "KeyError: 'by'"), ("leave", "SystemExit: 3")])
+async def test_an_error_of_user_code_is_an_outcome(executor: Executor, handler: str, error: str) -> None:
     outcome = await executor.execute(function(handler), invocation())
 
-    assert outcome.code == code
-    assert message in outcome.message
-
-
-async def test_an_exception_has_the_frames_of_user_code_only(executor: Executor) -> None:
-    outcome = await executor.execute(function("divide"), invocation('{"by": 0}'))
-
-    body = json.loads(outcome.result)
-    assert (body["errorMessage"], body["errorType"]) == ("division by zero", "ZeroDivisionError")
-    assert [frame for frame in body["stackTrace"] if "in divide" in frame] == body["stackTrace"] != []
+    assert outcome.code == Code.USER_EXCEPTION
+    assert outcome.message == f"function invocation exception, error: {error}"
 
 
 async def test_the_context_names_function_and_request(executor: Executor) -> None:

@@ -9,16 +9,7 @@ from msgspec.structs import replace
 
 from engine.model import DestinationSpec, PendingDelivery, State
 from engine.protocols import Count, DeliveryFilter, Storage
-from tests.support.storages import (
-    NOW,
-    SINK,
-    Opened,
-    ended,
-    failure,
-    made,
-    settled,
-    started,
-)
+from tests.support.storages import NOW, SINK, Opened, ended, failure, made, on_sqlite, settled, started
 
 LATER = NOW + 100_000
 
@@ -118,6 +109,7 @@ async def test_a_given_up_delivery_does_not_come_back(storage: Storage) -> None:
     assert await storage.outbox.due(LATER, 10, 10) == ([], None)
 
 
+@on_sqlite
 async def test_given_up_deliveries_are_listed_by_function_in_pages(storage: Storage) -> None:
     for function_id in (1, 2, 1, 1):
         await ended(storage, function_id, deliver_to=SINK)
@@ -138,6 +130,7 @@ async def test_given_up_deliveries_are_listed_by_function_in_pages(storage: Stor
     assert await storage.outbox.count_given_up([], 2) == Count(rows=0)
 
 
+@on_sqlite
 async def test_pending_deliveries_are_listed_by_function_in_the_order_of_ids(
     storage: Storage,
 ) -> None:
@@ -164,6 +157,7 @@ async def test_pending_deliveries_are_listed_by_function_in_the_order_of_ids(
     assert await storage.outbox.page(DeliveryFilter(functions=[1]), third.delivery_id, 2) == ([], 0)
 
 
+@on_sqlite
 @pytest.mark.parametrize("due_at", [None, LATER + 100])
 async def test_a_failed_try_does_not_undo_a_redrive_that_came_meanwhile(storage: Storage, due_at: float | None) -> None:
     await ended(storage, 1, deliver_to=SINK)
@@ -175,6 +169,7 @@ async def test_a_failed_try_does_not_undo_a_redrive_that_came_meanwhile(storage:
     assert (await storage.outbox.given_up([1], 0, 10))[1] == 0
 
 
+@on_sqlite
 async def test_given_up_and_waiting_deliveries_can_be_made_due_at_once(storage: Storage) -> None:
     for function_id in (1, 1, 2):
         await ended(storage, function_id, deliver_to=SINK)
@@ -192,6 +187,7 @@ async def test_given_up_and_waiting_deliveries_can_be_made_due_at_once(storage: 
     assert await storage.outbox.revive([1], [], LATER) == []
 
 
+@on_sqlite
 async def test_lists_and_counts_of_one_destination_have_no_other(storage: Storage) -> None:
     other = replace(SINK, param='{"func_urn":"urn:y"}')
     for function_id, sink in ((1, SINK), (1, other), (1, other), (2, other), (1, other)):
@@ -224,6 +220,7 @@ async def test_lists_and_counts_of_one_destination_have_no_other(storage: Storag
     assert (further, await storage.outbox.counts([], 0)) == (0, ([], 0))
 
 
+@on_sqlite
 async def test_only_given_up_deliveries_of_the_functions_are_discarded(opened: Opened) -> None:
     async with opened() as storage:
         for function_id in (1, 1, 1, 2):
@@ -256,6 +253,7 @@ async def test_pending_deliveries_outlive_the_engine_and_their_ids_are_never_use
         assert second.delivery_id > first.delivery_id
 
 
+@on_sqlite
 async def test_deliveries_are_redirected_to_the_present_destinations_of_their_versions(opened: Opened) -> None:
     present = replace(SINK, param='{"func_urn":"urn:present"}')
     async with opened() as storage:
@@ -277,6 +275,7 @@ async def test_deliveries_are_redirected_to_the_present_destinations_of_their_ve
         assert [debt.destination for debt in await pending(storage)] == [present, SINK, SINK]
 
 
+@on_sqlite
 async def test_deliveries_that_wait_are_discarded_apart_from_given_up_ones(storage: Storage) -> None:
     for _ in range(2):
         await ended(storage, deliver_to=SINK)

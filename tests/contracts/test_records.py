@@ -16,6 +16,7 @@ from tests.support.storages import (
     ended,
     failure,
     made,
+    on_sqlite,
     record_of,
     retried,
     settled,
@@ -164,6 +165,7 @@ async def test_a_whole_record_has_the_fields_of_its_request(storage: Storage) ->
     assert (record.trace, record.trigger_id, record.cause) == ("t", "timer-1", 7)
 
 
+@on_sqlite
 async def test_invocations_of_one_trigger_can_be_chosen(storage: Storage) -> None:
     one, two = [await stored(storage, source="TIMER", trigger_id=name) for name in ("one", "two")]
     await stored(storage, source="TIMER")
@@ -179,6 +181,7 @@ async def test_invocations_of_one_trigger_can_be_chosen(storage: Storage) -> Non
     assert await listed(storage, trigger_id="two") == [two.key]
 
 
+@on_sqlite
 async def test_the_newest_logs_of_a_function_are_read_together(storage: Storage) -> None:
     for number in range(3):
         invocation = await started(storage)
@@ -201,6 +204,7 @@ async def test_the_newest_logs_of_a_function_are_read_together(storage: Storage)
     assert await storage.records.newest_logs(3, 2) == []
 
 
+@on_sqlite
 async def test_invocations_are_found_by_their_cause(storage: Storage) -> None:
     cause = await ended(storage, deliver_to=SINK)
     [pending], _ = await storage.outbox.due(NOW + YEARS, 9, 9)
@@ -252,6 +256,7 @@ async def test_a_record_with_a_pending_delivery_is_not_purged(storage: Storage) 
     assert await purge(storage, NOW + 2 * AGE) == [invocation.request_id]
 
 
+@on_sqlite
 async def test_a_given_up_delivery_is_purged_with_its_invocation(storage: Storage) -> None:
     invocation = await ended(storage, at=NOW, deliver_to=SINK)
     [pending], _ = await storage.outbox.due(NOW + AGE, 10, 10)
@@ -363,6 +368,7 @@ async def test_many_rows_are_purged_in_steps(storage: Storage) -> None:
 # --- numbers of waiting invocations --------------------------------------------------------------------------
 
 
+@on_sqlite
 async def test_waiting_invocations_are_counted_by_function_and_kind(storage: Storage) -> None:
     later, first = await stored(storage, rank=5.0), await stored(storage, rank=-60.0, due_at=NOW - 3)
     await stored(storage, delayed=True, due_at=NOW + 20)
@@ -380,6 +386,7 @@ async def test_waiting_invocations_are_counted_by_function_and_kind(storage: Sto
     assert later.key != first.key
 
 
+@on_sqlite
 async def test_counts_end_at_a_limit(storage: Storage) -> None:
     for due in (3, 1, 2):
         await stored(storage, rank=float(due), due_at=NOW)
@@ -465,6 +472,7 @@ async def pages(storage: Storage, selection: Selection, limit: int) -> list[list
     return found
 
 
+@on_sqlite
 async def test_steps_join_to_the_list_of_a_function_in_both_directions(storage: Storage) -> None:
     await filled(storage)
     whole, count = await storage.records.list(Selection(function_id=1))
@@ -480,6 +488,7 @@ def counted(rows: int, *, more: bool = False) -> Any:
     return Count(rows=rows, more=more)
 
 
+@on_sqlite
 async def test_steps_join_to_the_list_of_several_functions(storage: Storage) -> None:
     await filled(storage)
     both = frozenset({1, 2})
@@ -491,6 +500,7 @@ async def test_steps_join_to_the_list_of_several_functions(storage: Storage) -> 
         assert await storage.records.count(selection, 100) == counted(count)
 
 
+@on_sqlite
 async def test_a_search_finds_text_in_errors(storage: Storage) -> None:
     plain, wild = await failed(storage, "Disk is FULL"), await failed(storage, r"100% of c:\_temp <script>")
     await failed(storage, "no route")
@@ -506,6 +516,7 @@ async def test_a_search_finds_text_in_errors(storage: Storage) -> None:
     assert await found("_emp") == await found("'; DROP TABLE invocation; --") == []
 
 
+@on_sqlite
 async def test_a_search_returns_how_many_rows_it_has_read(storage: Storage) -> None:
     await failed(storage, "rare")
     for _ in range(5):
@@ -515,6 +526,7 @@ async def test_a_search_returns_how_many_rows_it_has_read(storage: Storage) -> N
     assert (len(step.records), step.read, step.more) == (1, 6, False)
 
 
+@on_sqlite
 async def test_keys_from_one_on_and_codes_can_be_chosen(storage: Storage) -> None:
     one, two = await failed(storage), await ended(storage)
 
@@ -529,6 +541,7 @@ async def test_keys_from_one_on_and_codes_can_be_chosen(storage: Storage) -> Non
     assert await found(codes=frozenset({4002})) == [one.key]
 
 
+@on_sqlite
 async def test_a_count_ends_at_its_limit(storage: Storage) -> None:
     for _ in range(4):
         await ended(storage)
@@ -537,6 +550,7 @@ async def test_a_count_ends_at_its_limit(storage: Storage) -> None:
         assert await storage.records.count(selection, 4) == counted(4)
 
 
+@on_sqlite
 async def test_of_nothing_a_search_finds_nothing(storage: Storage) -> None:
     step = await storage.records.search(Selection(function_id=1), None, 10)
 

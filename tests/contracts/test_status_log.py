@@ -14,7 +14,6 @@ from engine.logs.target import status_log_target
 from engine.model import Code, State
 from engine.protocols import StatusEntry, StatusTarget, Storage, WaitingEnd
 from engine.storage.sqlite import status_log
-from tests.doubles import rows as memory_status_log
 from tests.support.storages import (
     CANCELLED,
     SINK,
@@ -24,6 +23,7 @@ from tests.support.storages import (
     ended,
     failure,
     made,
+    on_sqlite,
     record_of,
     retried,
     settled,
@@ -33,6 +33,7 @@ from tests.support.storages import (
 )
 from tests.support.waiting import until
 
+pytestmark = on_sqlite
 WAIT, RUNNING, SUCCESS, FAIL, DISCARD = State.WAIT, State.RUNNING, State.SUCCESS, State.FAIL, State.DISCARD
 
 
@@ -256,7 +257,7 @@ async def test_an_entry_that_a_read_does_not_return_is_announced_after_it(storag
 
 
 async def test_refused_entries_do_not_count_against_the_limit(opened: Opened) -> None:
-    with patch.object(status_log, "MOST_ENTRIES", 2), patch.object(memory_status_log, "MOST_ENTRIES", 2):
+    with patch.object(status_log, "MOST_ENTRIES", 2):
         async with opened() as storage:
             await followed(storage, 1)
             opened.fail()
@@ -275,7 +276,7 @@ async def test_refused_entries_do_not_count_against_the_limit(opened: Opened) ->
 
 
 async def test_entries_beyond_the_limit_are_dropped_and_counted(opened: Opened) -> None:
-    with patch.object(status_log, "MOST_ENTRIES", 2), patch.object(memory_status_log, "MOST_ENTRIES", 2):
+    with patch.object(status_log, "MOST_ENTRIES", 2):
         async with opened() as storage:
             await followed(storage, 1)
             invocation = await ended(storage)

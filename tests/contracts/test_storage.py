@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from engine.errors import JournalBroken, NotStored, OutcomeUnknown, ShuttingDown
-from engine.model import State
+from engine.model import PendingDelivery, State
 from engine.model.identity import SLOT_BITS
 from engine.protocols import Settlement, Storage, StoredResource
 from engine.scheduling.function_queue import BEGINNING
@@ -32,6 +32,7 @@ from tests.support.storages import (
 from tests.support.waiting import until
 
 RESOURCE = StoredResource(kind="event", owner="function:1", id="a", body=b"{}")
+PENDING = PendingDelivery(delivery_id=1, key=1, function_id=1, condition="success", destination=SINK, due_at=NOW)
 REFUSED = (NotStored, OutcomeUnknown)
 
 #: One write of each part, besides those of the journal that never raise. A kind may read while its writes fail.
@@ -42,7 +43,7 @@ WRITES: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "release": lambda storage: storage.journal.release([]),
     "promote": lambda storage: storage.window.promote(NOW, 10, ROOM),
     "purge": lambda storage: storage.records.purge(NOW, age=1.0, rows=1, size=1),
-    "revive": lambda storage: storage.outbox.revive([1], [1], NOW),
+    "postpone": lambda storage: storage.outbox.postpone(PENDING, None, "no"),
     "catalog": lambda storage: storage.catalog.put_functions([FUNCTION]),
     "resources": lambda storage: storage.resources.put(RESOURCE),
     "cursors": lambda storage: storage.cursors.append([(made(storage), "")]),

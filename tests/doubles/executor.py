@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -15,7 +14,6 @@ from engine.executors.idle import Reserve
 from engine.executors.nodes.report import Nodes
 from engine.model import Begin, Code, Function, Invocation, Outcome
 from engine.model.clock import Clock, SystemClock
-from engine.runtimes.protocol import RESULT_LIMIT
 
 Handler = Callable[[Any, "InlineContext"], Any]
 
@@ -42,7 +40,7 @@ class InlineContext(Struct, frozen=True, kw_only=True):
 class InlineExecutor:
     """Executor that calls Python handlers. ``handlers`` has the handler of each function by the function's name.
 
-    Outcomes have the same codes as with real instances. A handler that does not await cannot be interrupted by a
+    Results must be None, text or JSON. A handler that does not await cannot be interrupted by a
     timeout or ``cancel``. Tests may read ``running``, ``done`` and ``retired``.
     """
 
@@ -84,9 +82,7 @@ class InlineExecutor:
     async def _run(self, function: Function, invocation: Invocation, begin: Begin | None) -> tuple[Code, str, bytes]:
         if begin is not None and (stored := begin()) is not None:
             await stored
-        handler = self._handlers.get(function.name)
-        if handler is None:
-            return Code.ENTRY_NOT_FOUND, f"function entry exception, error: no handler for {function.name}", b""
+        handler = self._handlers[function.name]
         try:
             async with asyncio.timeout(function.timeout) as limit:
                 value = handler(json.loads(invocation.payload), InlineContext(function=function, invocation=invocation))
@@ -95,8 +91,9 @@ class InlineExecutor:
         except (Exception, SystemExit) as error:
             if limit.expired():
                 return Code.TIMEOUT, f"Invoke function timeout: it ran longer than {function.timeout} s", b""
-            return _failure(error)
-        return _encode(value)
+            return Code.USER_EXCEPTION, f"function invocation exception, error: {type(error).__name__}: {error}", b""
+        text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+        return Code.OK, "", text.encode()
 
 
 class NoInstances:
@@ -114,27 +111,3 @@ class NoInstances:
 
     def function_of(self, instance_id: str) -> Function | None:
         return None
-
-
-def _encode(value: Any) -> tuple[Code, str, bytes]:
-    if value is None:
-        return Code.OK, "", b""
-    try:
-        result = (value if isinstance(value, str) else json.dumps(value, default=vars)).encode()
-    except (TypeError, ValueError) as error:
-        return Code.BAD_RESULT, f"function result is invalid, error: {error}", _body(error)
-    if len(result) > RESULT_LIMIT:
-        return Code.RESPONSE_TOO_LARGE, f"the response has {len(result)} bytes, more than {RESULT_LIMIT}", b""
-    return Code.OK, "", result
-
-
-def _failure(error: BaseException) -> tuple[Code, str, bytes]:
-    code = Code.OUT_OF_MEMORY if isinstance(error, MemoryError) else Code.USER_EXCEPTION
-    return code, f"function invocation exception, error: {type(error).__name__}: {error}", _body(error)
-
-
-def _body(error: BaseException) -> bytes:
-    trace = [line.rstrip("\n") for line in traceback.format_tb(error.__traceback__)[1:]]
-    return json.dumps(
-        {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": trace}, indent=4
-    ).encode()

@@ -1,16 +1,15 @@
-"""Records of the double: the invocations of the journal, as the API and the console read them."""
+"""Records of the double, without searches, counts and queues, which are tested on SQLite only."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from engine.model import Record, State
 from engine.model.identity import AHEAD, accepted_at, key_at, true_end
-from engine.protocols import NEWEST, Count, Found, Place, Purged, Queued, Scan, Selection, Standing
+from engine.protocols import NEWEST, Place, Purged, Scan, Selection, Standing
 from tests.doubles.rows import Row, to_record
 from tests.doubles.tables import MemoryTables
 from tests.doubles.writes import MemoryWrites
@@ -21,41 +20,13 @@ class MemoryRecords:
         self._tables, self._writes = tables, writes
 
     async def list(self, selection: Selection) -> tuple[Sequence[Record], int]:
-        page = await self.search(selection, None, selection.offset + selection.limit)
-        return page.records[selection.offset :], (await self.count(selection, len(self._tables.rows))).rows
-
-    async def search(self, selection: Selection, start: Place | None, limit: int, *, back: bool = False) -> Found:
-        placed = [(_sorted(_found_at(row, selection)), row) for row in self._tables.rows.values()]
-        spanned = sorted(((place, row) for place, row in placed if _spanned(row, selection)), reverse=back)
-        begin = None if start is None else _sorted(start)
-        rows = [row for place, row in spanned if begin is None or (place < begin if back else place > begin)]
-        matching = [number for number, row in enumerate(rows) if _selected(row, selection)]
-        more = len(matching) > limit
-        read = rows[: matching[limit - 1] + 1] if more else rows
-        records = [_listed(row) for row in read if _selected(row, selection)]
-        ends = [_found_at(row, selection) for row in read[:1] + read[-1:]]
-        if back:
-            records, ends = records[::-1], ends[::-1]
-        first, last = ends or (None, None)
-        return Found(records=tuple(records), read=len(read), first=first, last=last, more=more)
-
-    async def count(self, selection: Selection, most: int) -> Count:
-        rows = sum(_spanned(row, selection) and _selected(row, selection) for row in self._tables.rows.values())
-        return Count(rows=min(rows, most), more=rows > most)
+        rows = [row for row in self._tables.rows.values() if _spanned(row, selection) and _selected(row, selection)]
+        rows.sort(key=lambda row: _found_at(row, selection))
+        return [_listed(row) for row in rows[selection.offset :][: selection.limit]], len(rows)
 
     async def get(self, key: int) -> Record | None:
         row = await self._writes.read(lambda: self._tables.rows.get(key))
         return None if row is None else to_record(row)
-
-    async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
-        running, ended = frozenset({State.RUNNING}), frozenset(state for state in State if state.final)
-        parts = [Selection(function_id=function_id, states=states) for states in (running, ended)]
-        pages = [await self.search(part, None, most, back=part.states == running) for part in parts]
-        return [replace(record, log=self._tables.rows[record.key].log) for each in pages for record in each.records]
-
-    async def caused_by(self, key: int, most: int) -> Sequence[Record]:
-        caused = sorted(child for child, row in self._tables.rows.items() if row.invocation.cause == key)
-        return [_listed(self._tables.rows[child]) for child in caused[:most]]
 
     async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
         placed = ((_place(row), row) for row in self._tables.rows.values() if row.state is State.WAIT)
@@ -83,24 +54,6 @@ class MemoryRecords:
         others = [other for other in self._tables.unended(row.invocation) if other is not row]
         held = [other.invocation.key for other in others if other.held and other.invocation.key < key]
         return max(held or [other.invocation.key for other in others if not other.held])
-
-    async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
-        delayed = sorted(
-            (row.invocation.due_at, row.invocation.function_id) for row in self._tables.rows.values() if row.delayed
-        )
-        next_due = {function_id: due for due, function_id in reversed(delayed[:most])}
-        return {function_id: self._queued(function_id, most, next_due.get(function_id)) for function_id in functions}
-
-    def _queued(self, function_id: int, most: int, next_due: float | None) -> Queued:
-        own = [row for row in self._tables.rows.values() if row.invocation.function_id == function_id]
-        ready = sorted((row.invocation for row in own if row.ready), key=lambda invocation: invocation.rank_key)
-        return Queued(
-            ready=min(len(ready), most),
-            held=min(sum(row.held for row in own), most),
-            first=ready[0].key if ready else None,
-            first_due=ready[0].due_at if ready else 0.0,
-            next_due=next_due,
-        )
 
     async def newest(self, before: float) -> float | None:
         return max((accepted_at(key) for key in self._tables.rows if key < key_at(before)), default=None)
@@ -156,9 +109,6 @@ def _selected(row: Row, selection: Selection) -> bool:
         and selection.version in ("", row.invocation.version)
         and selection.source in ("", row.invocation.source)
         and selection.trigger_id in ("", row.invocation.trigger_id)
-        and (not selection.codes or row.code in selection.codes)
-        and row.code not in selection.without
-        and re.search(re.escape(selection.text), row.message, re.ASCII | re.IGNORECASE) is not None
         and selection.alias in ("", row.invocation.alias)
         and (not selection.states or row.state in selection.states)
         and (selection.keys is None or row.invocation.key in selection.keys)
@@ -176,13 +126,7 @@ def _found_at(row: Row, selection: Selection) -> Place:
     """Return the place in a list: running, ready, delayed, held, then ended ones. Several functions have one part."""
     invocation = row.invocation
     if selection.functions or row.state.final:
-        return (NEWEST, 0.0, invocation.key)
+        return (NEWEST, 0.0, -invocation.key)
     if row.ready or row.delayed:
         return (1, invocation.rank, invocation.key) if row.ready else (2, invocation.due_at, invocation.key)
     return (3 if row.held else 0, 0.0, invocation.key)
-
-
-def _sorted(place: Place) -> Place:
-    """Return a place so that it sorts as in the list: in the last part, the newest is first."""
-    part, value, key = place
-    return (part, value, -key if part == NEWEST else key)

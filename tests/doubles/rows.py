@@ -1,16 +1,11 @@
-"""Rows of the tables: invocations, and entries of the status log."""
+"""Rows of the tables: invocations."""
 
 from __future__ import annotations
-
-import time
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.model import Attempt, Invocation, Record, State
-from engine.model.signal import Signal
-from engine.protocols import StatusEntry, StatusTarget
-from engine.protocols.status_log import LONGEST_MESSAGE, MOST_ENTRIES
 
 
 class Row(Struct, kw_only=True):
@@ -89,36 +84,3 @@ def to_record(row: Row) -> Record:
         log=row.log,
         attempts=tuple(row.attempts[number] for number in sorted(row.attempts)),
     )
-
-
-class MemoryStates:
-    """Entries of the status log, and the versions whose states are logged."""
-
-    def __init__(self) -> None:
-        self.added: Signal[[]] = Signal()
-        self.targets: dict[tuple[int, str], StatusTarget] = {}
-        self.entries: list[StatusEntry] = []
-        self.dropped = self._last_id = 0
-
-    def note(
-        self, invocation: Invocation, state: State, at: float | None = None, code: int = 0, message: str = ""
-    ) -> None:
-        """Add an entry if the version of the invocation is followed. Without ``at``, the entry has the present time."""
-        target = self.targets.get((invocation.function_id, invocation.version))
-        if target is None:
-            return
-        if len(self.entries) >= MOST_ENTRIES:
-            self.dropped += 1
-            return
-        self._last_id += 1
-        entry = StatusEntry(
-            entry_id=self._last_id,
-            target=target,
-            request_id=invocation.request_id,
-            state=state,
-            at=time.time() if at is None else at,
-            code=code,
-            message=message[:LONGEST_MESSAGE],
-        )
-        self.entries.append(entry)
-        self.added()

@@ -1,4 +1,4 @@
-"""Double of the whole storage, in memory. All guarantees of a storage on disk hold except durability.
+"""Double of the storage, in memory. What it has keeps all guarantees of a storage on disk except durability.
 
 Writes take effect at once. Their futures are resolved and their callbacks called at the next turn of the event loop. To
 simulate a restart of the engine, open the same storage again, and call ``journal.recover``. With other ``writes``, the
@@ -12,14 +12,14 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import anyio
 
 from engine.errors import Unsupported
 from engine.metrics.histogram import SIZES, Histogram
 from engine.model.identity import Identity
-from engine.protocols import CopySteps, StorageStatistics
+from engine.protocols import CopySteps, Outbox, Records, StorageStatistics
 from tests.doubles.calls import NoCalls
 from tests.doubles.cursors import MemoryCursors
 from tests.doubles.journal import MemoryJournal
@@ -74,9 +74,9 @@ class MemoryStorage:
         self.identity = Identity(node, self.tables.last_key, slot=self.cluster.slot)
         self.journal = MemoryJournal(self.tables, self._writes, idempotency_retention)
         self.window = self.journal
-        self.records = MemoryRecords(self.tables, self._writes)
+        self.records = cast(Records, MemoryRecords(self.tables, self._writes))
         self.status_log = MemoryStatusLog(self.tables, self._writes)
-        self.outbox = MemoryOutbox(self.tables, self._writes)
+        self.outbox = cast(Outbox, MemoryOutbox(self.tables, self._writes))
         self.resources = MemoryResourceStore(self._writes, self.tables)
         self.catalog = MemoryCatalogStore(self.resources, self._writes)
         self.cursors = MemoryCursors(self.tables, self._writes, self.journal)

@@ -28,7 +28,7 @@ from engine.model import (
 from engine.model.retry import HISTORY
 from engine.protocols import Settlement, StoredResource
 from tests.doubles.observer import Observer
-from tests.doubles.rows import MemoryStates, Row
+from tests.doubles.rows import Row
 
 ResourceKey = tuple[str, str, str]  #: kind, owner and id
 
@@ -65,7 +65,6 @@ class MemoryTables:
         self.resources: dict[ResourceKey, StoredResource] = {}
         self.cursors: dict[str, dict[str, bytes]] = {}
         self.stores: dict[tuple[str, str], dict[str, bytes]] = {}  #: rows of plugins by plugin and table
-        self.states = MemoryStates()
         self.observer = Observer()
         self.last_key = self.last_function_id = 0
         self._last_delivery_id = 0
@@ -89,7 +88,6 @@ class MemoryTables:
         row = self.rows[invocation.key] = Row(invocation=invocation)
         self._count(row, 1)
         self._wait(row)
-        self.states.note(invocation, State.WAIT, invocation.accepted_on_clock)
         return invocation
 
     def earlier(self, invocation: Invocation, idempotency_key: str) -> str:
@@ -128,7 +126,6 @@ class MemoryTables:
         if row.state is State.WAIT:
             self._leave(row)
             self.running[invocation.key] = None
-            self.states.note(invocation, State.RUNNING, started_at)
         row.state, row.started_at, row.begun = State.RUNNING, started_at, begun
 
     def settle(self, settlement: Settlement) -> None:
@@ -168,7 +165,6 @@ class MemoryTables:
         self._leave(row)
         row.invocation, row.state = replace(row.crashed() if crashed else row.invocation, delayed=False), State.WAIT
         self._wait(row)
-        self.states.note(row.invocation, State.WAIT)
 
     def promote(self, key: int) -> Invocation:
         """Make a delayed invocation ready."""
@@ -209,7 +205,6 @@ class MemoryTables:
 
     def _note_end(self, row: Row, state: State, outcome: Outcome) -> None:
         row.state, row.code, row.message = state, outcome.code, outcome.message
-        self.states.note(row.invocation, state, outcome.ended_at, outcome.code, outcome.message)
 
     def _wait(self, row: Row) -> None:
         """Add a waiting row to the index of its kind. Held rows have none."""

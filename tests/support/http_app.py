@@ -7,7 +7,7 @@ import http.client
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -42,7 +42,7 @@ from engine.model.identity import Identity
 from engine.model.signal import Signal
 from engine.pipeline.cancellation import CancelStep
 from engine.pipeline.redrive import Redrive
-from engine.protocols import Count, Found, Place, Purged, Queued, Scan, Selection, Standing
+from engine.protocols import Count, Found, Outbox, Place, Selection, Standing
 from engine.protocols.audit import AuditTrail
 from engine.resources.facade import Resources
 from engine.runtimes.interpreters import InterpreterInfo, Interpreters
@@ -221,26 +221,8 @@ class Engine(NoInstances):
     async def get(self, key: int) -> Record | None:
         return self.rows.get(key)
 
-    async def newest_logs(self, function_id: int, most: int) -> Sequence[Record]:
-        return ()
-
-    async def caused_by(self, key: int, most: int) -> Sequence[Record]:
-        return ()
-
-    async def waiting(self, selection: Selection, after: Place, limit: int) -> Scan:
-        return Scan(keys=(), reached=None)
-
     async def standing(self, key: int, most: int) -> Standing:
         return Standing(ahead=self.ahead)
-
-    async def queued(self, functions: Sequence[int], most: int) -> Mapping[int, Queued]:
-        return {}
-
-    async def newest(self, before: float) -> float | None:
-        return None
-
-    async def purge(self, now: float, *, age: float, rows: int, size: int, ahead: float = 0.0) -> Purged:
-        return Purged(request_ids=(), more=False, next_due=None)
 
 
 async def _metrics(project: str | None) -> bytes:
@@ -340,7 +322,9 @@ def _registry() -> Registry:
 
 
 @asynccontextmanager
-async def serve(folder: Path, *, shared_dependencies: Sequence[str] = ()) -> AsyncIterator[Api]:
+async def serve(
+    folder: Path, *, shared_dependencies: Sequence[str] = (), outbox: Outbox | None = None
+) -> AsyncIterator[Api]:
     settings = load_settings(
         overrides={
             "storage.data_dir": str(folder),
@@ -355,7 +339,7 @@ async def serve(folder: Path, *, shared_dependencies: Sequence[str] = ()) -> Asy
     writes, clock = MemoryWrites(), SystemClock()
     storage = MemoryStorage(node=7, writes=writes)
     double: Any = Engine(storage.identity, clock)
-    storage.records = double
+    storage.records, storage.outbox = double, outbox or storage.outbox
     parts = EngineParts(
         settings=settings,
         clock=clock,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from unittest.mock import patch
 
+import pytest
 from msgspec.structs import replace
 
 from engine.model import Code, DestinationSpec, Invocation, Outcome, Record, State
@@ -71,6 +72,9 @@ class MemoryKind:
 
 #: Kinds by name. Another kind needs an entry here only.
 KINDS: dict[str, Callable[[Path], Opened]] = {"sqlite": SQLiteKind, "memory": MemoryKind}
+
+#: Mark of tests of what the storage in memory leaves out, because no test above the storage needs it.
+on_sqlite = pytest.mark.parametrize("opened", ["sqlite"], indirect=True)
 
 
 _seconds = count()

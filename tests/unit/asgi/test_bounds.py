@@ -185,35 +185,23 @@ async def test_bodies_beyond_what_may_be_held_are_refused_and_not_run() -> None:
     assert sorted(app.seen, key=str) == sorted([ABORTED, ("POST /t", b"x" * 800)], key=str)
 
 
-async def test_half_sent_bodies_of_one_client_leave_room_for_those_of_another() -> None:
-    app, half = ScriptedApp(), post(b"Content-Length: 800", body=b"x" * 799)
-    async with listen(app, "127.0.0.1", 0, held_limit=4000) as port, AsyncExitStack() as clients:
-        for _ in range(8):
-            client = await clients.enter_async_context(connect(port))
-            await client.send(half)
-            assert await is_served(port)
-        other = await clients.enter_async_context(connect(port, source="127.0.0.2"))
-        await other.send(half)
-        assert await is_served(port)
-        await other.send(b"x")
-        other.end()
-
-        assert await statuses(other) == [200]
-    assert app.seen.count(("POST /t", b"x" * 800)) == 1
-
-
-async def test_half_sent_bodies_of_one_client_of_a_proxy_leave_room_for_those_of_another() -> None:
-    app, rules = ScriptedApp(), ClientRules(proxies=TrustedProxies(["127.0.0.1"]))
-    async with listen(app, "127.0.0.1", 0, held_limit=8000, rules=rules) as port, AsyncExitStack() as clients:
+@pytest.mark.parametrize("behind", ["a proxy", "no proxy"])
+async def test_half_sent_bodies_of_one_client_leave_room_for_those_of_another(behind: str) -> None:
+    app, proxied = ScriptedApp(), behind == "a proxy"
+    rules = ClientRules(proxies=TrustedProxies(["127.0.0.1"] if proxied else []))
+    held = listen(app, "127.0.0.1", 0, held_limit=8000 if proxied else 4000, rules=rules)
+    async with held as port, AsyncExitStack() as clients:
         for number in [1] * 12 + [2]:
-            client = await clients.enter_async_context(connect(port))
-            field = b"X-Forwarded-For: 192.0.2.%d" % number
-            await client.send(post(b"Content-Length: 800", field, body=b"x" * 799))
+            source = "127.0.0.1" if proxied else f"127.0.0.{number}"
+            client = await clients.enter_async_context(connect(port, source=source))
+            fields = [b"X-Forwarded-For: 192.0.2.%d" % number] if proxied else []
+            await client.send(post(b"Content-Length: 800", *fields, body=b"x" * 799))
             assert await is_served(port)
         await client.send(b"x")
         client.end()
 
         assert await statuses(client) == [200]
+    assert app.seen.count(("POST /t", b"x" * 800)) == 1
 
 
 @pytest.mark.parametrize("head", [get()[:-2] + b"x: ", b"GET /"], ids=["fields", "line"])

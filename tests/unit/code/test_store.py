@@ -675,16 +675,12 @@ class FailingFile(io.BytesIO):
         return super().read(size)
 
 
-@pytest.mark.parametrize("number", range(1, 8))
-def test_a_read_that_fails_is_no_fault_of_the_package(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("unpacking", "number"), [*((unpack, n) for n in range(1, 8)), *((unpack_changed, n) for n in range(1, 5))]
+)
+def test_a_read_that_fails_is_no_fault_of_the_package(tmp_path: Path, unpacking: Any, number: int) -> None:
     with pytest.raises(OSError, match="Input/output error"):
-        unpack(FailingFile(zipped(index__py="x = 1\n"), number), tmp_path, Limits())
-
-
-@pytest.mark.parametrize("number", range(1, 5))
-def test_a_read_that_fails_is_no_fault_of_a_package_that_is_unpacked_again(tmp_path: Path, number: int) -> None:
-    with pytest.raises(OSError, match="Input/output error"):
-        unpack_changed(FailingFile(zipped(index__py="x = 1\n"), number), tmp_path, Limits())
+        unpacking(FailingFile(zipped(index__py="x = 1\n"), number), tmp_path, Limits())
 
 
 def test_a_package_that_is_no_zip_is_refused(tmp_path: Path) -> None:

@@ -175,6 +175,12 @@ class Crowd:
     async def retire(self, pick: int) -> None:
         await self.allocator.retire(self.key[0], ())
 
+    async def do(self, *steps: str) -> None:
+        """Make each of these steps, and let all tasks run after it."""
+        for step in steps:
+            getattr(self, step)(0)
+            await self.settle()
+
     async def settle(self) -> None:
         """Let all tasks run that can, and note the results of waiting calls."""
         for _ in range(10):
@@ -255,8 +261,7 @@ def test_each_call_waits_only_while_an_instance_for_it_is_starting(
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_call_that_is_cancelled_while_an_instance_gets_ready_leaves_it_to_others(how: str, turns: int) -> None:
     crowd = Crowd()
-    crowd.come()
-    await crowd.settle()
+    await crowd.do("come")
     crowd.load()
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -268,21 +273,16 @@ async def test_a_call_that_is_cancelled_while_an_instance_gets_ready_leaves_it_t
 
 async def test_the_first_instance_that_returns_serves_the_first_of_two_waiting_calls() -> None:
     crowd = Crowd()
-    crowd.come()
-    await crowd.settle()
-    crowd.load()
-    await crowd.settle()
+    await crowd.do("come", "load")
     crowd.launcher.room.clear()  # no further instance can start
     first, second = crowd.come(), crowd.come()
     await crowd.settle()
 
-    crowd.go()
-    await crowd.settle()
+    await crowd.do("go")
     assert [call for call, _ in crowd.served] == [first]
     assert list(crowd.calls) == [second]
 
-    crowd.go()
-    await crowd.settle()
+    await crowd.do("go")
     assert [call for call, _ in crowd.served] == [second]
     crowd.check()  # neither start is under way any more
     assert len(crowd.launcher.instances) == 1
@@ -291,14 +291,7 @@ async def test_the_first_instance_that_returns_serves_the_first_of_two_waiting_c
 async def a_start_that_no_call_needs() -> Crowd:
     """Return a crowd in which a second instance starts, whose call the first one serves."""
     crowd = Crowd()
-    crowd.come()
-    await crowd.settle()
-    crowd.load()
-    await crowd.settle()
-    crowd.come()
-    await crowd.settle()
-    crowd.go()
-    await crowd.settle()
+    await crowd.do("come", "load", "come", "go")
     assert (len(crowd.served), crowd.allocator.starting) == (1, 1)
     return crowd
 
@@ -306,8 +299,7 @@ async def a_start_that_no_call_needs() -> Crowd:
 async def test_a_start_whose_call_was_served_by_another_instance_leaves_an_idle_one() -> None:
     crowd = await a_start_that_no_call_needs()
 
-    crowd.load()
-    await crowd.settle()
+    await crowd.do("load")
 
     crowd.check()
     assert len(crowd.allocator.idle) == 1
@@ -316,14 +308,10 @@ async def test_a_start_whose_call_was_served_by_another_instance_leaves_an_idle_
 async def test_the_start_of_a_cancelled_call_is_stopped_unless_another_call_needs_it() -> None:
     crowd = Crowd(concurrency=2)
     crowd.come()
-    crowd.come()
-    await crowd.settle()
-    crowd.cancel(0)
-    await crowd.settle()
+    await crowd.do("come", "cancel")
     assert crowd.allocator.starting == 1
 
-    crowd.cancel(0)
-    await crowd.settle()
+    await crowd.do("cancel")
 
     crowd.check()
     assert [instance.end for instance in crowd.launcher.instances] == [End.ABANDONED]
@@ -354,16 +342,12 @@ async def test_an_instance_that_gets_ready_serves_the_call_for_which_it_was_star
 
 async def test_nothing_is_kept_of_the_key_of_an_instance_that_has_ended() -> None:
     crowd = Crowd()
-    crowd.come()
-    await crowd.settle()
-    crowd.load()
-    await crowd.settle()
+    await crowd.do("come", "load")
     crowd.go()
     crowd.come()  # served by the idle instance
     await crowd.settle()
     crowd.die(0)
-    crowd.go()
-    await crowd.settle()
+    await crowd.do("go")
 
     assert (crowd.allocator.idle._by_key, crowd.allocator._open, crowd.allocator._waiting) == ({}, {}, {})
 
@@ -381,8 +365,7 @@ async def test_user_code_that_fails_is_tried_on_three_instances() -> None:
 
 async def test_user_code_that_fails_is_not_tried_again_when_no_call_needs_the_instance() -> None:
     crowd = await a_start_that_no_call_needs()
-    crowd.fail_in_user_code(0)
-    await crowd.settle()
+    await crowd.do("fail_in_user_code")
 
     assert (len(crowd.served), len(crowd.launcher.instances)) == (1, 2)
     crowd.check()
@@ -460,8 +443,7 @@ async def scarce_crowd(calls: int) -> Crowd:
     for _ in range(calls):
         crowd.come()
     await crowd.settle()
-    crowd.linger(0)
-    await crowd.settle()
+    await crowd.do("linger")
     assert (len(crowd.deferred), crowd.calls) == (calls, {})
     return crowd
 
@@ -471,10 +453,7 @@ async def test_a_start_that_waits_for_capacity_goes_on_without_its_call() -> Non
     crowd.check()
     assert crowd.places == 0
 
-    crowd.empty(0)
-    await crowd.settle()
-    crowd.load()
-    await crowd.settle()
+    await crowd.do("empty", "load")
     crowd.check()
     assert (len(crowd.allocator.idle), crowd.places) == (1, -1)
 
@@ -483,29 +462,22 @@ async def test_at_most_four_starts_of_a_function_wait_for_capacity() -> None:
     crowd = await scarce_crowd(MAX_SCARCE + 3)
     crowd.check()
 
-    crowd.empty(0)
-    await crowd.settle()
+    await crowd.do("empty")
     assert len(crowd.launcher.instances) == MAX_SCARCE
     await crowd.allocator.close()
 
 
 async def test_a_call_that_another_start_will_serve_is_not_deferred() -> None:
     crowd = Crowd()
-    crowd.come()
-    await crowd.settle()
+    await crowd.do("come")
     crowd.fill(0)
-    crowd.come()
-    await crowd.settle()
-    crowd.linger(0)
-    await crowd.settle()
+    await crowd.do("come", "linger")
     assert (len(crowd.deferred), len(crowd.calls), crowd.places) == (1, 1, 0)
 
-    crowd.load()
-    await crowd.settle()
+    await crowd.do("load")
     assert (len(crowd.served), crowd.places) == (1, 0)
     crowd.die(0)
-    crowd.go()
-    await crowd.settle()
+    await crowd.do("go")
     assert crowd.places == 0
     await crowd.allocator.close()
 
@@ -524,8 +496,7 @@ async def test_a_start_without_a_call_tells_that_it_waits_for_capacity() -> None
     crowd = Crowd()
     crowd.fill(0)
     for _ in range(MAX_SCARCE + 1):
-        crowd.warm(0)
-        await crowd.settle()
+        await crowd.do("warm")
         crowd.linger(0)
 
     assert await asyncio.gather(*crowd.warming) == [False] * (MAX_SCARCE + 1)
@@ -551,21 +522,17 @@ async def test_a_start_that_nothing_wants_any_more_ends_before_an_instance_is_di
     crowd.empty(0)
     crowd.come()  # the next call gets a start of its own
     await crowd.settle()
-    crowd.load()
-    await crowd.settle()
+    await crowd.do("load")
     assert len(crowd.served) == 1
 
 
 async def test_after_starts_have_waited_few_begin_at_the_same_time() -> None:
     crowd = await scarce_crowd(1)
-    crowd.empty(0)
-    await crowd.settle()
+    await crowd.do("empty")
 
     assert crowd.places == MAX_SCARCE - 1  # one is under way
     crowd.load()
-    crowd.come()
-    await crowd.settle()
+    await crowd.do("come")
     assert (len(crowd.served), crowd.places) == (1, MAX_SCARCE)
-    crowd.go()
-    await crowd.settle()
+    await crowd.do("go")
     assert crowd.places == -1

@@ -136,17 +136,12 @@ async def test_a_start_whose_node_is_lost_is_a_loss(tmp_path: Path) -> None:
 
 async def test_a_busy_instance_on_a_silent_node_gets_no_further_calls_and_is_dismissed() -> None:
     crowd = Crowd(concurrency=2)
-    crowd.come()
-    await crowd.settle()
-    crowd.load()
-    await crowd.settle()
+    await crowd.do("come", "load")
     crowd.allocator.instance_suspect(crowd.launcher.instances[0])
-    crowd.come()
-    await crowd.settle()
+    await crowd.do("come")
     assert len(crowd.launcher.instances) == 2
 
-    crowd.go()
-    await crowd.settle()
+    await crowd.do("go")
     assert crowd.launcher.instances[0].end is End.RETIRED
     await crowd.allocator.close()
 

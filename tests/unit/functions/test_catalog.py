@@ -18,7 +18,6 @@ from engine.errors import (
     FunctionOfApp,
     InvalidField,
     NoAsyncSettings,
-    NotStored,
     UnknownAlias,
     UnknownFunction,
     UnknownVersion,
@@ -169,20 +168,6 @@ async def test_code_that_arrives_slowly_delays_no_other_change(store: MemoryCata
     assert {function.name for function in catalog.list(PROJECT)} == {"quick", "slow"}
 
 
-async def test_everything_is_there_again_after_a_restart(
-    catalog: Catalog, store: MemoryCatalogStore, tmp_path: Path
-) -> None:
-    function = await catalog.create(draft(), INLINE)
-    await catalog.put_settings(urn(), AsyncSettings(max_retries=3))
-
-    again = a_catalog(store, tmp_path)
-    await again.load()
-
-    assert again.find(urn()) == function
-    assert again.show_settings(urn()).max_retries == 3
-    assert CodeStore(tmp_path).folder(function.code).is_dir()
-
-
 async def test_code_that_nothing_refers_to_goes_with_a_restart(
     catalog: Catalog, store: MemoryCatalogStore, tmp_path: Path
 ) -> None:
@@ -216,18 +201,6 @@ async def test_one_of_two_replacements_of_the_same_code_or_for_two_apps_is_refus
     assert new.code.digest != old.code.digest
     changed = f"the code was changed meanwhile (its digest is {new.code.digest}): read it, and change it again"
     assert [text == changed if by == "code" else f"to the app {app_of(new)}:" in text for text in refused] == [True]
-
-
-async def test_a_change_that_cannot_be_stored_is_not_shown(catalog: Catalog, writes: NotedWrites) -> None:
-    function = await catalog.create(draft(), INLINE)
-    writes.fail("disk full")
-
-    with pytest.raises(NotStored):
-        await catalog.update(urn(), {"timeout": 9})
-    with pytest.raises(NotStored):
-        await catalog.delete(urn())
-
-    assert catalog.find(urn()) == function
 
 
 async def test_a_change_that_instances_notice_makes_a_new_revision_and_each_change_is_announced(

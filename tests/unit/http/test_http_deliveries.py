@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,14 +13,14 @@ import httpx
 import pytest
 
 from engine.config.plugin_registry import load_plugins
-from engine.http.api.routing import own_urn
 from engine.http.console.paths import HOME
-from engine.model import DestinationSpec, PendingDelivery
+from engine.model import DestinationSpec
 from engine.protocols import DeliveryFilter
 from tests.support.console import form_token
-from tests.support.http_app import PROJECT, REGION, Api, serve
-from tests.support.storages import ended
+from tests.support.http_app import PROJECT, Api, serve
+from tests.support.storages import KINDS, ended
 from tests.support.triggering import House, api_client, house
+from tests.support.waiting import in_own_task
 
 PATH = f"/v2/{PROJECT}/fgs/deliveries"
 HOOK = DestinationSpec(destination="WEBHOOK", param=json.dumps({"url": "https://example.com/a"}))
@@ -31,24 +30,14 @@ TOPIC = DestinationSpec(destination="SMN", param="{}")
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     """Serve an API with given-up deliveries 1 to 6 of two functions, and a pending one, 7."""
-    async with serve(tmp_path) as api:
-        kept = api.storage
+    opened, folder = KINDS["sqlite"](tmp_path), tmp_path / "api"
+    async with in_own_task(opened()) as storage, serve(folder, outbox=storage.outbox) as api:
         for name in ("hello", "other"):
             await api.create(name)
-        ids = [api.catalog.find(own_urn(name, PROJECT, REGION)).function_id for name in ("hello", "other")]
         for number in range(1, 8):
-            delivery = PendingDelivery(
-                delivery_id=number,
-                key=number,
-                function_id=ids[number % 2],
-                condition="failure",
-                destination=HOOK if number < 5 else TOPIC,
-                due_at=1.0 if number == 7 else math.inf,
-                tries=1,
-                error="refused",
-                since=0.0,
-            )
-            (kept.deliveries if number == 7 else kept.given_up)[number] = delivery
+            done = await ended(storage, 1 + number % 2, deliver_to=HOOK if number < 5 else TOPIC)
+            [new] = await storage.outbox.deliveries_of(done.key)
+            await storage.outbox.postpone(new, 1e11 if number == 7 else None, "refused")
         yield api
 
 

@@ -53,9 +53,11 @@ class Counted(Usage):
     def go_to(self, moment: float) -> None:
         self.clock.advance(moment - self.clock.now())
 
-    def accept(self, count: int = 1, mode: Mode = Mode.ASYNC) -> None:
+    def accept(self, count: int = 1, mode: Mode = Mode.ASYNC, *, then: float = 0.0) -> None:
+        """Accept ``count`` invocations. Then let so many seconds pass."""
         for _ in range(count):
             self.note_accepted(waiting(1, mode=mode))
+        self.clock.advance(then)
 
     def accepted(self, minutes: int = 15) -> list[int | None]:
         return [period.sample.accepted if period.sample else None for period in self.periods(minutes)]
@@ -219,8 +221,7 @@ def test_what_became_too_old_is_counted_by_function() -> None:
 
 def test_events_count_in_their_minute() -> None:
     counted = Counted()
-    counted.accept(3)
-    counted.clock.advance(60)
+    counted.accept(3, then=60)
     counted.accept()
     counted.accept(mode=Mode.SYNC)
     for state in (State.SUCCESS, State.FAIL):
@@ -239,8 +240,7 @@ def test_events_count_in_their_minute() -> None:
 
 def test_a_minute_without_events_stores_and_announces_nothing() -> None:
     counted = Counted()
-    counted.accept()
-    counted.clock.advance(3600)
+    counted.accept(then=3600)
 
     assert counted.changes == 0
     assert counted.unsaved() == {}
@@ -278,8 +278,7 @@ def test_waits_are_counted_by_their_length() -> None:
 def test_longer_periods_add_their_minutes() -> None:
     counted = Counted()
     for _ in range(20):
-        counted.accept(2)
-        counted.clock.advance(60)
+        counted.accept(2, then=60)
 
     assert [period.sample and period.sample.accepted for period in counted.periods(45, 15)] == [None, 30, 10]
     assert [period.begin for period in counted.periods(45, 15)] == [NOON - 900, NOON, NOON + 900]
@@ -288,8 +287,7 @@ def test_longer_periods_add_their_minutes() -> None:
 def test_a_complete_period_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counted, decoded = Counted(), []
     for _ in range(MINUTES):
-        counted.accept()
-        counted.clock.advance(60)
+        counted.accept(then=60)
 
     def decode(body: bytes, **options: Any) -> Any:
         decoded.append(body)
@@ -307,8 +305,7 @@ def test_a_complete_period_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_kept_sum_follows_a_change_of_its_period() -> None:
     counted = Counted()
-    counted.accept(2)
-    counted.clock.advance(900)
+    counted.accept(2, then=900)
     before = [period.sample and period.sample.accepted for period in counted.periods(30, 15)]
     counted.clock.advance(-900)
     counted.end_minute()
@@ -325,8 +322,7 @@ async def test_a_day_is_kept_and_the_oldest_is_deleted_with_the_newest() -> None
     async with anyio.create_task_group() as tasks:
         await tasks.start(counted.usage_store.run)
         for _ in range(MINUTES + 3):
-            counted.accept()
-            counted.clock.advance(60)
+            counted.accept(then=60)
             await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
 
@@ -354,8 +350,7 @@ async def test_samples_are_read_again_after_a_restart_within_their_minute() -> N
 
 async def test_a_minute_is_written_once() -> None:
     counted = Counted()
-    counted.accept()
-    counted.clock.advance(60)
+    counted.accept(then=60)
     counted.accept(100)
 
     unsaved = counted.unsaved()
@@ -368,8 +363,7 @@ async def test_a_minute_is_written_once() -> None:
 
 def test_a_clock_that_is_set_back_a_little_goes_on_with_its_minute() -> None:
     counted = Counted()
-    counted.accept()
-    counted.clock.advance(-30)
+    counted.accept(then=-30)
     counted.accept()
 
     assert counted.changes == 0
@@ -377,10 +371,8 @@ def test_a_clock_that_is_set_back_a_little_goes_on_with_its_minute() -> None:
 
 def test_a_clock_that_is_set_back_far_drops_what_is_ahead_of_it() -> None:
     counted = Counted()
-    counted.accept(2)
-    counted.clock.advance(7200)
-    counted.accept(4)
-    counted.clock.advance(-7140)
+    counted.accept(2, then=7200)
+    counted.accept(4, then=-7140)
     counted.accept()
 
     assert counted.accepted(2) == [2, 1]
@@ -391,10 +383,8 @@ def test_a_clock_that_is_set_back_far_drops_what_is_ahead_of_it() -> None:
 def test_a_clock_that_is_set_far_ahead_drops_nothing_while_it_is_in_doubt() -> None:
     counted = Counted()
     counted.clock.expiry.watch(86_400)
-    counted.accept(2)
-    counted.clock.advance(10 * 365 * 86_400)
-    counted.accept()
-    counted.clock.advance(-10 * 365 * 86_400 + 60)
+    counted.accept(2, then=10 * 365 * 86_400)
+    counted.accept(then=-10 * 365 * 86_400 + 60)
     counted.accept()
     counted.clock.expiry.release()
 
@@ -408,8 +398,7 @@ async def test_samples_that_could_not_be_written_are_written_later() -> None:
         await tasks.start(counted.usage_store.run)
         writes.fail("no space")
         for _ in range(2):
-            counted.accept()
-            counted.clock.advance(60)
+            counted.accept(then=60)
             await anyio.wait_all_tasks_blocked()
         writes.heal()
         counted.accept()

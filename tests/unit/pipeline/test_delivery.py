@@ -115,12 +115,17 @@ class Delivering(Queue):
             longest=longest,
         )
 
-    async def add(self, to: DestinationSpec = SPEC, **fields: Any) -> PendingDelivery:
-        """Add a pending delivery, due now."""
+    async def add(self, to: DestinationSpec = SPEC, *, decided: int = 0, **fields: Any) -> PendingDelivery:
+        """Add a pending delivery, due now. Wait until ``decided`` deliveries were delivered or given up."""
         await ended(self.storage, at=self.clock.now(), deliver_to=to, **fields)
-        self.clock.advance(1.0)
+        self.pass_time(1.0)
+        pending = self.storage.deliveries[max(self.storage.deliveries)]
+        await self.decided(decided)
+        return pending
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
         self.delivery.wake()
-        return self.storage.deliveries[max(self.storage.deliveries)]
 
     async def add_together(self, *to: DestinationSpec, function_id: int = 1) -> None:
         """Add pending deliveries without a pause between them."""
@@ -158,8 +163,7 @@ async def now() -> AsyncIterator[Delivering]:
 
 
 async def test_a_pending_delivery_is_made_once_and_removed(now: Delivering) -> None:
-    pending = await now.add()
-    await now.decided(1)
+    pending = await now.add(decided=1)
     now.delivery.wake()
     await asyncio.sleep(0)
 
@@ -169,8 +173,7 @@ async def test_a_pending_delivery_is_made_once_and_removed(now: Delivering) -> N
 
 async def test_a_delivery_that_fails_is_tried_again_later(now: Delivering) -> None:
     now.recorder.then = lambda _: OSError("closed")
-    pending = await now.add()
-    await now.decided(1)
+    pending = await now.add(decided=1)
     await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
 
     next_attempt = now.storage.deliveries[pending.delivery_id]
@@ -181,16 +184,13 @@ async def test_a_delivery_that_fails_is_tried_again_later(now: Delivering) -> No
 async def test_a_damaged_page_is_no_failure_of_the_destination_and_no_delivery_is_given_up_for_it(
     now: Delivering,
 ) -> None:
-    await now.add()
-    await now.decided(1)
+    await now.add(decided=1)
     now.recorder.then = lambda _: PageDamaged("malformed")
     now.clock.advance(2 * MAX_AGE)
-    pending = await now.add()
-    await now.decided(2)
+    pending = await now.add(decided=2)
     await until(lambda: bool(now.storage.deliveries[pending.delivery_id].tries))
     now.recorder.then = lambda _: None
-    await now.add()
-    await now.decided(3)
+    await now.add(decided=3)
 
     assert now.storage.deliveries.keys() == {pending.delivery_id}
     assert 0 < now.storage.deliveries[pending.delivery_id].due_at - now.clock.now() <= WAIT_DELAY
@@ -212,8 +212,7 @@ async def test_a_destination_that_one_project_may_not_use_any_more_stays_open_fo
 async def test_a_delivery_is_tried_again_soon_after_the_clock_was_set_ahead() -> None:
     async with delivering(check=0.02) as now:
         now.recorder.then = lambda _: OSError("closed")
-        await now.add()
-        await now.decided(1)
+        await now.add(decided=1)
         now.clock.advance(3600)
 
         await now.decided(2)
@@ -221,8 +220,7 @@ async def test_a_delivery_is_tried_again_soon_after_the_clock_was_set_ahead() ->
 
 async def test_an_undeliverable_outcome_is_given_up_at_once(now: Delivering) -> None:
     now.recorder.then = lambda _: Undeliverable("nobody there")
-    pending = await now.add()
-    await now.decided(1)
+    pending = await now.add(decided=1)
     await until(lambda: not now.storage.deliveries)
 
     assert now.storage.given_up[pending.delivery_id].error == "nobody there"
@@ -230,13 +228,11 @@ async def test_an_undeliverable_outcome_is_given_up_at_once(now: Delivering) -> 
 
 async def test_a_day_after_its_outcome_a_delivery_is_given_up_however_often_it_was_tried(now: Delivering) -> None:
     now.recorder.then = lambda _: OSError("closed")
-    pending = await now.add()
-    await now.decided(1)
+    pending = await now.add(decided=1)
     tries = 1
     while pending.delivery_id not in now.storage.given_up:
         assert tries < 100
-        now.clock.advance(MAX_AGE / 10)
-        now.delivery.wake()
+        now.pass_time(MAX_AGE / 10)
         tries += 1
         await now.decided(tries)
         await asyncio.sleep(0)
@@ -275,8 +271,7 @@ async def test_a_hanging_destination_delays_no_other_however_many_deliveries_are
         await now.add()
     await until(lambda: len(now.recorder.seen) == AT_ONCE)
 
-    await now.add(OTHER)
-    await now.decided(1)
+    await now.add(OTHER, decided=1)
     assert now.recorder.seen[-1].destination == OTHER
 
 
@@ -315,8 +310,7 @@ async def test_destinations_that_failed_leave_slots_to_the_others() -> None:
         await now.add_together(*failing)
         await now.decided(len(failing))
         now.recorder.then = lambda pending: None if pending.destination == OTHER else anyio.sleep_forever()
-        now.clock.advance(LONGEST)
-        now.delivery.wake()
+        now.pass_time(LONGEST)
         await until(lambda: now.delivery.statistics().under_way == ALL_AT_ONCE // 4)
 
         await now.add_together(*[OTHER] * 90)
@@ -327,22 +321,19 @@ async def test_a_destination_that_is_back_gets_all_outcomes_within_ten_seconds()
     for restarted in (False, True):
         async with delivering() as now:
             if not restarted:
-                await now.add()
-                await now.decided(1)
+                await now.add(decided=1)
             now.recorder.then = lambda _: OSError("closed")
             pending = await now.add()
             if restarted:  # another engine has tried it often
                 now.storage.deliveries[pending.delivery_id] = replace(pending, tries=20)
             for _ in range(200):
                 await now.settled()
-                now.clock.advance(LONGEST / 2)
-                now.delivery.wake()
+                now.pass_time(LONGEST / 2)
             tries = now.delivery.statistics().failed
             now.recorder.then = lambda _: None
             for _ in range(2):
                 await now.settled()
-                now.clock.advance(5.0)
-                now.delivery.wake()
+                now.pass_time(5.0)
             await now.settled()
 
             assert now.storage.deliveries == {}
@@ -365,8 +356,7 @@ async def test_outcomes_for_a_deleted_function_are_kept_for_a_day_with_one_line_
         await now.add_together(*[SPEC] * 30)
         for _ in range(20):
             await now.settled()
-            now.clock.advance(LONGEST)
-            now.delivery.wake()
+            now.pass_time(LONGEST)
     status = now.delivery.destination_status(SPEC)
     lines = [line for line in logged if line["event"] == "delivery failed"]
     now.recorder.accepts = None
@@ -381,8 +371,7 @@ async def test_outcomes_for_a_deleted_function_are_kept_for_a_day_with_one_line_
 
 async def test_a_failing_destination_gets_one_delivery_at_a_time_until_it_succeeds(now: Delivering) -> None:
     now.recorder.then = lambda _: OSError("closed")
-    await now.add()
-    await now.decided(1)
+    await now.add(decided=1)
     gate = asyncio.Event()
     now.recorder.then = lambda _: gate.wait()
     for _ in range(5):
@@ -399,16 +388,14 @@ async def test_pending_deliveries_to_a_destination_that_fails_again_wait_togethe
     now: Delivering,
 ) -> None:
     now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
-    await now.add()
-    await now.decided(1)
+    await now.add(decided=1)
     await now.add_together(SPEC, SPEC, SPEC, SPEC, OTHER)
     await now.decided(3)
     for _ in range(20):
         await asyncio.sleep(0)
     tried = [pending.destination for pending in now.recorder.seen]
     now.recorder.then = lambda _: None
-    now.clock.advance(LONGEST)
-    now.delivery.wake()
+    now.pass_time(LONGEST)
     await now.decided(8)
 
     assert sorted(tried, key=str) == sorted([SPEC, SPEC, OTHER], key=str)
@@ -419,12 +406,10 @@ async def test_a_delivery_that_waited_for_a_day_behind_a_failing_one_has_its_try
     now: Delivering,
 ) -> None:
     now.recorder.then = lambda _: OSError("closed")
-    await now.add()
-    await now.decided(1)
+    await now.add(decided=1)
     await now.add_together(SPEC, SPEC)
     await now.decided(2)
-    now.clock.advance(MAX_AGE + 10)
-    now.delivery.wake()
+    now.pass_time(MAX_AGE + 10)
     await until(lambda: now.delivery.statistics().given_up == 3)
 
     assert sorted(pending.tries for pending in now.recorder.seen) == [0, 0, 0, 1, 1]
@@ -432,8 +417,7 @@ async def test_a_delivery_that_waited_for_a_day_behind_a_failing_one_has_its_try
 
 async def test_a_paused_destination_gets_one_delivery_at_once_on_request(now: Delivering) -> None:
     now.recorder.then = lambda _: OSError("closed")
-    await now.add()
-    await now.decided(1)
+    await now.add(decided=1)
     await now.add_together(SPEC, SPEC, SPEC, SPEC)
     await now.decided(2)
     now.delivery.probe([SPEC])
@@ -451,8 +435,7 @@ async def test_a_paused_destination_gets_one_delivery_at_once_on_request(now: De
 
 async def test_one_is_tried_when_that_is_asked_for_though_another_hangs(now: Delivering) -> None:
     now.recorder.then = lambda _: OSError("closed")
-    await now.add()
-    await now.decided(1)
+    await now.add(decided=1)
     now.recorder.then = lambda _: anyio.sleep_forever()
     await now.add_together(SPEC, SPEC)
     await until(lambda: len(now.recorder.seen) == 2)
@@ -469,8 +452,7 @@ async def test_a_pending_delivery_shows_whether_its_destination_fails_and_when_i
     now: Delivering,
 ) -> None:
     now.recorder.then = lambda pending: OSError("closed") if pending.destination == SPEC else None
-    await now.add()
-    await now.decided(1)
+    await now.add(decided=1)
     [first] = now.storage.deliveries.values()
     once = now.delivery.delivery_status(first)
     await now.add_together(SPEC, SPEC)
@@ -529,8 +511,7 @@ async def test_a_destination_that_hangs_is_left_and_tried_again() -> None:
 
 async def test_a_record_too_large_for_an_event_goes_without_its_request() -> None:
     async with delivering(largest=1000) as now:
-        await now.add(payload=b'"' + b"x" * 1000 + b'"')
-        await now.decided(1)
+        await now.add(payload=b'"' + b"x" * 1000 + b'"', decided=1)
 
         record = json.loads(now.recorder.records[0])
         assert len(now.recorder.records[0]) <= 1000

@@ -24,6 +24,7 @@ from engine.scheduling.runqueue import RunQueue
 from engine.scheduling.scheduler import Scheduler
 from tests.doubles import InlineContext, InlineExecutor, ManualClock, MemoryStorage
 from tests.support.executing import function
+from tests.support.storages import record_of
 from tests.support.waiting import until
 
 MANY = 1 << 40
@@ -93,8 +94,7 @@ class Dispatching:
 
     async def end_of(self, invocation: Invocation) -> State:
         await self.dispatcher.ended(invocation.key, 10)
-        record = await self.storage.records.get(invocation.key)
-        assert record is not None
+        record = await record_of(self.storage, invocation)
         return record.state
 
 
@@ -217,9 +217,8 @@ async def test_a_run_whose_cancel_is_confirmed_has_its_end_on_disk() -> None:
         sent = await now.send()
         await now.running(sent)
         assert await now.dispatcher.cancel(sent.key)
-        record = await now.storage.records.get(sent.key)
+        record = await record_of(now.storage, sent)
 
-        assert record is not None
         assert (record.state, record.code) == (State.FAIL, Code.CANCELLED)
 
 
@@ -293,8 +292,7 @@ async def test_a_poisoned_invocation_fails_and_is_not_tried_again() -> None:
         now.dispatcher.fail_poisoned((invocation,))
 
         assert await now.end_of(invocation) is State.FAIL
-        record = await now.storage.records.get(invocation.key)
-        assert record is not None
+        record = await record_of(now.storage, invocation)
         assert (record.code, record.attempt) == (Code.ENGINE, 1)
         assert record.message == "the engine crashed 3 times while this invocation was running"
 
@@ -306,8 +304,7 @@ async def test_the_message_of_a_poisoned_invocation_counts_crashes_before_its_ha
         now.dispatcher.fail_poisoned((invocation,))
         await now.end_of(invocation)
 
-        record = await now.storage.records.get(invocation.key)
-        assert record is not None
+        record = await record_of(now.storage, invocation)
         assert record.message.endswith("and 10 times before its handler began")
 
 
@@ -419,8 +416,7 @@ async def test_the_tenth_loss_of_a_node_fails_the_invocation_and_its_history_say
         sent = await now.send()
 
         assert (await now.end_of(sent), losses) == (State.FAIL, 10)
-        record = await now.storage.records.get(sent.key)
-    assert record is not None
+        record = await record_of(now.storage, sent)
     decision = record.attempts[-1].decision
     assert decision is not None
     assert decision.text == "no retry: its node was lost 10 times; redrive the invocation to run it again"
@@ -583,8 +579,7 @@ async def test_a_deferred_invocation_returns_to_the_queue_when_the_disk_works_ag
         sent = await now.send(2)
 
         assert await now.end_of(sent) is State.SUCCESS
-        record = await now.storage.records.get(sent.key)
-    assert record is not None
+        record = await record_of(now.storage, sent)
     assert (failures, record.attempts) == ([], ())
 
 

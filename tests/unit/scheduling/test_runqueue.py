@@ -18,12 +18,18 @@ def queue(slots: int = 4, sync_slots: int = 0, memory: int = 10_000, **sizes: An
     return RunQueue(slots=slots, sync_slots=sync_slots, memory=memory, **sizes)
 
 
+def taken(q: RunQueue, number: int) -> list[Entry]:
+    """Pop ``number`` entries; all must be available."""
+    chosen = [q.pop() for _ in range(number)]
+    assert None not in chosen
+    return [item for item in chosen if item is not None]
+
+
 def popped_keys(q: RunQueue, number: int) -> list[int]:
     """Return keys in the order in which one slot would run them."""
     keys = []
     for _ in range(number):
-        chosen = q.pop()
-        assert chosen is not None
+        [chosen] = taken(q, 1)
         keys.append(chosen.invocation.key)
         q.release(chosen, 0.01)
     return keys
@@ -65,13 +71,11 @@ def test_an_invocation_without_a_place_holds_up_its_function_until_it_is_removed
         q.push(pushed)
     q.set_places(1, ("v1", 0), 0)
 
-    first = q.pop()
-    assert first is not None
+    [first] = taken(q, 1)
     assert (first.invocation.key, q.pop()) == (1, None)
     assert (q.waits(1, KIND), q.waits(1, ("v1", 0))) == (True, True)
     assert q.remove(1, 2) is not None
-    second = q.pop()
-    assert second is not None
+    [second] = taken(q, 1)
     assert (second.invocation.key, q.waits(1, KIND), q.waits(1, ("v1", 0))) == (3, False, False)
     q.pause(1)
     assert not q.waits(1, KIND)
@@ -83,8 +87,7 @@ def test_while_an_instance_waits_for_capacity_no_more_runs_start_than_there_are_
     for push in (entry(key=1), call(key=2), entry(key=3)):
         q.push(push)
     q.set_places(1, KIND, 1)
-    first = q.pop()
-    assert first is not None
+    [first] = taken(q, 1)
     assert (first.invocation.key, q.pop()) == (2, None)
 
     q.configure(1, weight=1.0, limit=2, memory=1)  # the limit stays the smaller one after it
@@ -99,20 +102,17 @@ def test_an_entry_that_has_not_run_costs_its_function_only_the_seconds_of_its_sl
     q = queue(slots=1)
     for function_id in (1, 2):  # runs are expected to be long
         q.push(entry(function_id))
-        first = q.pop()
-        assert first is not None
+        [first] = taken(q, 1)
         q.release(first, 100.0)
     for function_id in (1, 2):
         q.push(entry(function_id))
-    first = q.pop()
-    assert first is not None
+    [first] = taken(q, 1)
     q.refund(first, 0.05)
     q.push(first)
 
     turns = []
     for _ in range(3):
-        chosen = q.pop()
-        assert chosen is not None
+        [chosen] = taken(q, 1)
         turns.append(chosen is first)
         q.release(chosen, 0.04)
         if chosen is not first:
@@ -150,15 +150,13 @@ def test_an_entry_without_room_in_memory_keeps_its_place() -> None:
     q.configure(1, weight=1.0, limit=-1, memory=60)
     q.configure(2, weight=1.0, limit=-1, memory=80)
     q.push(entry(1))
-    first = q.pop()
-    assert first is not None
+    [first] = taken(q, 1)
     q.push(entry(2, key=20))
     assert q.pop() is None
 
     q.release(first, 0.01)
 
-    chosen = q.pop()
-    assert chosen is not None
+    [chosen] = taken(q, 1)
     assert chosen.invocation.key == 20
 
 
@@ -168,11 +166,10 @@ def test_asynchronous_work_does_not_take_the_memory_that_a_synchronous_call_wait
     q.configure(2, weight=1.0, limit=-1, memory=768)
     for _ in range(20):
         q.push(entry(1))
-    running = [q.pop() for _ in range(4)]
+    running = taken(q, 4)
     q.push(call(2, key=77))
     chosen = None
     for done in running:
-        assert done is not None
         q.release(done, 0.01)
         chosen = chosen or q.pop()
 
@@ -184,8 +181,7 @@ def test_memory_taken_is_given_back_although_the_function_was_changed_meanwhile(
     q = queue(memory=100)
     q.configure(1, weight=1.0, limit=-1, memory=60)
     q.push(entry(1))
-    chosen = q.pop()
-    assert chosen is not None
+    [chosen] = taken(q, 1)
     q.configure(1, weight=1.0, limit=-1, memory=10)
 
     q.release(chosen, 0.01)
@@ -199,13 +195,6 @@ def test_a_function_larger_than_the_budget_still_runs_alone_in_it() -> None:
     q.push(entry(1))
 
     assert q.pop() is not None
-
-
-def taken(q: RunQueue, number: int) -> list[Entry]:
-    """Pop ``number`` entries; all must be available."""
-    chosen = [q.pop() for _ in range(number)]
-    assert None not in chosen
-    return [item for item in chosen if item is not None]
 
 
 def test_memory_is_taken_once_for_each_instance_of_several_requests() -> None:
@@ -297,13 +286,11 @@ def test_memory_is_given_back_however_many_slots_an_instance_had_meanwhile(steps
 def test_a_suspect_runs_alone(crashes: dict[str, int]) -> None:
     q = queue()
     q.push(entry(1, rank=0.0))
-    other = q.pop()
-    assert other is not None
+    [other] = taken(q, 1)
     q.push(entry(1, key=7, rank=1.0, **crashes))
     assert q.pop() is None
     q.release(other, 0.01)
-    suspect = q.pop()
-    assert suspect is not None
+    [suspect] = taken(q, 1)
     q.push(entry(2, rank=0.0))
 
     assert suspect.invocation.key == 7
@@ -349,8 +336,7 @@ def test_slot_seconds_are_shared_by_weight() -> None:
         q.push(entry(2))
     runs: Counter[int] = Counter()
     for _ in range(200):
-        chosen = q.pop()
-        assert chosen is not None
+        [chosen] = taken(q, 1)
         runs[chosen.invocation.function_id] += 1
         q.release(chosen, 0.01)
 
@@ -364,8 +350,7 @@ def test_a_function_of_long_runs_gets_no_more_time_than_one_of_short_runs() -> N
         q.push(entry(2))
     used = {1: 0.0, 2: 0.0}
     for _ in range(2000):
-        chosen = q.pop()
-        assert chosen is not None
+        [chosen] = taken(q, 1)
         function_id = chosen.invocation.function_id
         seconds = 0.1 if function_id == 1 else 0.001
         used[function_id] += seconds

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.model import State
-from engine.protocols import Settlement
 from engine.storage.sqlite.checksums import payload_problem, payload_sum, result_is_damaged, result_sum
 from tests.support.damage import change, rows_of, storing
 from tests.support.pages import PageFile
-from tests.support.storages import NOW, ROOM, made, ready_of, settled, stored, success
+from tests.support.storages import NOW, ROOM, made, ready_of, record_of, settled, stored, success
 
 
 def flip(folder: Path, old: bytes, new: bytes) -> None:
@@ -24,25 +22,17 @@ async def test_a_payload_with_a_flipped_byte_is_read_as_damaged(tmp_path: Path) 
     async with storing(tmp_path) as storage:
         sound = await stored(storage, payload=b'{"amount": 5000000}')
         await stored(storage, payload=b'{"amount": 1000000}')
-    flip(tmp_path, b"1000000", b"9000000")
+        await stored(storage, payload=b'{"amount": 2000000}', at=NOW, delayed=True)
+    for number in (b"1", b"2"):
+        flip(tmp_path, number + b"000000", b"9000000")
 
     async with storing(tmp_path) as storage:
         first, second = await ready_of(storage)
-
-        assert (first.payload, first.damage) == (sound.payload, "")
-        assert "checksum" in second.damage
-        assert second.payload == bytes(19)
-
-
-async def test_a_delayed_payload_with_a_flipped_byte_is_read_as_damaged(tmp_path: Path) -> None:
-    async with storing(tmp_path) as storage:
-        await stored(storage, payload=b'{"amount": 1000000}', at=NOW, delayed=True)
-    flip(tmp_path, b"1000000", b"9000000")
-
-    async with storing(tmp_path) as storage:
         [due], _ = await storage.window.promote(NOW, 10, ROOM)
 
-        assert "checksum" in due.damage
+        assert (first.payload, first.damage) == (sound.payload, "")
+        assert second.payload == bytes(19)
+        assert ["checksum" in each.damage for each in (second, due)] == [True, True]
 
 
 async def test_a_payload_under_the_key_of_another_row_is_read_as_damaged(tmp_path: Path) -> None:
@@ -80,10 +70,9 @@ async def test_rows_without_checksums_are_read_as_before(tmp_path: Path) -> None
 
     async with storing(tmp_path) as storage:
         [invocation_read] = await ready_of(storage)
-        record = await storage.records.get(invocation.key)
+        record = await record_of(storage, invocation)
 
         assert (invocation_read.payload, invocation_read.damage) == (waiting.payload, "")
-        assert record is not None
         assert (record.payload, record.result, record.damaged) == (b"[2]", b"ended", frozenset())
 
 
@@ -102,34 +91,27 @@ async def test_every_way_to_store_an_invocation_stores_its_checksum(tmp_path: Pa
     assert results == [(i.key, b"fine", b"said", result_sum(i.key, b"fine", b"said")) for i in invocations]
 
 
-@pytest.mark.parametrize(("old", "new"), [(b"it is so", b"it is no"), (b"line one", b"line two")])
-async def test_a_damaged_result_is_left_out_of_its_record(tmp_path: Path, old: bytes, new: bytes) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "left", "damaged"),
+    [
+        (b"it is so", b"it is no", (b"[100]", b"", b""), "result"),
+        (b"line one", b"line two", (b"[100]", b"", b""), "result"),
+        (b"[100]", b"[900]", (b"", b"it is so", b"line one"), "payload"),
+    ],
+)
+async def test_what_is_damaged_is_left_out_of_its_record(
+    tmp_path: Path, old: bytes, new: bytes, left: tuple[bytes, ...], damaged: str
+) -> None:
     async with storing(tmp_path) as storage:
-        invocation = await stored(storage)
-        await settled(storage, invocation, success(invocation, result=b'"it is so"', log=b"line one"))
+        invocation = await stored(storage, payload=b"[100]")
+        await settled(storage, invocation, success(invocation, result=b"it is so", log=b"line one"))
     flip(tmp_path, old, new)
 
     async with storing(tmp_path) as storage:
-        record = await storage.records.get(invocation.key)
+        record = await record_of(storage, invocation)
 
-        assert record is not None
-        assert (record.payload, record.result, record.log) == (b"{}", b"", b"")
-        assert record.damaged == {"result"}
-
-
-async def test_a_damaged_payload_is_left_out_of_its_record(tmp_path: Path) -> None:
-    async with storing(tmp_path) as storage:
-        invocation = await stored(storage, payload=b'{"amount": 1000000}')
-        storage.journal.settle(
-            Settlement(invocation=invocation, state=State.SUCCESS, outcome=success(invocation, result=b"1"))
-        )
-    flip(tmp_path, b"1000000", b"9000000")
-
-    async with storing(tmp_path) as storage:
-        record = await storage.records.get(invocation.key)
-
-        assert record is not None
-        assert (record.payload, record.result, record.damaged) == (b"", b"1", {"payload"})
+        assert (record.payload, record.result, record.log) == left
+        assert record.damaged == {damaged}
 
 
 def test_a_byte_moved_between_result_and_log_is_found() -> None:

@@ -75,10 +75,15 @@ def feed() -> Feed:
     return Feed()
 
 
-async def running(place: House, name: str = "a") -> BoundTrigger:
+async def running(place: House, name: str = "a", state: str = "running") -> BoundTrigger:
     trigger = await place.create("FEED", name=name)
-    await until(lambda: place.state(trigger).state == "running")
+    await until(lambda: place.state(trigger).state == state)
     return trigger
+
+
+async def renamed(place: House, trigger: BoundTrigger, feed: Feed, name: str = "b") -> None:
+    await place.update(trigger, name=name)
+    await until(lambda: f"+{name}" in feed.log)
 
 
 @pytest.fixture
@@ -103,8 +108,7 @@ async def test_each_source_starts_stops_and_changes_with_its_trigger(place: Hous
 async def test_a_source_knows_at_its_end_whether_its_trigger_was_deleted(tmp_path: Path, feed: Feed) -> None:
     async with house(tmp_path, [feed.plugin()]) as place:
         one, _ = await running(place, "a"), await running(place, "b")
-        await place.update(one, name="c")
-        await until(lambda: "+c" in feed.log)
+        await renamed(place, one, feed, "c")
         await place.delete(one)
         await until(lambda: "-c" in feed.log)
 
@@ -122,8 +126,7 @@ async def test_a_deleted_function_takes_its_sources_along(place: House, feed: Fe
 async def test_a_failing_source_starts_again_and_reports_the_reason(tmp_path: Path, feed: Feed) -> None:
     feed.fails["a"] = ExceptionGroup("lost", [OSError("refused by the broker"), OSError("refused by the broker")])
     async with house(tmp_path, [feed.plugin()], retry__base=0.3) as place:
-        trigger = await place.create("FEED", name="a")
-        await until(lambda: place.state(trigger).state == "failing")
+        trigger = await running(place, state="failing")
         failed = place.state(trigger)
         await until(lambda: place.state(trigger).state == "running")
 
@@ -146,8 +149,7 @@ async def test_a_notice_is_shown_while_there_is_no_problem_until_the_trigger_is_
             context.report_problem(problem)
             shown.append(place.state(trigger).problem)
         await until(lambda: place.state(trigger).problem == "begun again")
-        await place.update(trigger, name="b")
-        await until(lambda: "b" in feed.contexts)
+        await renamed(place, trigger, feed)
 
         assert shown == ["begun again", "slow", "slow (over)"]
         assert place.state(trigger).problem == ""
@@ -174,8 +176,7 @@ async def test_problems_and_losses_stay_in_the_state_while_events_go_on(tmp_path
             ("events lost", "the queue was deleted"),
         ]
 
-        await place.update(trigger, name="b")
-        await until(lambda: "b" in feed.contexts)
+        await renamed(place, trigger, feed)
         assert (place.state(trigger).problem, place.state(trigger).lost) == ("", 6)
         await place.delete(trigger)
         await until(lambda: place.engine.sources.state(trigger.id) is None)
@@ -197,8 +198,7 @@ async def test_a_source_that_keeps_failing_starts_again_within_half_a_minute_or_
 ) -> None:
     feed.fails["a"] = OSError("refused by the broker")
     async with house(tmp_path, [feed.plugin(**rules)], retry__base=300.0) as place:
-        trigger = await place.create("FEED", name="a")
-        await until(lambda: place.state(trigger).state == "failing")
+        trigger = await running(place, state="failing")
 
         assert place.state(trigger).next_try - place.state(trigger).since == pytest.approx(longest, abs=0.1)
 
@@ -238,8 +238,7 @@ async def test_the_lag_of_a_source_is_shown_until_its_trigger_is_changed(tmp_pat
         figures = (await api.get("/metrics")).text
         feed.contexts["a"].report_lag({"t/0": 7})
         told = (await api.get(f"/v2/{PROJECT}/fgs/triggers/hello/FEED/{trigger.id}/state")).json()
-        await place.update(trigger, name="b")
-        await until(lambda: "b" in feed.contexts)
+        await renamed(place, trigger, feed)
 
         assert told["lag"] == {"t/0": 7}
         assert place.state(trigger).lag == {}
@@ -281,8 +280,7 @@ async def test_the_api_and_the_figures_tell_how_a_source_does(tmp_path: Path, fe
         house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place,
         api_client(place) as api,
     ):
-        trigger = await place.create("FEED", name="a")
-        await until(lambda: place.state(trigger).state == "failing")
+        trigger = await running(place, state="failing")
 
         told = (await api.get(f"/v2/{PROJECT}/fgs/triggers/hello/FEED/{trigger.id}/state")).json()
         figures = (await api.get("/metrics")).text
@@ -306,8 +304,7 @@ async def test_a_source_that_is_cancelled_by_its_own_library_starts_again(tmp_pa
 async def test_a_failing_source_can_be_changed_at_once(tmp_path: Path, feed: Feed) -> None:
     feed.fails["a"] = OSError("no")
     async with house(tmp_path, [feed.plugin()], retry__base=3600.0, retry__longest=3600.0) as place:
-        trigger = await place.create("FEED", name="a")
-        await until(lambda: place.state(trigger).state == "failing")
+        trigger = await running(place, state="failing")
         await place.update(trigger, name="b")
 
         await until(lambda: place.state(trigger).state == "running")
@@ -340,8 +337,7 @@ async def test_cursors_outlive_a_change_but_the_old_source_cannot_move_them(plac
     trigger = await running(place)
     old = feed.contexts["a"]
     await old.accept_batch([Event(payload=b"1")], {"0": b"1"})
-    await place.update(trigger, name="b")
-    await until(lambda: "b" in feed.contexts)
+    await renamed(place, trigger, feed)
 
     with pytest.raises(CursorMoved):
         await old.accept_batch([Event(payload=b"2")], {"0": b"2"})
