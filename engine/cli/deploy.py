@@ -125,6 +125,8 @@ def deploy(
         Take functions over from other apps that have them.
     """
     config, options, client = configuration.fields(), installation.options(), target.client()
+    if http and not http.startswith("/"):
+        raise UsageError(f"--http is {http}: give a path such as /shop; the setting plugins.apig.port is the port")
     if is_app(str(path)):
         app = configured(describe(str(path)), name, configuration, asynchronous)
         project = Project(client)
@@ -133,7 +135,7 @@ def deploy(
             raise UsageError(f"{problem}. Give App(name=…), or the name of the project in pyproject.toml")
         web = next((each.name for each in app.functions if each.web), "")
         if http and (plan or not web):
-            raise UsageError("--http publishes a web application, without --plan: write @app.http() for functions")
+            raise UsageError("--http needs a web application, and no --plan; functions have @app.http() in their code")
         made = plan_app(project, app, config, options, prune=prune, take_over=take_over)
         if plan:
             return print_plan(made, Shown(frozenset()), "code", json=target.json, app=str(path))
@@ -144,9 +146,10 @@ def deploy(
             print_json({"app": str(path), **to_builtins(done)})
         else:
             show_app(done)
-            for api in published(client):
-                if short_name(api["func_urn"]) in [function.func_name for function in done.functions]:
-                    Output().print(_address(api))
+            names = [function.func_name for function in done.functions]
+            apis = [api for api in published(client) if short_name(api["func_urn"]) in names]
+            for line in map(_address, apis) if apis or not web else [f"publish it by: functiond http {web} /{web}"]:
+                Output().print(line)
         return 0
     if prune or plan:
         raise UsageError(f"--{'prune' if prune else 'plan'} needs an app, given as module:app")
@@ -165,6 +168,13 @@ def _address(api: dict[str, Any]) -> str:
     return f"[bold green]published[/] {data['req_method']} {data.get('invoke_url', data['path'])}"
 
 
+def check_app_options(configuration: Configuration, asynchronous: Asynchronous, *, others: bool = False) -> None:
+    """Raise UsageError if an option was given that no app takes, or ``others``, which only web applications take."""
+    if configuration.handler is not None or asynchronous != UNCHANGED_ASYNC or others:
+        own = "its web application also --name, --timeout, --memory, --concurrency and --folder"
+        raise UsageError(f"an app takes --runtime and --env only, {own}: give others to @app.function() in its code")
+
+
 def configured(
     app: Description, name: str | None, configuration: Configuration, asynchronous: Asynchronous
 ) -> Description:
@@ -176,8 +186,7 @@ def configured(
     options |= {"concurrency": configuration.concurrency, "folders": configuration.folders}
     given = {option: value for option, value in options.items() if value is not None}
     has_web = any(function.web for function in app.functions)
-    if configuration.handler is not None or asynchronous != UNCHANGED_ASYNC or (given and not has_web):
-        raise UsageError("an app takes --runtime and --env only: give other options to @app.function() in its code")
+    check_app_options(configuration, asynchronous, others=bool(given) and not has_web)
     return replace(app, functions=[replace(each, **given) if each.web else each for each in app.functions])
 
 

@@ -51,7 +51,7 @@ def http(
     apis = apis_at(client, name, path, method) if name and path else []
     if delete:
         if not apis:
-            raise UsageError(f"no such path {path or ''} of {name}: `functiond http` lists all")
+            raise UsageError(f"no such path {path or 'PATH'} of {name or 'NAME'}: `functiond http` lists all")
         for api in apis:
             client.of_project.send("DELETE", f"/triggers{path_of(str(name))}/{KIND}/{api['trigger_id']}")
         print_done("deleted", str(path), json=target.json, kind="path", function=str(name))

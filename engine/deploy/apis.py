@@ -45,10 +45,9 @@ def publish(
     project, triggers = client.of_project, f"/triggers{path_of(function)}"
     prefix = serves_http(client.get(path_of(function, "/config")))
     data = api_of(path, method=method, mode=mode or "sync", auth=auth or "NONE", prefix=prefix)
-    old = next(iter(apis_at(client, function, path, [method])), None)
     given = {"auth": auth, "func_info": {"invocation_type": mode}, "match_mode": "SWA" if prefix else None}
-    if old is not None:
-        return dict(project.put(f"{triggers}/{KIND}/{old['trigger_id']}", {"event_data": [given]}))
+    if old := apis_at(client, function, path, [method]):
+        return dict(project.put(f"{triggers}/{KIND}/{old[0]['trigger_id']}", {"event_data": [given]}))
     return dict(project.post(triggers, {"trigger_type_code": KIND, "event_data": data}))
 
 

@@ -86,7 +86,8 @@ def describe(target: str, search_path: Sequence[str] = ()) -> Description:
         raise UsageError(last.removeprefix("functiond: "))
     if lines:
         report("\n".join(lines))
-    raise UsageError(f"cannot import {target}: {last}")
+    hint = f": {sys.executable} imports it, so install its requirements there, too" if "ModuleNotFound" in last else ""
+    raise UsageError(f"cannot import {target}: {last}{hint}")
 
 
 @contextmanager
@@ -109,8 +110,9 @@ def staged(app: Description) -> Iterator[Path]:
         handlers.write_text(_handlers(app))
         shutil.copyfile(app.instance, root / "functiond.py")
         requirements = _requirements(source)
-        for function in app.functions:
-            requirements += SERVERS.get(function.web or "", ())
+        named = {re.split(r"[^\w-]", line.lower())[0] for line in requirements}
+        servers = (server for function in app.functions for server in SERVERS.get(function.web or "", ()))
+        requirements += [server for server in servers if server.partition(">")[0] not in named]
         if requirements:
             (root / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements))
         yield root
@@ -235,9 +237,10 @@ def plan_app(
     ``take_over``, raises FunctionOfApp for functions of other apps, and UsageError if the app was another module's.
     """
     project.check_role()
-    (name, number), *_ = Counter(function.name for function in app.functions).most_common(1)
-    if number > 1:
-        raise UsageError(f"the app has a function {name}: choose another --name for the web application")
+    for names in zip(*((function.name, function.attribute) for function in app.functions), strict=True):
+        (name, number), *_ = Counter(names).most_common(1)
+        if number > 1:
+            raise UsageError(f"the app has a function {name}: choose another name for the web application, by --name")
     builds = _built(project, app, config, options, take_over=take_over)
     tables = {each.name: _table(app, each, builds[each.name], project, config) for each in app.functions}
     manifest = ManifestReader(Path(), Variables({})).manifest({"functions": tables})

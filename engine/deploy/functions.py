@@ -196,8 +196,9 @@ def store(
     if old is None:
         return create(client, name, code or {}, config, claim)
     handler, initializer = config.get("handler", old["handler"]), old.get("initializer_handler") or ""
-    if initializer.startswith(APPS) and not handler.startswith(APPS):  # its startup hooks are not in the new code
-        config = {"initializer_handler": "", **config}
+    if initializer.startswith(APPS) and not handler.startswith(APPS):  # its hooks are not in the new code
+        own = {**(config.get("functiond") or old.get("functiond") or {}), "http": False}
+        config = {"initializer_handler": "", "pre_stop_handler": "", **config, "functiond": own}
     changes = {field: value for field, value in config.items() if old.get(field) != value}
     if changes or code is None:
         # PUT would reset everything else, also encrypted variables and changes that others make meanwhile.

@@ -38,7 +38,7 @@ from engine.model.urn import LATEST, FunctionUrn
 from engine.protocols import Plugin, ResourceStore, StoredResource
 from engine.protocols.catalog import decode_resource
 from engine.resources import trigger_rules as rules
-from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable
+from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger, bind, bind_unreadable, subject_of
 
 log = structlog.get_logger("functiond")
 
@@ -366,9 +366,8 @@ def _check_others(new: BoundTrigger, others: Sequence[BoundTrigger]) -> None:
         if own.conflicts is not None and own.conflicts(
             new.options, other.options, new.function_id == other.function_id
         ):
-            problem = (
-                f"the {new.kind} trigger {other.id} of {other.function} already uses a resource that this trigger needs"
-            )
+            used = subject_of(other) or "a resource that this trigger needs"
+            problem = f"the {new.kind} trigger {other.id} of {other.function} already uses {used}: change or delete it"
             raise TriggerClash(new.kind, problem)
 
 

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs
 import msgspec
 from msgspec import Struct, field
 
-from engine import CONSOLE_COOKIES, FORWARDED, TARGET, Forwarded, Headers, Reply, Scope
+from engine import CONSOLE_COOKIES, FORWARDED, TARGET, Forwarded, Headers, Mode, Reply, Scope
 from plugins.apig.access import credential_headers
 from plugins.apig.problems import bad_reply
 from plugins.apig.routing import Route
@@ -32,7 +32,7 @@ _OF_THE_CONNECTION = frozenset(
 )
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-PREFIX = "x-forwarded-prefix"
+PREFIX, INVOKED = "x-forwarded-prefix", "x-cff-invoke-type"  #: the second tells functions that nobody waits for them
 
 
 class GatewayRequest(Struct, frozen=True, kw_only=True):
@@ -87,17 +87,21 @@ class Sender(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
 
 
-def sender_of(scope: Scope, prefix: str = "") -> Sender:
+def sender_of(scope: Scope, prefix: str = "", mode: Mode = Mode.SYNC) -> Sender:
     """Return the sender of a request. ``prefix`` is the beginning of the path that an API with paths below it has."""
     client, server = scope.get("client"), scope.get("server")
     address, port = client[0] if client else "", str(server[1]) if server else ""
     forwarded: Forwarded | None = scope.get(FORWARDED)
-    headers = {
-        "x-real-ip": address,
-        "x-forwarded-for": forwarded.chain if forwarded else address,
-        "x-forwarded-port": (forwarded and forwarded.port) or port,
-        "x-forwarded-proto": scope["scheme"],
-    } | ({PREFIX: prefix} if prefix else {})
+    headers = (
+        {
+            "x-real-ip": address,
+            "x-forwarded-for": forwarded.chain if forwarded else address,
+            "x-forwarded-port": (forwarded and forwarded.port) or port,
+            "x-forwarded-proto": scope["scheme"],
+        }
+        | ({PREFIX: prefix} if prefix else {})
+        | ({INVOKED: "async"} if mode is Mode.ASYNC else {})
+    )
     return Sender(address=address, headers=headers)
 
 
@@ -131,7 +135,7 @@ def forwarded_headers(
 
     Many servers read "_" in a name as "-". The client could therefore replace ``x-forwarded-for`` by another spelling.
     """
-    hidden = credential_headers(route, headers) | sender.headers.keys() | {PREFIX}
+    hidden = credential_headers(route, headers) | sender.headers.keys() | {PREFIX, INVOKED}
     shown = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
     return [*(pair for pair in shown if pair[0].replace("_", "-") not in hidden), *sender.headers.items()]
 

@@ -128,7 +128,7 @@ class Gateway:
         """
         read = _reader(receive, headers, self._settings.body_limit)
         context = matched.route.context
-        sender = sender_of(scope, matched.prefix(scope["raw_path"].decode("latin-1")))
+        sender = sender_of(scope, matched.prefix(scope["raw_path"].decode("latin-1")), context.mode)
         await self._access.check(matched.route, scope, headers, read)
         if matched.route.options.req_method == "GET":
             scope["method"] = "GET"  # in place of HEAD; the listener leaves out the body

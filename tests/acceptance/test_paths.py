@@ -61,11 +61,12 @@ def test_commands_and_manifests_publish_paths(cli: Cli) -> None:
     assert "async  IAM" in cli("http", "hello", "/hello")
     cli("http", "hello", "/a/{id}", "--method", "GET", "--method", "POST")
     cli("deploy", "index.py", "--name", "other")
-    assert "already uses a resource" in cli.refused("http", "other", "/hello", code=1)
+    assert "already uses ANY /hello: change or delete it" in cli.refused("http", "other", "/hello", code=1)
     assert "Not found the function nobody" in cli.refused("http", "nobody", "/x", code=1)
     cli("http", "hello", "/a/{id}", "--method", "GET", "--delete")
     cli("http", "hello", "/hello", "--delete")
     assert "no such path /hello of hello" in cli.refused("http", "hello", "/hello", "--delete")
+    assert "no such path PATH of hello" in cli.refused("http", "hello", "--delete")
 
     Path("functiond.toml").write_text(MANIFEST)
     cli("apply")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +29,8 @@ queue = App(name="site")
 waiting, full = [], asyncio.Event()
 
 @queue.function(retries=0)
-def halve(number: int) -> float:
-    return number / (2 if number % 2 == 0 else 0)
+def halve(number: int) -> set[float]:
+    return {number / (2 if number % 2 == 0 else 0)}
 
 async def reply(send, status, *pieces, headers=()):
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
@@ -40,7 +41,7 @@ async def reply(send, status, *pieces, headers=()):
 async def result_of(request_id):
     handle = await halve.handle_async(request_id)
     try:
-        return [await handle.result(timeout=0), await handle.status()]
+        return [*await handle.result(timeout=0), await handle.status()]
     except (ResultTimeout, InvocationFailed) as error:
         return [type(error).__name__, await handle.status()]
 
@@ -67,6 +68,8 @@ class Site:
                 message = await receive()
                 size, more = size + len(message["body"]), message["more_body"]
             await reply(send, 200, *[b"x" * 100_000] * (size // 100_000))
+        elif path == "/large":
+            await reply(send, 200, *[b"x" * 100_000] * 200)
         elif path == "/together":
             waiting.append(1)
             if len(waiting) == 200:
@@ -96,25 +99,33 @@ class Site:
 site = Site()
 """
 WSGI = """
-import threading
+import functools, threading, time
 from functiond import App
-queue, lock, waiting = App(name="pages"), threading.Barrier(20), []
+queue, lock = App(name="pages"), threading.Barrier(20)
 
 @queue.function()
-def double(number: int) -> int:
-    return 2 * number
+def double(number: int) -> set[int]:
+    return {2 * number}
 
-def pages(environ, start_response):
-    if environ["PATH_INFO"] == "/together":
+def answer(name, environ, start_response):
+    if environ["PATH_INFO"] == "/hang":
+        print("hangs")
+        time.sleep(600)
+    elif environ["PATH_INFO"] == "/together":
         lock.wait(30)
         body = threading.current_thread().name
     elif environ["REQUEST_METHOD"] == "POST":
-        body = double.enqueue(len(environ["wsgi.input"].read())).request_id
+        handle = double.enqueue(len(environ["wsgi.input"].read()))
+        while handle.status() != "SUCCESS":
+            time.sleep(0.1)
+        body = f"{handle.result(timeout=0)} {handle.request_id}"
     else:
         handle = double.handle(environ["QUERY_STRING"]) if environ["QUERY_STRING"] else None
         body = f"{handle.status()} {handle.result(timeout=0)}" if handle else environ["SCRIPT_NAME"]
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [body.encode()]
+
+pages = functools.partial(answer, "pages")
 """
 
 SETTINGS = {"FUNCTIOND_PLUGINS__APIG__PORT": "0", "FUNCTIOND_EXECUTOR__SLOTS": "250"}
@@ -150,6 +161,14 @@ def address(engine: EngineProcess, name: str) -> str:
     return until(shown)
 
 
+def hang(engine: EngineProcess, has_begun: Callable[[Any], bool]) -> None:
+    """Queue a request of a view that does not end, and cancel it when it has begun."""
+    handle = Client(engine.url).enqueue("pages", {"httpMethod": "GET", "path": "/hang"})
+    until(lambda: has_begun(handle))
+    handle.cancel()
+    until(lambda: handle.status() == "FAIL")
+
+
 @pytest.fixture
 def site(engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     (tmp_path / "site").mkdir()
@@ -172,10 +191,11 @@ def test_an_application_gets_requests_as_clients_send_them(site: httpx.Client, e
     assert {"x-cff-request-id", "x-cff-attempt", "x-apig-api-id"} <= {name for name, _ in scope["headers"]}
     assert (site.head("/scope").content, len(site.post("/body", content=b"x" * 4_000_000).content)) == (b"", 4_000_000)
     assert [site.get(path).status_code for path in ("/none", "/cut")] == [500, 500]
-    assert site.get("/cut").json()["error_code"] == "FSS.1202"
+    assert [site.get(path).json()["error_code"] for path in ("/cut", "/large")] == ["FSS.1202", "FSS.1202"]
     logs = functiond_here("logs", "site", url=engine.url).stdout
     assert "LookupError: /none" in logs
     assert "ValueError: cut" in logs
+    assert "failed with 4004" in logs
 
 
 def test_views_queue_calls_and_show_their_results(site: httpx.Client) -> None:
@@ -229,8 +249,25 @@ def test_a_wsgi_application_runs_in_threads(
                 return {reply.text for reply in await asyncio.gather(*[many.get("/together") for _ in range(20)])}
 
         assert len(asyncio.run(together())) == 20
-        request_id = client.post("/", content=b"x" * 21).text
-        until(lambda: client.get(f"/?{request_id}").text == "SUCCESS 42")
+        result, request_id = client.post("/", content=b"x" * 21).text.split()
+        assert (result, client.get(f"/?{request_id}").text) == ("{42}", "SUCCESS {42}")
+
+        functiond_here("http", "pages", "/{tenant}", url=engine.url)
+        paths = ("/a/", "/%2Fother.host/", "/%5Cother.host/")
+        tenants = [client.get(client.base_url.join(path)).text for path in paths]
+        assert tenants == ["/a", "", ""]  # links below //other.host would lead to this host
+
+        deploy(engine, "pages:pages", "--concurrency", "2")
+        for _ in range(2):  # cancelled requests keep their threads
+            hang(engine, lambda handle: any(line.text == "hangs" for line in handle.logs()))
+
+        def served() -> bool:
+            hang(engine, lambda handle: handle.status() == "RUNNING")  # without a thread: the instance ends
+            with suppress(httpx.TimeoutException):  # the cancellation may have come before the request
+                return client.get("/", timeout=5).text == "/pages"
+            return False
+
+        until(served)
 
 
 def test_what_cannot_be_deployed_is_refused(
@@ -241,6 +278,8 @@ def test_what_cannot_be_deployed_is_refused(
     assert "two has the apps queue, other: leave one of them there" in deploy(engine, "two:pages", code=2)
     assert "no ASGI or WSGI application: write lock = App()" in deploy(engine, "two:lock", code=2)
     Path("two.py").write_text(WSGI)
-    assert "a function double: choose another --name" in deploy(engine, "two:pages", "--name", "double", code=2)
+    assert "a function double: choose another name for the web" in deploy(
+        engine, "two:pages", "--name", "double", code=2
+    )
     options = ("--handler", "two.pages")
     assert "an app takes --runtime and --env only" in deploy(engine, "two:pages", *options, code=2)

@@ -86,7 +86,6 @@ def test_an_api_becomes_asynchronous_as_the_document_says_and_synchronous_again(
 def test_an_api_needs_its_path_only(page: Page) -> None:
     page.goto(f"{TRIGGERS}/new?kind=APIG")
     page.get_by_label("Path").fill("/short")
-    page.get_by_label("Security authentication").select_option("NONE")
     page.get_by_role("button", name="Create").click()
 
     expect(page.locator("#address-text")).to_have_text(f"http://127.0.0.1:{SHARED}/short")

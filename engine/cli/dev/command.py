@@ -23,6 +23,7 @@ from engine.cli.deploy import (
     AsynchronousOptions,
     Configuration,
     Installation,
+    check_app_options,
 )
 from engine.cli.dev.deployables import Deployable, DeployableApp, DeployableFunction, Options
 from engine.cli.dev.session import Session
@@ -82,6 +83,7 @@ def dev(
 
 def _deployable(path: Path, name: str | None, options: Options) -> Deployable:
     if is_app(str(path)):
+        check_app_options(options.configuration, options.asynchronous)
         return DeployableApp(str(path), name, options)
     if not path.exists():
         raise UsageError(f"cannot read {path}: no such file or folder")

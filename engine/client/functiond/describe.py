@@ -60,7 +60,7 @@ def describe(target: str) -> Description:
     web = "" if isinstance(found, App) else _interface(found)
     if not web and not isinstance(found, App):
         problem = f"{name} has no app named {attribute!r}, and no ASGI or WSGI application"
-        raise BadConfiguration(f"{problem}: write {attribute} = App() in it")
+        raise BadConfiguration(f"{problem}: write {attribute} = App() in it, or the application that a factory returns")
     app, source = (found, attribute) if isinstance(found, App) else _app_beside(module)
     if not web and not app.functions:
         raise BadConfiguration(f"the app {target} has no function: add one with @{attribute}.function()")
@@ -101,7 +101,7 @@ def _interface(found: object) -> str:
     """Return the interface of a web application, ``asgi`` or ``wsgi``; empty for other objects."""
     if isinstance(found, type) or not callable(found):
         return ""
-    parameters = inspect.signature(found if inspect.isroutine(found) else found.__call__).parameters.keys()
+    parameters = inspect.signature(found.__call__ if inspect.ismethod(found.__call__) else found).parameters.keys()
     return "asgi" if {"receive", "send"} <= parameters else "wsgi" if "start_response" in parameters else ""
 
 

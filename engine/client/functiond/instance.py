@@ -73,10 +73,10 @@ class App:
 
         return add
 
-    def http(self, path: str, *, methods: typing.Any = ("ANY",), mode: str = "sync", auth: str = "") -> "_Hook":
+    def http(self, path: str, **options: object) -> "_Hook":
         def add(call: typing.Any) -> Function:
             function: Function = call if isinstance(call, Function) else self.function()(call)
-            function.modes.update({(path, method): mode for method in methods})
+            function.has_paths = True
             return function
 
         return add
@@ -86,7 +86,7 @@ class Function:
     def __init__(self, call: typing.Any, name: object) -> None:
         self.__wrapped__ = call
         self.__name__, self.__doc__, self.name = call.__name__, call.__doc__, name
-        self.modes: dict[tuple[str, str], str] = {}  #: of its paths, by path and method
+        self.has_paths = False
 
     def __call__(self, *args: typing.Any, **kwargs: typing.Any) -> typing.Any:
         return self.__wrapped__(*args, **kwargs)
@@ -103,14 +103,14 @@ class Function:
         return convert(value, typing.get_type_hints(self.__wrapped__).get("return", typing.Any))
 
     def mode_of(self, event: typing.Any) -> str:
-        """Return the mode of the path of a request, sync or async; empty: the event itself is to be an argument."""
+        """Return the mode of a request of a gateway, sync or async; empty: the event itself is to be an argument."""
         if not isinstance(event, dict) or not event.keys() >= _REQUEST:
             return ""
-        if not self.modes:  # published by others, perhaps as a handler of events
+        if not self.has_paths:  # published by others, perhaps as a handler of events
             with suppress(TypeError):
-                return "" if arguments(self.__wrapped__, event) != ((), {}) else "sync"
-        path = event.get("resource", "")
-        return self.modes.get((path, event["httpMethod"])) or self.modes.get((path, "ANY"), "sync")
+                if arguments(self.__wrapped__, event) != ((), {}):
+                    return ""
+        return str((event.get("headers") or {}).get("x-cff-invoke-type", "sync"))
 
     def event_of(self, args: "tuple[object, ...]", kwargs: "dict[str, object]", after: bool = False) -> object:
         """Return the event of a call; ``after``: another argument will precede. Raises BadArgument."""

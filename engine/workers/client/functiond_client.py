@@ -56,7 +56,7 @@ class Queueable:
     async def enqueue_async(self, /, *args: object, **options: object) -> "Any":
         """Queue like ``enqueue``, without blocking the event loop."""
         handle = await later(self.enqueue, *args, **options)
-        return AsyncHandle(handle.function, handle.request_id) if type(handle) is Handle else handle
+        return AsyncHandle(handle.function, handle.request_id, handle._read) if type(handle) is Handle else handle
 
 
 class NoWaiting:
@@ -210,7 +210,7 @@ class Function(Queueable, NoWaiting):
 
     def handle(self, request_id: str) -> Handle:
         """Return the handle of a call that was queued before."""
-        return Handle(self.name, request_id, self._function.returned)
+        return Handle(self.name, request_id, lambda value: self._function.returned(value))  # older apps have none
 
     async def handle_async(self, request_id: str) -> AsyncHandle:
         return AsyncHandle(self.name, request_id, self._function.returned)
@@ -225,7 +225,7 @@ class Function(Queueable, NoWaiting):
 
     def enqueue(self, /, *args: object, **kwargs: object) -> Handle:
         """Queue a call. It is on the engine's disk when this method returns."""
-        return self.event(*args, **kwargs).enqueue()
+        return self.handle(self.event(*args, **kwargs).enqueue().request_id)
 
     def enqueue_many(self, events: "Iterable[Call]") -> "list[Handle]":
         """Queue calls in few requests. ``events`` are results of ``event``. Raises BatchError if some are refused."""

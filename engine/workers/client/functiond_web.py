@@ -63,10 +63,10 @@ class Application:
         """Call the application, with the beginning of the path that the gateway has added as ``root_path``."""
         if scope["type"] == "http":
             headers = dict(scope["headers"])
-            scope["root_path"] = unquote(headers.get(PREFIX, b"").decode("latin-1"))
-            context = self.contexts.get(headers[REQUEST_ID].decode())
-            for variable, value in context.items() if context else ():  # some versions of uvicorn begin a new context
-                variable.set(value)
+            root = unquote(headers.get(PREFIX, b"").decode("latin-1"))
+            scope["root_path"] = "" if root[1:2] in ("/", "\\", "\t", "\n", "\r") else root  # links would name a host
+            for variable, value in self.contexts.get(headers[REQUEST_ID].decode(), {}).items():
+                variable.set(value)  # some versions of uvicorn begin a new context
         await self.app(scope, receive, send)
 
     async def shutdown(self) -> None:
@@ -97,26 +97,32 @@ class Application:
         finally:
             del self.contexts[context._request_id]
             protocol.connection_lost(None)  # the application learns of a cancelled request by this
-        message = reader.feed(b"".join(connection.sent))
-        while message is not None and message.status < 200:
-            message = reader.feed(b"")
-        message = message or reader.end()
+            if connection.closed.cancelled() and len(self.state.tasks) > INSTANCE.setup.get("concurrency", 1):
+                os._exit(1)  # requests that were cancelled before still run, and may hold all threads
+        if connection.size > connection.limit:
+            return " " * connection.size  # refused like other results that are too large
+        message = reader.feed(b"".join(connection.sent)) or reader.end()
         if message is None:
             raise RuntimeError("the application has ended before its response was complete: see its log")
         return str(self.events.write_reply(message), "utf-8")
 
 
 class Connection:
-    """Transport of one request, as protocols of asyncio use it. It keeps what is written."""
+    """Transport of one request, as protocols of asyncio use it. It keeps what is written, up to a limit."""
 
     def __init__(self) -> None:
         from asyncio import get_running_loop
 
         self.sent: list[bytes] = []
+        self.size, self.limit = 0, 2 * INSTANCE.setup["result_limit"]  # with the heads of small chunks
         self.closed: asyncio.Future[None] = get_running_loop().create_future()
 
     def write(self, data: bytes) -> None:
-        self.sent.append(bytes(data))
+        self.size += len(data)
+        if self.size > self.limit:
+            self.close()
+        else:
+            self.sent.append(bytes(data))
 
     def close(self) -> None:
         if not self.closed.done():

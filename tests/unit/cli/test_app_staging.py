@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from functiond.app import Deployment
 from functiond.describe import Description
+from msgspec.structs import replace
 
 from engine.deploy.apps import describe, staged
 from engine.errors import UsageError
@@ -76,6 +77,14 @@ def test_requirements_leave_functiond_out(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "functiond"\ndependencies = ["attrs>=1"]\n')
     with staged(app(tmp_path)) as folder:
         assert not (folder / "requirements.txt").exists()
+
+
+def test_servers_of_web_applications_may_be_named_in_requirements(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("Uvicorn[standard]==0.34.0 --hash=sha256:0\n")
+    site = replace(app(tmp_path), functions=[Deployment(name="site", attribute="site", web="wsgi")])
+    with staged(site) as folder:
+        named = (folder / "requirements.txt").read_text().splitlines()
+    assert named == ["Uvicorn[standard]==0.34.0 --hash=sha256:0", "a2wsgi>=1.10"]
 
 
 def test_names_that_the_package_needs_are_refused(tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ class FunctionTriggersPages(PageFamily):
         values = shown_values(forms.fields_of_kind(plugin), None)
         if is_http(function):
             values[f"{forms.PREFIX}match_mode"] = "SWA"
+        if call.principal is None:  # IAM would answer nobody: there are no credentials
+            values[f"{forms.PREFIX}auth"] = "NONE"
         active = not plugin.rules.starts_disabled
         return await self._show_form(call, kind, plugin, {}, values=values, qualifier=LATEST, active=active)
 
