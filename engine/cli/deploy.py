@@ -20,6 +20,7 @@ from engine.cli.output import Output, print_json, print_result, write
 from engine.cli.target import DEFAULT_TARGET, Target
 from engine.deploy.apis import publish
 from engine.deploy.apps import AppDeployment, describe, is_app, plan_app, store_app
+from engine.deploy.client import Client
 from engine.deploy.functions import Asynchronous, deploy_function, terms_of
 from engine.deploy.manifest.project import Project
 from engine.deploy.packaging import BuildOptions, default_name
@@ -128,8 +129,7 @@ def deploy(
     if http and not http.startswith("/"):
         raise UsageError(f"--http is {http}: give a path such as /shop; the setting plugins.apig.port is the port")
     if is_app(str(path)):
-        app = configured(describe(str(path)), name, configuration, asynchronous)
-        project = Project(client)
+        app, project = configured(describe(str(path)), name, configuration, asynchronous), Project(client)
         if prune and not app.named:
             problem = f"--prune needs a name of the app: another folder may have a module {app.name}, too"
             raise UsageError(f"{problem}. Give App(name=…), or the name of the project in pyproject.toml")
@@ -146,10 +146,8 @@ def deploy(
             print_json({"app": str(path), **to_builtins(done)})
         else:
             show_app(done)
-            names = [function.func_name for function in done.functions]
-            apis = [api for api in published(client) if short_name(api["func_urn"]) in names]
-            for line in map(_address, apis) if apis or not web else [f"publish it by: functiond http {web} /{web}"]:
-                Output().print(line)
+            if web or any(each.http for each in app.functions):
+                show_addresses(client, web, {each.name for each in app.functions})
         return 0
     if prune or plan:
         raise UsageError(f"--{'prune' if prune else 'plan'} needs an app, given as module:app")
@@ -158,14 +156,20 @@ def deploy(
     text = f"{stored.summary(name)}\n  {terms_of(stored.function, stored.settings)}"
     result = {**stored.function, "async_invoke_config": stored.settings}
     if http:
-        text += f"\n{_address(publish(client, name, http))}"
+        publish(client, name, http)
     print_result(result, text, stored.function["func_urn"], json=target.json)
+    if http and not target.json:
+        show_addresses(client, "", {name})
     return 0
 
 
-def _address(api: dict[str, Any]) -> str:
-    data = api["event_data"]
-    return f"[bold green]published[/] {data['req_method']} {data.get('invoke_url', data['path'])}"
+def show_addresses(client: Client, web: str, names: set[str]) -> None:
+    """Print the addresses of functions, or how to publish the web application ``web`` if there are none."""
+    apis = [api["event_data"] for api in published(client) if short_name(api["func_urn"]) in names]
+    for data in apis:
+        Output().print(f"[bold green]published[/] {data['req_method']} {data.get('invoke_url', data['path'])}")
+    if web and not apis:
+        Output().print(f"publish it by: functiond http {web} /{web}")
 
 
 def check_app_options(configuration: Configuration, asynchronous: Asynchronous, *, others: bool = False) -> None:

@@ -12,7 +12,6 @@ from engine.runtimes.catalog import Family, family_of
 
 KIND, ANY = "APIG", "ANY"
 _FIXED = {"type": 1, "protocol": "HTTP", "group_id": "default", "env_name": "RELEASE", "env_id": "RELEASE"}
-
 Data = dict[str, Any]
 
 

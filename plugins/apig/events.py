@@ -88,7 +88,7 @@ class Sender(Struct, frozen=True, kw_only=True):
 
 
 def sender_of(scope: Scope, prefix: str = "", mode: Mode = Mode.SYNC) -> Sender:
-    """Return the sender of a request. ``prefix`` is the beginning of the path that an API with paths below it has."""
+    """Return the sender of a request to an API of this mode. ``prefix`` begins the path of one with all paths below."""
     client, server = scope.get("client"), scope.get("server")
     address, port = client[0] if client else "", str(server[1]) if server else ""
     forwarded: Forwarded | None = scope.get(FORWARDED)

@@ -102,3 +102,6 @@ def test_requests_become_arguments_and_paths_go_with_their_code(cli: Cli, engine
     assert GATEWAY.put("/double?number=2").json() == 4
     statuses = [GATEWAY.get("/login"), GATEWAY.post("/images/a"), GATEWAY.get("/images/a")]
     assert [reply.status_code for reply in statuses] == [302, 404, 200]
+    cli("http", "double", "/double", "--async")
+    later = GATEWAY.put("/double?number=3", headers={"X-Cff-Invoke-Type": "sync"}).json()["request_id"]
+    assert Client(engine.url).handle("double", later).result(60) == 6  # no reply of a gateway
