@@ -33,9 +33,22 @@ def paths(page: Page) -> list[str]:
     return asked
 
 
+def leave_note(engine: EngineProcess, page: Page) -> None:
+    """Have the next page show the note that a form has left."""
+    note = base64.urlsafe_b64encode(b"Saved.").decode()
+    page.context.add_cookies([{"name": COOKIE, "value": note, "url": f"{engine.url}/console/"}])
+
+
 def fetched(request: Request) -> bool:
     """Return whether a script asks for a page."""
     return request.resource_type == "fetch"
+
+
+def hold_updates(page: Page) -> list[Route]:
+    """Hold back what scripts ask for lists of invocations, and return the list of it."""
+    held: list[Route] = []
+    page.route("**/invocations", lambda route: held.append(route) if fetched(route.request) else route.continue_())
+    return held
 
 
 def test_a_change_is_shown_in_two_windows_without_a_reload(
@@ -73,8 +86,7 @@ def test_a_page_that_is_paused_asks_for_nothing(engine: EngineProcess, page: Pag
 
 
 def test_a_page_that_is_paused_while_it_is_fetched_stays_paused(engine: EngineProcess, page: Page) -> None:
-    held: list[Route] = []
-    page.route("**/invocations", lambda route: held.append(route) if fetched(route.request) else route.continue_())
+    held = hold_updates(page)
     with page.expect_request(fetched):
         page.goto(LIST)
     page.get_by_role("button", name="live").click()
@@ -98,12 +110,17 @@ def test_changes_are_joined(engine: EngineProcess, page: Page, paths: list[str])
     assert len(paths) <= monotonic() - began + 3  # one a second
 
 
-def test_what_is_opened_and_selected_stays(engine: EngineProcess, page: Page) -> None:
-    page.goto(f"{HERE}/functions/hello")
+def test_what_is_opened_and_selected_stays_also_below_a_note(engine: EngineProcess, page: Page) -> None:
+    held = hold_updates(page)
+    leave_note(engine, page)
+    with page.expect_request(fetched):
+        page.goto(f"{HERE}/functions/hello/invocations")
+    expect(page.get_by_role("status")).to_contain_text("Saved.")
     page.get_by_text("Pause…").click()
     page.get_by_label("Reason").fill("half a rea")
-    engine.create("other", "def handler(event, context):\n    return event\n")
-    page.wait_for_timeout(1500)
+    with page.expect_event("requestfinished", fetched):
+        held[0].continue_()
+    page.wait_for_timeout(300)  # the page takes the reply
 
     assert page.get_by_label("Reason").input_value() == "half a rea"
     assert page.get_by_label("Reason").evaluate("one => one === document.activeElement")
@@ -181,10 +198,9 @@ def test_a_deleted_thing_is_called_deleted(engine: EngineProcess, page: Page, pa
     assert paths == []
 
 
-def test_scripts_that_fetch_pages_take_no_note(page: Page) -> None:
+def test_scripts_that_fetch_pages_take_no_note(engine: EngineProcess, page: Page) -> None:
     page.goto(f"{HERE}/functions")
-    note = base64.urlsafe_b64encode(b"Saved.").decode()
-    page.context.add_cookies([{"name": COOKIE, "value": note, "url": page.url.partition("projects")[0]}])
+    leave_note(engine, page)
 
     fetched = page.evaluate("fetch(location.href).then((reply) => reply.text())")
     page.goto(f"{HERE}/functions")

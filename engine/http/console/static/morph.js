@@ -3,7 +3,16 @@
 
 // Names an element among its siblings, so that it is found again when others come before it.
 function keyOf(node) {
-  return node.nodeType === Node.ELEMENT_NODE ? node.id || node.dataset.key || "" : "";
+  if (node.nodeType !== Node.ELEMENT_NODE) return "";
+  return node.id || node.dataset.key || node.getAttribute("aria-labelledby") || "";
+}
+
+// Returns the sibling without a key that becomes the child: an element of the same kind, which others may precede that
+// are gone, or a text at this place.
+function sameKind(at, child) {
+  if (child.nodeType !== Node.ELEMENT_NODE) return at?.nodeName === child.nodeName ? at : undefined;
+  while (at !== null && (keyOf(at) || at.nodeName !== child.nodeName)) at = at.nextSibling;
+  return at ?? undefined;
 }
 
 function isKept(node) {
@@ -46,7 +55,7 @@ function morphChildren(old, next) {
   for (const child of next.childNodes) {
     skipGone();
     const key = keyOf(child);
-    const same = key ? keyed.get(key) : at !== null && !keyOf(at) ? at : undefined;
+    const same = key ? keyed.get(key) : sameKind(at, child);
     if (same === undefined) {
       old.insertBefore(child.cloneNode(true), at);
       continue;
