@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.sdk import SDK_WARNINGS, Platform, create, deploy, platform_on
+from tests.acceptance.sdk import SDK_WARNINGS, Platform, deploy, platform_on
 from tests.acceptance.sdk import call as invoke
 from tests.acceptance.triggering import add, show
 from tests.support.bridging import needs_mapping
@@ -49,13 +49,6 @@ class Server(socketserver.ThreadingTCPServer):
 
 Server(("127.0.0.1", 8000), Handler).serve_forever()
 """
-#: Ordinary function that returns its event.
-ECHO = """
-import base64, json
-
-def handler(event, context):
-    return {"statusCode": 200, "body": base64.b64encode(json.dumps(event).encode()).decode(), "isBase64Encoded": True}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +64,12 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 @pytest.fixture(scope="module")
 def port(platform: Platform) -> int:
-    """Publish the functions and return the gateway's port."""
+    """Publish the function and return the gateway's port."""
     boot = f"#!/bin/sh\nexec {shlex.quote(sys.executable)} $RUNTIME_CODE_ROOT/server.py\n"
     deploy(platform, "web", "http", {"bootstrap": boot, "server.py": SERVER})
-    create(platform, "echo", ECHO)
     api = {**API, "match_mode": "SWA", "func_info": {"timeout": 30_000}}
     made = add(platform, "web", "APIG", {**api, "name": "web", "path": "/web"})
     add(platform, "web", "APIG", {**api, "name": "app", "path": "/app", "auth": "APP"})
-    add(platform, "echo", "APIG", {**api, "name": "echo", "path": "/echo"})
     number: int = urlsplit(show(platform, "web", made).event_data.invoke_url).port
     return number
 
@@ -153,22 +144,6 @@ def test_header_bytes_of_the_server_reach_the_client_as_they_were_sent(port: int
 
     assert [line for line in head.split(b"\r\n") if line.startswith(b"x-u:")] == [b"x-u: " + value, b"x-u: second"]
     assert b"\r\ncache-control:" not in head  # caching is the function's choice
-
-
-def test_an_ordinary_function_gets_the_documented_members_and_the_resource(port: int) -> None:
-    _, body = exchange(port, b"GET /echo?e HTTP/1.1\r\nHost: h\r\nX-A: b\r\nConnection: close\r\n\r\n")
-
-    assert set(json.loads(body)) == {
-        "body",
-        "requestContext",
-        "resource",
-        "queryStringParameters",
-        "httpMethod",
-        "pathParameters",
-        "headers",
-        "path",
-        "isBase64Encoded",
-    }
 
 
 def test_an_event_without_the_raw_members_still_reaches_the_server(platform: Platform, port: int) -> None:

@@ -221,16 +221,6 @@ def test_a_group_is_counted_once_whenever_the_engine_is_killed(tmp_path: Path) -
 # --- options --------------------------------------------------------------------------------------------------
 
 
-def test_a_unique_call_is_queued_again_when_the_earlier_has_ended(engine: EngineProcess, tmp_path: Path) -> None:
-    call = {"function": "held", "event": held_event(tmp_path), "unique": True}
-    first, same = queue(engine, call, call)
-    begun(tmp_path, 1)
-    assert queue(engine, call) == [first] == [same]
-    (tmp_path / "gate").touch()
-    results(engine, first)
-    assert queue(engine, call) != [first]
-
-
 def test_results_come_when_as_many_have_ended_as_are_asked_for(engine: EngineProcess) -> None:
     for _ in range(4):  # ends that are announced while others are read must not count twice
         ids = queue(engine, *map(double, range(1000)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functiond import AsyncClient, BadConfiguration, BadResult, Client, Forbidden, Overloaded, Unauthorized, Unreachable
+from functiond import AsyncClient, BadResult, Client, Forbidden, Overloaded, Unauthorized, Unreachable
 
 from tests.acceptance.engine_process import ECHO, HELD, PROJECT, EngineProcess, engine_on, held_event, rows, until
 from tests.support.cli import functiond_here
@@ -101,18 +101,3 @@ def test_wrong_credentials_are_refused(guarded: EngineProcess) -> None:
             client.enqueue("echo")
         assert caught.value.status == 401
         assert SECRET not in repr(client.configuration) + repr(client)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "problem"),
-    [
-        ({"url": "ftp://a"}, "url is 'ftp://a'"),
-        ({"url": "http://a/path"}, "must look like"),
-        ({"access_key": "a"}, "together"),
-        ({"retries": -1}, "retries is -1"),
-        ({"url": "https://a", "ca_file": "/nowhere"}, "ca_file is '/nowhere'"),
-    ],
-)
-def test_a_bad_parameter_is_named(parameters: dict[str, object], problem: str) -> None:
-    with pytest.raises(BadConfiguration, match=problem):
-        Client(**parameters)  # type: ignore[arg-type]

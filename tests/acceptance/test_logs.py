@@ -110,16 +110,6 @@ def test_results_and_logs_outlive_the_engine(engine: EngineProcess) -> None:
     assert engine.record("talks", request_id) == before
 
 
-def test_the_log_of_a_function_is_that_of_its_last_invocations(engine: EngineProcess) -> None:
-    engine.create("twice", "def handler(event, context):\n    print(event)\n")
-    for event in ("a", "b"):
-        engine.record("twice", engine.accepted("twice", event), wait=30)
-
-    run = functiond_here("logs", "twice", environ=there(engine))
-
-    assert [line.split(maxsplit=2)[1:] for line in run.stdout.splitlines()] == [["stdout", "a"], ["stdout", "b"]]
-
-
 ATTEMPTS = """
 import os
 

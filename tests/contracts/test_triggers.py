@@ -16,14 +16,11 @@ import anyio.to_thread
 import pytest
 from msgspec import Struct
 
-from engine.config.plugin_registry import load_plugins
-from engine.errors import InvalidField
 from engine.protocols import Selection
 from tests.contracts.rigs.base import Rig
 from tests.contracts.rigs.dis import Own
 from tests.contracts.rigs.lts import Written
 from tests.contracts.scenes import NOWHERE, RIGS, Scene, having, process_scene, scene
-from tests.support.triggering import house
 from tests.support.waiting import until
 
 
@@ -36,17 +33,6 @@ async def test_each_event_calls_the_function_once(rig: Rig) -> None:
         keys = await it.place.keys()
         selection = Selection(function_id=1, trigger_id=it.trigger.id)
         assert (await it.place.engine.storage.records.list(selection))[1] == len(keys)
-
-
-async def test_bad_options_are_refused_with_their_field(rig: Rig) -> None:
-    async with house(rig.folder / "data", load_plugins(rig.modules)) as place:
-        for change, field in rig.bad:
-            with pytest.raises(InvalidField) as refused:
-                await place.create(rig.kind, **{**rig.options(), **change})
-            assert field in refused.value.field
-
-        assert list(place.engine.resources.triggers.all()) == []
-        assert rig.bad
 
 
 @having(may_disable=True)

@@ -19,22 +19,10 @@ Handler = Callable[[Any, "InlineContext"], Any]
 
 
 class InlineContext(Struct, frozen=True, kw_only=True):
-    """Context object that a handler gets, with only the most used methods of FunctionGraph's context."""
+    """Context object that a handler gets."""
 
     function: Function
     invocation: Invocation
-
-    def getRequestID(self) -> str:  # noqa: N802  (FunctionGraph's name, like those below)
-        return self.invocation.request_id
-
-    def getFunctionName(self) -> str:  # noqa: N802
-        return self.function.name
-
-    def getAlias(self) -> str:  # noqa: N802
-        return self.invocation.alias
-
-    def getUserData(self, key: str, default: str | None = None) -> str | None:  # noqa: N802
-        return (self.function.user_data | self.function.encrypted_user_data).get(key, default)
 
 
 class InlineExecutor:

@@ -24,10 +24,9 @@ from bench.filling import FILLING, filled
 from bench.harness import Figure, Measured, Options, run, summarise
 from bench.hostile import attack, beside, worst_lag
 from bench.intake import SOURCES
-from bench.load import STAMP, Job, Load, build, percentiles
-from bench.machine import cpu_of, inspect_machine, wakeups
+from bench.load import Job, Load, percentiles
+from bench.machine import cpu_of, wakeups
 from bench.recovery import check_backlog
-from bench.report import number
 from bench.server import NOOP, ServerFailed, engine, load, starlette
 from bench.soak import SCENARIO as SOAK
 
@@ -205,18 +204,6 @@ def test_percentiles_are_of_the_sorted_values() -> None:
     assert (result.p50, result.p99, result.worst) == pytest.approx((51.0, 100.0, 100.0))
 
 
-def test_small_numbers_keep_three_digits() -> None:
-    assert [number(0.12345), number(3.14159), number(12345.6)] == ["0.123", "3.14", "12,346"]
-
-
-def test_the_machine_is_named(tmp_path: Path) -> None:
-    machine = inspect_machine(tmp_path)
-
-    assert machine.cores >= 1
-    assert machine.fsync_ms > 0
-    assert machine.filesystem != "unknown"
-
-
 def test_wake_ups_and_processor_time_grow_with_work(tmp_path: Path) -> None:
     with engine(tmp_path) as server:
         woken, used = wakeups(server.pid), cpu_of(server.pid)
@@ -245,23 +232,6 @@ def test_a_count_is_sent_exactly() -> None:
 def test_a_refused_request_is_a_failure_not_a_figure(tmp_path: Path) -> None:
     with engine(tmp_path) as server, pytest.raises(ServerFailed, match="404"):
         load(Job(port=server.port, path="/nowhere", body="{}", connections=1, count=1))
-
-
-def test_all_that_was_accepted_can_be_waited_for(tmp_path: Path) -> None:
-    with engine(tmp_path) as server:
-        function = server.deploy("noop", NOOP)
-        report = load(Job(port=server.port, path=f"{function}/invocations-async", body="{}", connections=4, count=50))
-        server.wait_for_all(function, report.last)
-
-        assert server.ended(function) == 50
-
-
-def test_the_request_says_how_long_its_body_is() -> None:
-    request = build(Job(port=80, path="/", body=f'{{"due": {STAMP}}}', headers={"X-A": "b"}))
-
-    head, _, body = request.partition(b"\r\n\r\n")
-    assert b"Content-Length: %d" % len(body) in head
-    assert b"X-A: b" in head
 
 
 async def test_an_answer_in_pieces_is_one_answer() -> None:

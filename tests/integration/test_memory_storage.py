@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +15,11 @@ from engine.app import lifecycle
 from engine.app.lifecycle import run_engine
 from engine.app.parts import EngineParts
 from engine.errors import MembershipLost
-from engine.model import AsyncSettings, DestinationSpec, Record, State
-from engine.protocols import Storage
+from engine.model import State
 from engine.resources.triggers import TriggerDraft
 from plugins.function import plugin as function_plugin
 from plugins.timer import plugin as timer_plugin
-from tests.doubles import InlineContext, MemoryStorage
+from tests.doubles import MemoryStorage
 from tests.support.executing import function
 from tests.support.inline_engine import PROJECT, SETTINGS, accept, run_inline, urn_of
 from tests.support.triggering import settings_of, until
@@ -31,13 +29,11 @@ NAMES = ("hello", "sink")
 
 @pytest.fixture
 async def memory() -> MemoryStorage:
-    """Return a storage with two functions. Successes of the first are delivered to the second."""
+    """Return a storage with two functions."""
     storage = MemoryStorage()
     for name in NAMES:
         number = await storage.catalog.new_function_id()
         await storage.catalog.put_functions([function(name, function_id=number, project=PROJECT)])
-    sink = DestinationSpec(destination="FunctionGraph", param=f'{{"func_urn": "{urn_of("sink")}"}}')
-    await storage.catalog.put_settings(1, "latest", AsyncSettings(max_retries=1, on_success=sink))
     return storage
 
 
@@ -55,15 +51,7 @@ def gate() -> asyncio.Event:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event) -> Run:
     """Return a function that runs an engine on a storage in memory. Its instances are handlers in this process."""
-    tries: list[int] = []
-
-    def hello(event: Any, context: InlineContext) -> Any:
-        tries.append(context.invocation.key)
-        if len(tries) == 1:
-            raise ValueError("the first attempt fails")
-        return event
-
-    run_inline(monkeypatch, {"hello": hello, "sink": lambda event, context: gate.wait()})
+    run_inline(monkeypatch, {"sink": lambda event, context: gate.wait()})
     settings = settings_of(tmp_path, **SETTINGS)
 
     @asynccontextmanager
@@ -74,25 +62,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: asyncio.Event) ->
                 yield engine
 
     return on
-
-
-async def record_of(storage: Storage, key: int) -> Record:
-    record = await storage.records.get(key)
-    assert record is not None
-    return record
-
-
-async def test_an_accepted_event_is_run_retried_and_delivered(memory: MemoryStorage, run: Run, tmp_path: Path) -> None:
-    async with run(memory) as engine:
-        key = await accept(engine, "hello")
-        await engine.dispatcher.ended(key, 30)
-        record = await record_of(engine.storage, key)
-        await until(lambda: {row.invocation.function_id for row in memory.rows.values() if row.state.final} == {1, 2})
-
-    assert (record.state, record.result, record.attempt) == (State.SUCCESS, b'{"n": 1}', 2)
-    assert memory.deliveries == {}
-    assert {row.state for row in memory.rows.values()} == {State.SUCCESS}
-    assert "journal.db" not in os.listdir(tmp_path)
 
 
 async def test_a_source_that_another_engine_owns_does_not_run(memory: MemoryStorage, run: Run) -> None:

@@ -105,7 +105,6 @@ class Engine(NoInstances):
         self.ahead: int | None = None
         self.cancel_steps: list[tuple[Selection, frozenset[State], Place, int]] = []
         self.waited = anyio.Event()
-        self.reported: dict[int, tuple[float, str]] = {}  #: progress, by key
         self.logs: dict[str, bytes] = {}  #: complete logs by request id
         self.attempt_ended = Signal[[Function, Invocation, Outcome]]()
         self.closed = Signal[[]]()
@@ -183,7 +182,7 @@ class Engine(NoInstances):
         return None
 
     def progress(self, key: int) -> tuple[float, str] | None:
-        return self.reported.get(key)
+        return None
 
     def running_log(self, key: int, attempt: int | None = None) -> bytes | None:
         return None

@@ -16,12 +16,6 @@ class Rig(base.Rig):
     kind = "APIG"
     pulls = False
     may_disable = False
-    bad = (
-        ({"path": "orders"}, "path"),
-        ({"auth": "SOME"}, "auth"),
-        ({"func_info": {"timeout": 0}}, "func_info.timeout"),
-        ({"cors": 3}, "cors"),
-    )
     change = {"name": "other"}
 
     def __init__(self, folder: Path) -> None:

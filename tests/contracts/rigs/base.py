@@ -31,8 +31,6 @@ class Rig:
     #: True if events wait outside while the source is stopped; False if each is sent and accepted or rejected at once.
     pulls: ClassVar[bool] = True
     may_disable: ClassVar[bool] = True
-    #: Changes that make valid options invalid, with the text that the error must contain.
-    bad: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
     #: Change of an option that does not replace the source.
     change: ClassVar[Mapping[str, Any]]
 

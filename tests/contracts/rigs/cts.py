@@ -13,7 +13,6 @@ class Rig(base.Rig):
     kind = "CTS"
     pulls = False
     may_disable = False
-    bad = (({"name": ""}, "name"), ({"operations": ["ECS"]}, "operations"))
     change = {"name": "other"}
 
     def options(self) -> dict[str, Any]:

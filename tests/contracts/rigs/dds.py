@@ -15,13 +15,6 @@ from tests.support.mongo_server import COLLECTION, DATABASE, PASSWORD, MongoServ
 class Rig(base.Rig):
     kind = "DDS"
     breakable = True
-    bad = (
-        ({"instance_id": ""}, "instance_id"),
-        ({"db_name": "local"}, "db_name"),
-        ({"db_password": ""}, "db_password"),
-        ({"batch_size": 10001}, "batch_size"),
-        ({"instance_addrs": ["mongodb://other/?tlsCAFile=/etc/passwd"]}, "instance_addrs"),
-    )
     change = {"batch_size": 2}
     parts = ("same",)
 

@@ -26,11 +26,6 @@ from tests.support.triggering import house
 class Rig(base.Rig):
     kind = "DIS"
     may_disable = False
-    bad = (
-        ({"stream_name": ""}, "stream_name"),
-        ({"polling_interval": 60_001}, "polling_interval"),
-        ({"sharditerator_type": "NEWEST"}, "sharditerator_type"),
-    )
     change = {"batch_size": 7}
     breakable = True
     parts = ("same", "fewer", "more")

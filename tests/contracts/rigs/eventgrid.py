@@ -13,7 +13,6 @@ class Rig(base.Rig):
     kind = "EVENTGRID"
     pulls = False
     may_disable = False
-    bad = (({"channel_id": ""}, "channel_id"), ({"event_types": [""]}, "event_types"))
     change = {"source_name": "shop"}
 
     def options(self) -> dict[str, Any]:

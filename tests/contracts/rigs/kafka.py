@@ -15,13 +15,6 @@ TOPIC = "orders"
 
 class Rig(base.Rig):
     kind = "KAFKA"
-    bad = (
-        ({"instance_id": ""}, "instance_id"),
-        ({"topic_ids": []}, "topic_ids"),
-        ({"batch_size": 1001}, "batch_size"),
-        ({"kafka_user": "u"}, "kafka_password"),
-        ({"kafka_ssl_enable": True}, "kafka_user"),
-    )
     change = {"batch_size": 2}
     parts = ("same", "fewer", "more")
     counts_removed = False  # records may come after the last fetch

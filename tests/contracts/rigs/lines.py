@@ -44,7 +44,6 @@ plugin = Plugin(kinds=("LINES",), options=LinesOptions, trigger=LinesTrigger)
 class Rig(base.Rig):
     kind = "LINES"
     modules = ("tests.contracts.rigs.lines",)
-    bad = (({"path": ""}, "path"), ({"paths": "x"}, "paths"))
     change = {"note": "changed"}
     breakable = True
 

@@ -27,7 +27,6 @@ WITHOUT_SOURCE = replace(plugin, trigger=None)
 
 class Rig(base.Rig):
     kind = "LTS"
-    bad = (({"log_group_id": ""}, "log_group_id"), ({"log_topic_id": 5}, "log_topic_id"))
     change = {"unknown": "and passed over"}
 
     def __init__(self, folder: Path) -> None:

@@ -21,11 +21,6 @@ from tests.contracts.rigs import base
 class Rig(base.Rig):
     kind = "OBS"
     may_disable = False
-    bad = (
-        ({"bucket": ""}, "bucket"),
-        ({"events": ["Odd"]}, "events"),
-        ({"events": ["Put", "ObjectCreated"]}, "events"),
-    )
     change: ClassVar[dict[str, Any]] = {"name": "other"}
     breakable = True
     parts: ClassVar[Sequence[str]] = ("same",)

@@ -17,12 +17,6 @@ from tests.support.rabbit_broker import PASSWORD, USER, VHOST, started_broker
 class Rig(base.Rig):
     kind = "RABBITMQ"
     may_disable = False
-    bad = (
-        ({"instance_id": ""}, "instance_id"),
-        ({"exchange_name": ""}, "exchange_name"),
-        ({"access_password": ""}, "access_password"),
-        ({"batch_size": 0}, "batch_size"),
-    )
     change = {"batch_size": 2}
     breakable = True
     parts = ("same",)

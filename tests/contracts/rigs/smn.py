@@ -15,7 +15,6 @@ class Rig(base.Rig):
     kind = "SMN"
     pulls = False
     may_disable = False
-    bad = (({"topic_urn": ""}, "topic_urn"), ({"topic_urn": "x" * 256}, "topic_urn"))
     change = {"topic_urn": TOPIC}
 
     @asynccontextmanager

@@ -130,21 +130,6 @@ def test_a_web_page_gets_nothing(bridge: Bridge, runtime: Runtime) -> None:
     assert runtime.response()[0].status == 403
 
 
-def test_the_largest_response_is_taken_and_a_larger_one_refused(bridge: Bridge, runtime: Runtime) -> None:
-    take(bridge, runtime, "request")
-    runtime.http.request("POST", f"{CUSTOM}response/r-1", b"x" * (6 * MiB))
-    assert len(bridge.answer().result) == 6 * MiB
-    assert runtime.response()[0].status == 200
-    runtime.get("request")
-    bridge.invoke(ticket=2, request_id="r-2")
-    runtime.response()
-
-    assert runtime.post("response/r-2", b"x" * (6 * MiB + 1))[0] == 413
-    answer = bridge.answer()
-    assert (answer.ticket, answer.code) == (2, 4004)
-    assert answer.message == "the response has 6291457 bytes, more than the 6291456 allowed"
-
-
 def test_what_is_no_http_ends_the_connection_and_nothing_else(bridge: Bridge, runtime: Runtime) -> None:
     runtime.http.connect()
     runtime.http.sock.sendall(b"what?\r\n\r\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,13 +93,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.shutdown()
         self.server.socket.close()
         self.reply(200, b"")
-
-    def meet(self):
-        with open(os.environ["GATE"] + "-in", "w"):
-            pass
-        with open(os.environ["GATE"] + "-out"):
-            pass
-        self.reply(200, b"met")
 
     def log_message(self, *arguments):
         pass
@@ -348,23 +340,6 @@ def test_a_server_that_listens_no_more_ends_its_instance(bridge: Bridge) -> None
 
     assert "no longer accepts connections" in answer.message
     assert bridge.process.wait() == 1
-
-
-@needs_network
-def test_several_requests_are_served_at_a_time(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(f"{gate}-in")
-    os.mkfifo(f"{gate}-out")
-    boot = {"bootstrap": f"export GATE={gate}\n{FILES['bootstrap']}"}
-    with Bridge("http", tmp_path, FILES | boot, network=True, concurrency=2) as bridge:
-        bridge.answer()
-        bridge.invoke(event("/meet"), ticket=1)
-        (tmp_path / "gate-in").read_bytes()
-
-        assert told(bridge.ask(event("/other"), ticket=2))["target"] == "/other"
-        (tmp_path / "gate-out").write_bytes(b"")
-        assert (answer := bridge.answer()).ticket == 1
-        assert reply(answer)["body"] == "met"
 
 
 @needs_network

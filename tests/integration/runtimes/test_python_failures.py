@@ -25,6 +25,11 @@ class Slotted:
     __slots__ = ("x",)
 
 
+class Answer:
+    def __init__(self, code):
+        self.statusCode, self.headers = code, {}
+
+
 class Handler:
     def __call__(self, event, context): return event
     def method(self, event, context): return event
@@ -136,6 +141,7 @@ def test_what_an_initializer_does_wrong_has_its_code(tmp_path: Path, body: str, 
         ("0", b"0"),
         ("Awaitable()", b"awaited"),
         ("Handler().soon('by method', None)", b"by method"),
+        ("Answer(201)", b'{"statusCode": 201, "headers": {}}'),
     ],
 )
 def test_results_are_written_as_documented(tmp_path: Path, expression: str, result: bytes) -> None:

@@ -19,7 +19,6 @@ from engine.resources.bound_trigger import BoundTrigger
 from plugins.kafka import plugin
 from plugins.kafka.fetches import Fetches
 from plugins.kafka.offsets import ClusterOffsets, PartitionOffset, Start
-from plugins.kafka.reader import BATCHES
 from tests.support.gate import gate
 from tests.support.kafka_broker import EARLIEST, Broker, kafka_broker, reading, until_committed
 from tests.support.kafka_peer import Peer, kafka_peer
@@ -283,25 +282,6 @@ async def test_a_topic_made_anew_while_the_connection_was_lost_is_read_from_its_
                 assert REMADE in problem(place, trigger)
                 assert place.state(trigger).lost == 0
     assert [entry for entry in logs if entry["event"] == "service failed"] == []
-
-
-async def test_a_topic_made_anew_while_there_was_no_room_is_read_from_its_start(tmp_path: Path, broker: Broker) -> None:
-    full = {**QUICK, "plugins__kafka__check_every": 0.01, "queue__function_rows": 1}
-    async with house(tmp_path, [plugin], **full) as place:
-        await broker.create("t")
-        trigger = await reading(place, broker, batch_size=1)
-        async with disabled(place, trigger):
-            await broker.send("t", *values("old", 2 * BATCHES + 2), partition=0, timestamp=OLD)
-        await until(lambda: "paused" in problem(place, trigger))  # all are fetched, and all but two are taken
-        await remake(broker, "t", 5)
-        while len(texts := await messages(place, 0)) < 2 * BATCHES + 5:
-            for key in await place.keys():
-                await place.engine.dispatcher.cancel(key)
-
-        read = [f"old-{number}" for number in range(2 * BATCHES)]
-        assert texts == [*read, *new(5)]
-        assert problem(place, trigger) == "topic t was deleted with 2 records that were not read"
-        assert place.state(trigger).lost == 2
 
 
 async def test_a_topic_made_anew_is_read_whatever_the_broker_still_knows_of_the_group(

@@ -1,11 +1,16 @@
-"""Links to objects: accepted forms and rejected ones."""
+"""Links to objects: accepted forms and rejected ones, and the objects behind them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from engine import BadLink
-from plugins.obs.links import read_link
+from engine import BadLink, ObjectMissing
+from plugins.obs.links import ObsLinks, read_link
+from plugins.obs.options import ObsSettings
+
+CONTENT = bytes(range(256)) * 8192  #: 2 MB
 
 
 @pytest.mark.parametrize(
@@ -45,6 +50,7 @@ def test_a_link_names_a_bucket_and_a_key(link: str, meant: tuple[str, str]) -> N
         "https://code.obs.local",
         "https://code.obs.local/",
         "https://obs.local/code",
+        "obs://bucket",
         "https://.obs.local/b.zip",
         "obs://arn:aws:s3:eu:1:accesspoint/b.zip",
         "obs://code:80/b.zip",
@@ -61,3 +67,24 @@ def test_a_link_names_a_bucket_and_a_key(link: str, meant: tuple[str, str]) -> N
 def test_what_names_no_object_of_a_store_is_refused(link: str) -> None:
     with pytest.raises(BadLink):
         read_link(link, "store.local")
+
+
+@pytest.fixture
+def links(tmp_path: Path) -> ObsLinks:
+    (tmp_path / "bucket" / "in").mkdir(parents=True)
+    (tmp_path / "bucket" / "in" / "code.zip").write_bytes(CONTENT)
+    return ObsLinks(ObsSettings(folder=str(tmp_path)))
+
+
+async def test_a_link_gives_the_whole_object_in_blocks(links: ObsLinks) -> None:
+    async with links.open("obs://bucket/in/code.zip") as blocks:
+        received = [block async for block in blocks]
+
+    assert b"".join(received) == CONTENT
+    assert len(received) > 1
+
+
+@pytest.mark.parametrize("link", ["obs://bucket/in/other.zip", "obs://other/in/code.zip"])
+async def test_an_object_that_is_not_there_is_missing(links: ObsLinks, link: str) -> None:
+    with pytest.raises(ObjectMissing):
+        await links.open(link).__aenter__()

@@ -63,12 +63,6 @@ async def test_a_free_port_is_found_and_given_up_at_the_end() -> None:
             pass
 
 
-async def test_a_port_in_use_is_an_error_of_settings() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SettingsError, match="choose another --port"):
-        async with listen(an_open_app(), "127.0.0.1", taken.getsockname()[1]):
-            pass
-
-
 async def test_the_end_waits_for_running_requests_but_takes_no_new_ones() -> None:
     app = App()
     async with anyio.create_task_group() as tasks, connect_during(app, tasks) as (client, port, left):

@@ -1,4 +1,4 @@
-"""Raw exchanges with the API and with a gateway of API definitions: each answers as its listener does for all."""
+"""Raw exchanges with the API, and those with bodies with a gateway too: each answers as its listener does for all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TABLE = {
     "pipelining": test_pipelining.ROWS,
     "HTTP/1.0": test_http_1_0.ROWS,
 }
-each = pytest.mark.parametrize("rows", TABLE.values(), ids=TABLE)
+BODIES = ("body framing", "chunks and trailers", "expectations")
 ACCEPTING = f"{BASE}/{urn_of()}/invocations-async".encode()
 
 
@@ -44,7 +44,7 @@ def to_api(sent: bytes) -> bytes:
 
 
 @in_production
-@each
+@pytest.mark.parametrize("rows", TABLE.values(), ids=TABLE)
 async def test_the_api_answers_as_the_table_says(tmp_path: Path, rows: Sequence[Row]) -> None:
     async with serve(tmp_path) as api:
         await api.create()
@@ -58,7 +58,7 @@ async def test_the_api_answers_as_the_table_says(tmp_path: Path, rows: Sequence[
 
 
 @in_production
-@each
+@pytest.mark.parametrize("rows", [TABLE[name] for name in BODIES], ids=BODIES)
 async def test_a_gateway_answers_as_the_table_says(tmp_path: Path, rows: Sequence[Row]) -> None:
     async with gateway(tmp_path, {"path": "/", "match_mode": "SWA"}) as at:
         port, records = at.client.base_url.port, at.place.engine.storage.records

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from engine.asgi.listener import HEAD_LIMIT, listen
-from tests.support.raw_client import connect, read_answers
 from tests.support.raw_exchanges import (
     GOT,
     OK,
@@ -18,10 +14,8 @@ from tests.support.raw_exchanges import (
     closing,
     each,
     get,
-    get_of,
     post,
 )
-from tests.support.scripted_app import ScriptedApp
 
 H2C = (
     b"Connection: Upgrade, HTTP2-Settings",
@@ -88,17 +82,3 @@ ROWS = [*IGNORED, *REFUSED]
 @each(ROWS)
 async def test_an_upgrade_is_ignored_unless_it_is_to_websocket(row: Row) -> None:
     await check(row)
-
-
-@pytest.mark.parametrize(("more", "status"), [(0, OK), (3, 431)])
-async def test_a_head_that_asks_for_an_upgrade_is_as_bounded_as_any(more: int, status: int) -> None:
-    await check(Row("", get_of(HEAD_LIMIT + more, *H2C), status, (GOT,) if status == OK else (), cut=False))
-
-
-async def test_the_body_of_an_upgrade_must_come_in_time() -> None:
-    app = ScriptedApp()
-    async with listen(app, "127.0.0.1", 0, keep_alive=1) as port, connect(port) as client:
-        await client.send(post(*H2C, b"Content-Length: 10", body=b"x"))
-
-        assert [answer.status for answer in read_answers(await client.rest())] == [408]
-    assert app.seen == [("POST /t", None)]

@@ -42,7 +42,8 @@ from engine.errors import (
     ObjectMissing,
 )
 from engine.model import CodePackage
-from tests.doubles.links import MemoryLinks
+from plugins.obs.links import ObsLinks
+from plugins.obs.options import ObsSettings
 from tests.support.executing import dig
 from tests.support.full_disk import full_disk
 from tests.support.http_app import encoded, zipped
@@ -284,8 +285,11 @@ async def test_a_package_for_no_handler_and_kinds_that_do_not_run_here_are_refus
 LINK = "obs://bucket/code.zip"
 
 
-def behind_link(*blocks: bytes) -> MemoryLinks:
-    return MemoryLinks({LINK: blocks})
+def behind_link(folder: Path, content: bytes) -> ObsLinks:
+    """Return a reader of a store in this folder, in which the link leads to the content."""
+    (folder / "bucket").mkdir(parents=True)
+    (folder / "bucket" / "code.zip").write_bytes(content)
+    return ObsLinks(ObsSettings(folder=str(folder)))
 
 
 def linked(url: str = LINK) -> CodeSource:
@@ -294,7 +298,7 @@ def linked(url: str = LINK) -> CodeSource:
 
 async def test_a_link_leads_to_the_same_package_as_an_upload(tmp_path: Path) -> None:
     content = zipped(index__py="a = 1")
-    store = CodeStore(tmp_path / "code", links=behind_link(content[:50], content[50:]))
+    store = CodeStore(tmp_path / "code", links=behind_link(tmp_path / "objects", content))
 
     code = await store.add(linked(), handler=HANDLER)
     uploaded = await store.add(package(content), handler=HANDLER)
@@ -312,18 +316,19 @@ async def test_a_package_behind_a_link_may_be_larger_than_an_upload_but_not_endl
     monkeypatch.setattr("engine.code.store.PACKAGE_LIMIT", 1000)
     monkeypatch.setattr("engine.code.store.LINKED_LIMIT", len(content))
 
-    store = CodeStore(tmp_path / "code", links=behind_link(content))
+    store = CodeStore(tmp_path / "code", links=behind_link(tmp_path / "objects", content))
     code = await store.add(linked(), handler=HANDLER)
     with pytest.raises(CodePackageTooLarge):
         await store.original(code)
+    larger = behind_link(tmp_path / "larger", content + b"x")
     with pytest.raises(CodePackageTooLarge):
-        await CodeStore(tmp_path / "other", links=behind_link(content, b"x")).add(linked(), handler=HANDLER)
+        await CodeStore(tmp_path / "other", links=larger).add(linked(), handler=HANDLER)
 
     assert list((tmp_path / "other").iterdir()) == []
 
 
 async def test_links_that_lead_nowhere_leave_nothing_behind(tmp_path: Path) -> None:
-    store = CodeStore(tmp_path / "code", links=behind_link(b"no zip"))
+    store = CodeStore(tmp_path / "code", links=behind_link(tmp_path / "objects", b"no zip"))
 
     with pytest.raises(ObjectMissing):
         await store.add(linked("obs://bucket/other"), handler=HANDLER)
@@ -401,7 +406,9 @@ def _claim_size(content: bytes, size: int) -> bytes:
 
 @pytest.mark.parametrize("source", [inline("x"), package(entry("index.py")), linked()])
 async def test_code_does_not_take_what_the_journal_needs_of_the_disk(tmp_path: Path, source: CodeSource) -> None:
-    store = CodeStore(tmp_path / "code", Limits(keep_free=1 << 60), behind_link(entry("index.py")))
+    store = CodeStore(
+        tmp_path / "code", Limits(keep_free=1 << 60), behind_link(tmp_path / "objects", entry("index.py"))
+    )
 
     with pytest.raises(DiskLow):
         await store.add(source, handler=HANDLER)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import Deferred
-from engine.executors.allocator import MAX_SCARCE, TRIES, Allocator
+from engine.executors.allocator import MAX_SCARCE, Allocator
 from engine.executors.call import Call, End, Ended, Key, key_of
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan
@@ -350,17 +350,6 @@ async def test_nothing_is_kept_of_the_key_of_an_instance_that_has_ended() -> Non
     await crowd.do("go")
 
     assert (crowd.allocator.idle._by_key, crowd.allocator._open, crowd.allocator._waiting) == ({}, {}, {})
-
-
-async def test_user_code_that_fails_is_tried_on_three_instances() -> None:
-    crowd = Crowd()
-    crowd.come()
-    for _ in range(TRIES):
-        await crowd.settle()
-        crowd.fail_in_user_code(0)
-    await crowd.settle()
-
-    assert (len(crowd.failed), len(crowd.launcher.instances)) == (1, TRIES)
 
 
 async def test_user_code_that_fails_is_not_tried_again_when_no_call_needs_the_instance() -> None:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from engine.executors.local.channel import Output
 from engine.executors.logs import LogFiles, Written, log_file
@@ -108,16 +107,6 @@ async def test_of_a_synchronous_call_only_the_tail_is_kept(opened: Pool, tmp_pat
 
     assert len(outcome.log) == 4096
     assert not (tmp_path / "logs").exists()
-
-
-async def test_each_attempt_has_a_log_file_of_its_own(opened: Pool) -> None:
-    asked = invocation('"short"')
-    for number, letter in enumerate("abc", 1):
-        tried = replace(asked, payload=json.dumps(letter * 9000).encode(), attempt=number)
-        await opened.execute(function("say"), tried)
-
-    texts = [plain(await opened.log(asked.function_id, asked.request_id, number) or b"")[:1] for number in (1, 2, 3, 4)]
-    assert texts == [b"a", b"b", b"c", b""]
 
 
 async def test_an_attempt_after_a_crash_replaces_the_log_of_the_interrupted_one(opened: Pool, tmp_path: Path) -> None:

@@ -115,13 +115,6 @@ async def test_a_version_stays_as_it_was_when_latest_goes_on(house: House) -> No
         await house.catalog.update(urn("v1"), {"timeout": 9})
 
 
-async def test_a_version_without_a_name_is_called_after_the_time(house: House) -> None:
-    first = await house.publish()
-    second = await house.publish()
-
-    assert (first.version, second.version) == ("v20231114-221320", "v20231114-221321")
-
-
 async def test_a_name_is_given_once(house: House) -> None:
     await house.publish("v1")
 
@@ -324,16 +317,6 @@ async def test_a_change_that_cannot_be_stored_is_not_shown(house: House) -> None
 # --- aliases ------------------------------------------------------------------------------------------------
 
 
-async def test_an_alias_means_its_main_version(house: House) -> None:
-    version = await house.publish("v1")
-    await house.alias("prod", "v1")
-
-    assert house.catalog.find(urn("!prod")) == version
-    assert house.catalog.route(urn("!prod")) == version
-    with pytest.raises(UnknownAlias):
-        house.catalog.find(urn("!other"))
-
-
 async def test_an_alias_with_weights_is_decided_request_by_request(house: House) -> None:
     await house.publish("v1")
     await house.publish("v2")
@@ -343,19 +326,6 @@ async def test_an_alias_with_weights_is_decided_request_by_request(house: House)
 
     assert 30 < routed.count("v2") < 70
     assert {house.catalog.find(urn("!split")).version for _ in range(100)} == {"v1"}
-
-
-async def test_an_alias_is_changed_as_a_whole(house: House) -> None:
-    await house.publish("v1")
-    await house.publish("v2")
-    await house.alias("prod", "v1", weights={"v2": 10}, description="old")
-
-    await house.aliases.update(urn(), Alias(name="prod", version="v2"))
-
-    shown = house.aliases.get(urn(), "prod")
-    assert (shown.version, shown.weights, shown.description) == ("v2", {}, "")
-    with pytest.raises(UnknownAlias):
-        await house.aliases.update(urn(), Alias(name="other", version="v2"))
 
 
 async def test_a_version_has_one_alias_at_most(house: House) -> None:

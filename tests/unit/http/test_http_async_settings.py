@@ -95,6 +95,7 @@ NEXT = {"on_success": {"destination": "FunctionGraph", "param": json.dumps({"fun
     ("body", "problem"),
     [
         ({"max_async_retry_attempts": 4}, "max_async_retry_attempts is 4"),
+        ({"max_async_retry_attempts": -1}, "max_async_retry_attempts is -1"),
         ({"max_async_event_age_in_seconds": 0}, "max_async_event_age_in_seconds is 0"),
         ({"max_async_event_age_in_seconds": 86_401}, "max_async_event_age_in_seconds is 86401"),
         ({"max_async_retry_attempts": "1"}, "max_async_retry_attempts is '1'"),
@@ -124,6 +125,8 @@ async def test_settings_that_cannot_be_are_refused(api: Api, body: object, probl
     [
         ({"destination": "Pigeon"}, "destination"),
         ({"destination": "OBS", "param": "bucket"}, "param"),
+        ({"destination": "OBS", "param": "[]"}, "param"),
+        ({"destination": "FunctionGraph", "param": '{"func_urn": 7}'}, "param.func_urn"),
         ({"destination": "WEBHOOK", "param": '{"url": "/x"}'}, "param.url"),
         ({"destination": "FunctionGraph", "param": "{}"}, "param.func_urn"),
         ({"destination": "FunctionGraph", "param": '{"func_urn": "next"}'}, "param.func_urn"),

@@ -191,29 +191,6 @@ async def test_a_filter_or_place_that_cannot_be_is_refused(api: Api, query: str,
     assert query.partition("=")[0] in answer.json["error_msg"]
 
 
-async def test_the_whole_record_holds_what_went_in_and_what_came_out(api: Api) -> None:
-    request_id = await invoked(api)
-    api.engine.finish(request_id)
-
-    record = (await api.send("GET", f"{RECORDS}/{request_id}")).json
-
-    assert (record["request_id"], record["status"], record["function_urn"]) == (request_id, "SUCCESS", urn_of())
-    assert (record["payload"], record["result"]) == ('{"k": "\\u00e9"}', '"done"')
-    assert [record[name][-1] for name in ("accept_time", "due_time", "start_time", "end_time")] == ["Z"] * 4
-
-
-async def test_a_running_record_has_the_progress_that_was_reported_last(api: Api) -> None:
-    request_id = await invoked(api)
-    key = api.engine.identity.key_of(request_id) or 0
-    assert "progress" not in (await api.send("GET", f"{RECORDS}/{request_id}")).json
-    api.engine.reported[key] = (0.25, "one of four")
-
-    shown = (await api.send("GET", f"{RECORDS}/{request_id}")).json
-    assert shown["progress"] == {"fraction": 0.25, "note": "one of four"}
-    api.engine.finish(request_id)
-    assert "progress" not in (await api.send("GET", f"{RECORDS}/{request_id}")).json
-
-
 async def test_a_record_of_another_function_is_not_found(api: Api) -> None:
     await api.create("other")
     request_id = await invoked(api, "other")
@@ -224,38 +201,11 @@ async def test_a_record_of_another_function_is_not_found(api: Api) -> None:
             assert (answer.status, answer.json["error_code"]) == (404, "FSS.0404")
 
 
-async def test_a_reader_may_wait_for_the_end(api: Api) -> None:
-    request_id = await invoked(api)
-    answers = [await api.send("GET", f"{RECORDS}/{request_id}?wait=0.01")]
-    api.engine.waited = anyio.Event()
-
-    async def read() -> None:
-        answers.append(await api.send("GET", f"{RECORDS}/{request_id}?wait=60"))
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(read)
-        await api.engine.waited.wait()
-        api.engine.finish(request_id)
-
-    assert [answer.json["status"] for answer in answers] == ["WAIT", "SUCCESS"]
-
-
 @pytest.mark.parametrize("wait", ["61", "-1", "long", "nan"])
 async def test_a_wait_has_bounds(api: Api, wait: str) -> None:
     answer = await api.send("GET", f"{RECORDS}/{await invoked(api)}?wait={wait}")
 
     assert (answer.status, answer.json["error_code"]) == (400, "FSS.1001")
-
-
-async def test_a_cancelled_invocation_has_its_code(api: Api) -> None:
-    request_id = await invoked(api)
-
-    body = {"request_id": request_id, "type": "force"}
-    answers = [await api.send("POST", f"/{urn_of()}/cancel", body) for _ in range(2)]
-
-    (record,) = (await listed(api)).json["invocations"]
-    assert [(answer.status, answer.raw) for answer in answers] == [(200, b"")] * 2
-    assert (record["status"], record["error_code"]) == ("FAIL", 4208)
 
 
 async def test_only_what_is_here_and_not_over_can_be_cancelled(api: Api) -> None:

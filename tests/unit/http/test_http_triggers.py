@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
@@ -124,16 +123,6 @@ async def test_terraform_gets_the_keys_that_it_has_sent_and_no_others(api: Api, 
     assert shown.json["event_data"] == sent | masked
     assert listed.json == [shown.json]
     assert created.json["event_data"].keys() >= GOOD[kind].keys()
-
-
-@pytest.mark.parametrize("urn", [urn_of(), quote(urn_of(), safe=""), urn_of(version=""), "hello", "default:hello"])
-async def test_every_way_to_write_a_urn_means_the_same(api: Api, urn: str) -> None:
-    created = await create(api, urn=urn)
-
-    listed = await send(api, "GET", f"/triggers/{urn_of()}")
-    shown = await send(api, "GET", path_of(created, urn))
-
-    assert (created.status, shown.status, listed.json) == (201, 200, [created.json])
 
 
 async def test_kinds_are_a_list_of_names_and_those_that_have_one_show_an_event(api: Api) -> None:

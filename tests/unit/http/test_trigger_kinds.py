@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from tests.unit.http.test_http_triggers import create, path_of, send
 
 pytestmark = pytest.mark.usefixtures("hello")
 
+HOOK = {"name": "pushes", "secret": "sixteen-characters-or-more"}
+
 
 def refusal(answer: Answer) -> tuple[int, str]:
     """Return status and code of an error."""
@@ -19,42 +22,68 @@ def refusal(answer: Answer) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "code"),
+    ("kind", "changes", "code", "field"),
     [
-        ("TIMER", {"schedule": "61m", "schedule_type": "Rate"}, "FSS.1109"),
-        ("TIMER", {"schedule": "0 0 25 * * *"}, "FSS.1109"),
-        ("TIMER", {"name": "x" * 65}, "FSS.1109"),
-        ("TIMER", {"name": None}, "FSS.1109"),
-        ("SMN", {"topic_urn": ""}, "FSS.1102"),
-        ("DMS", {"polling_interval": 0}, "FSS.1103"),
-        ("DIS", {"batch_size": 10_001}, "FSS.1104"),
-        ("DIS", {"polling_interval": 61}, "FSS.1104"),
-        ("DIS", {"sharditerator_type": "SOMEWHERE"}, "FSS.1104"),
-        ("OBS", {"events": ["s3:Nothing:*"]}, "FSS.1106"),
-        ("OBS", {"events": ["ObjectCreated", "Put"]}, "FSS.1106"),
-        ("OBS", {"bucket": "b" * 65}, "FSS.1106"),
-        ("APIG", {"path": "orders"}, "FSS.1107"),
-        ("APIG", {"req_method": "BREW"}, "FSS.1107"),
-        ("APIG", {"func_info": {"timeout": 60_001}}, "FSS.1107"),
-        ("APIG", {"func_info": {"timeout": 1, "function_urn": urn_of("other")}}, "FSS.1107"),
-        ("DEDICATEDGATEWAY", {"type": 3}, "FSS.1417"),
-        ("LTS", {"log_group_id": None}, "FSS.1110"),
-        ("KAFKA", {"batch_size": 1001}, "FSS.1112"),
-        ("KAFKA", {"topic_ids": []}, "FSS.1112"),
-        ("KAFKA", {"kafka_ssl_enable": True}, "FSS.1113"),
-        ("OPENSOURCEKAFKA", {"kafka_connect_address": ""}, "FSS.1112"),
-        ("DDS", {"db_name": "admin"}, "FSS.1164"),
-        ("DDS", {"batch_size": 0}, "FSS.1164"),
-        ("CTS", {"name": "x" * 65}, "FSS.1305"),
-        ("CTS", {"operations": ["ECS"]}, "FSS.1318"),
-        ("RABBITMQ", {"access_password": ""}, "FSS.0400"),
-        ("EVENTGRID", {"channel_id": ""}, "FSS.0400"),
+        ("TIMER", {"schedule": "61m", "schedule_type": "Rate"}, "FSS.1109", "schedule"),
+        ("TIMER", {"schedule": "0 0 25 * * *"}, "FSS.1109", "schedule"),
+        ("TIMER", {"name": "x" * 65}, "FSS.1109", "name"),
+        ("TIMER", {"name": None}, "FSS.1109", "name"),
+        ("SMN", {"topic_urn": ""}, "FSS.1102", "topic_urn"),
+        ("DMS", {"polling_interval": 0}, "FSS.1103", "polling_interval"),
+        ("DIS", {"stream_name": ""}, "FSS.1104", "stream_name"),
+        ("DIS", {"batch_size": 10_001}, "FSS.1104", "batch_size"),
+        ("DIS", {"polling_interval": 61}, "FSS.1104", "polling_interval"),
+        ("DIS", {"sharditerator_type": "SOMEWHERE"}, "FSS.1104", "sharditerator_type"),
+        ("OBS", {"events": ["s3:Nothing:*"]}, "FSS.1106", "events"),
+        ("OBS", {"events": ["ObjectCreated", "Put"]}, "FSS.1106", "events"),
+        ("OBS", {"bucket": ""}, "FSS.1106", "bucket"),
+        ("OBS", {"bucket": "b" * 65}, "FSS.1106", "bucket"),
+        ("APIG", {"path": "orders"}, "FSS.1107", "path"),
+        ("APIG", {"auth": "SOME"}, "FSS.1107", "auth"),
+        ("APIG", {"cors": 3}, "FSS.1107", "cors"),
+        ("APIG", {"req_method": "BREW"}, "FSS.1107", "req_method"),
+        ("APIG", {"func_info": {"timeout": 0}}, "FSS.1107", "func_info.timeout"),
+        ("APIG", {"func_info": {"timeout": 60_001}}, "FSS.1107", "func_info.timeout"),
+        ("APIG", {"func_info": {"timeout": 1, "function_urn": urn_of("other")}}, "FSS.1107", "func_info.function_urn"),
+        ("DEDICATEDGATEWAY", {"type": 3}, "FSS.1417", "type"),
+        ("LTS", {"log_group_id": None}, "FSS.1110", "log_group_id"),
+        ("LTS", {"log_group_id": ""}, "FSS.1110", "log_group_id"),
+        ("LTS", {"log_topic_id": 5}, "FSS.1110", "log_topic_id"),
+        ("KAFKA", {"instance_id": ""}, "FSS.1112", "instance_id"),
+        ("KAFKA", {"batch_size": 1001}, "FSS.1112", "batch_size"),
+        ("KAFKA", {"topic_ids": []}, "FSS.1112", "topic_ids"),
+        ("KAFKA", {"kafka_user": "u"}, "FSS.1113", "kafka_password"),
+        ("KAFKA", {"kafka_ssl_enable": True}, "FSS.1113", "kafka_user"),
+        ("OPENSOURCEKAFKA", {"kafka_connect_address": ""}, "FSS.1112", "kafka_connect_address"),
+        ("DDS", {"instance_id": ""}, "FSS.1164", "instance_id"),
+        ("DDS", {"instance_addrs": ["mongodb://other/?tlsCAFile=/etc/passwd"]}, "FSS.1164", "instance_addrs"),
+        ("DDS", {"db_name": "admin"}, "FSS.1164", "db_name"),
+        ("DDS", {"db_name": "local"}, "FSS.1164", "db_name"),
+        ("DDS", {"db_password": ""}, "FSS.1164", "db_password"),
+        ("DDS", {"batch_size": 0}, "FSS.1164", "batch_size"),
+        ("DDS", {"batch_size": 10_001}, "FSS.1164", "batch_size"),
+        ("CTS", {"name": ""}, "FSS.1305", "name"),
+        ("CTS", {"name": "x" * 65}, "FSS.1305", "name"),
+        ("CTS", {"operations": ["ECS"]}, "FSS.1318", "operations"),
+        ("RABBITMQ", {"instance_id": ""}, "FSS.0400", "instance_id"),
+        ("RABBITMQ", {"exchange_name": ""}, "FSS.0400", "exchange_name"),
+        ("RABBITMQ", {"access_password": ""}, "FSS.0400", "access_password"),
+        ("RABBITMQ", {"batch_size": 0}, "FSS.0400", "batch_size"),
+        ("EVENTGRID", {"channel_id": ""}, "FSS.0400", "channel_id"),
+        ("EVENTGRID", {"event_types": [""]}, "FSS.0400", "event_types"),
+        ("WEBHOOK", {"name": ""}, "FSS.0400", "name"),
+        ("WEBHOOK", {"secret": "short"}, "FSS.0400", "secret"),
+        ("WEBHOOK", {"scheme": "odd"}, "FSS.0400", "scheme"),
+        ("WEBHOOK", {"x": 1}, "FSS.0400", "x"),
     ],
 )
-async def test_wrong_options_have_the_code_of_their_kind(
-    api: Api, kind: str, changes: dict[str, Any], code: str
+async def test_wrong_options_have_the_code_of_their_kind_and_name_their_field(
+    api: Api, kind: str, changes: dict[str, Any], code: str, field: str
 ) -> None:
-    assert refusal(await create(api, kind, {**GOOD[kind], **changes})) == (400, code)
+    refused = await create(api, kind, {**{"WEBHOOK": HOOK, **GOOD}[kind], **changes})
+
+    assert refusal(refused) == (400, code)
+    assert re.match(rf"event_data\.{field}\b", refused.json["error_msg"]), refused.json
     assert (await send(api, "GET", f"/triggers/{urn_of()}")).json == []
 
 

@@ -45,25 +45,6 @@ def function(function_id: int) -> Function:
     return a_function(function_id=function_id, name=f"f{function_id}")
 
 
-def test_an_invocation_is_counted_for_its_function_and_source() -> None:
-    counted = Counted()
-
-    counted.run(1)
-    counted.run(1, source="TIMER", code=Code.USER_EXCEPTION, state=State.FAIL)
-    counted.run(2)
-
-    timer = counted.of(1, "TIMER")
-    assert [labels for labels, _ in counted.metrics.all()] == [
-        ("project", "default", "f1", "API"),
-        ("project", "default", "f1", "TIMER"),
-        ("project", "default", "f2", "API"),
-        REST,
-    ]
-    assert (timer.accepted, timer.attempts, timer.ended) == (1, {Code.USER_EXCEPTION: 1}, {"FAIL": 1})
-    assert (timer.wait_seconds.snapshot().total, timer.run_seconds.snapshot().total) == (2.0, 1.0)
-    assert counted.of(1).ended == counted.of(2).ended == {"SUCCESS": 1}
-
-
 def test_a_synchronous_call_ends_with_its_attempt() -> None:
     counted = Counted()
 
@@ -71,6 +52,7 @@ def test_a_synchronous_call_ends_with_its_attempt() -> None:
     counted.run(1, mode=Mode.SYNC, code=Code.TIMEOUT)
 
     assert counted.of(1).ended == {"SUCCESS": 1, "FAIL": 1}
+    assert (counted.of(1).wait_seconds.snapshot().total, counted.of(1).run_seconds.snapshot().total) == (4.0, 2.0)
 
 
 def test_drops_have_their_reasons() -> None:
@@ -87,18 +69,6 @@ def test_drops_have_their_reasons() -> None:
     assert (counted.of(1).refused, counted.of(1).ended) == (1, {"DISCARD": 1, "FAIL": 1})
     assert (counted.of(1, "").dropped, counted.of(1, "").ended) == ({"cancelled": 3}, {"FAIL": 3})
     assert dict(metrics.all())[REST].refused == 0
-
-
-def test_functions_beyond_the_limit_are_added_up() -> None:
-    counted = Counted(limit=2)
-
-    for function_id in (1, 2, 3, 4, 3):
-        counted.run(function_id)
-
-    assert [labels[2] for labels, _ in counted.metrics.all()] == ["f1", "f2", OTHER]
-    assert counted.of(3).accepted == 3
-    assert counted.of(3) is counted.of(4)
-    assert counted.metrics.used == 2
 
 
 def test_sums_over_all_labels_do_not_fall_when_a_function_is_deleted() -> None:

@@ -94,20 +94,6 @@ async def test_a_synchronous_request_with_an_ordering_key_is_refused(ingress: In
         await ingress.intake.call(Request(function=urn(""), payload=b"{}", mode=Mode.SYNC, ordering_key="k"))
 
 
-async def test_latest_is_kept_as_latest(ingress: Ingress) -> None:
-    invocation = await ingress.accept()
-
-    assert (invocation.version, invocation.alias, invocation.memory) == ("latest", "", 0)
-
-
-async def test_an_alias_is_resolved_once_and_remembered(ingress: Ingress) -> None:
-    await ingress.house.alias("prod", "v1")
-
-    invocation = await ingress.accept("!prod")
-
-    assert (invocation.version, invocation.alias) == ("v1", "prod")
-
-
 async def test_rules_see_the_headers_of_the_request(ingress: Ingress) -> None:
     await ingress.house.alias("canary", "v1", strategies={"v2": EARLY})
 

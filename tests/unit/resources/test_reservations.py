@@ -118,16 +118,6 @@ async def test_the_log_tells_that_a_reserved_instance_waits_for_capacity(tmp_pat
     assert [entry.get("reason") for entry in logs] == ["it waits for capacity of nodes", None]
 
 
-async def test_as_many_as_are_missing_are_started(tmp_path: Path) -> None:
-    pool = Pool(works=True)
-    async with reserving(tmp_path, pool) as api:
-        await put(api, 3)
-        await pool.told.wait()
-        await anyio.wait_all_tasks_blocked()
-
-    assert pool.asked == ["hello"] * 3
-
-
 NOON = "0 0 12 * * ?"
 
 

@@ -22,7 +22,6 @@ from engine.errors import (
     TriggerExists,
     UnknownFunction,
     UnknownTrigger,
-    UnknownVersion,
 )
 from engine.functions.catalog import Catalog
 from engine.functions.versions import Versions
@@ -35,7 +34,6 @@ from engine.protocols import Plugin, TriggerRules
 from engine.resources import trigger_rules
 from engine.resources.bound_trigger import KIND, BoundTrigger, StoredTrigger
 from engine.resources.trigger_rules import (
-    changed,
     check_mode,
     field_names,
     marked,
@@ -181,13 +179,6 @@ async def test_a_version_takes_its_own_triggers_along(bench: Bench) -> None:
     assert [trigger.id for trigger in bench.triggers.all()] == [kept.id]
     assert [resource.id for resource in await bench.storage.resources.load(KIND)] == [kept.id]
     assert bench.told[-1] == (gone.id, None)
-
-
-async def test_triggers_are_bound_to_what_there_is(bench: Bench) -> None:
-    with pytest.raises(UnknownVersion):
-        await bench.create(urn=hello(":v1"), **TIMER)
-    with pytest.raises(UnknownFunction):
-        await bench.create(urn=parse_urn("other", region=REGION, project=PROJECT), **TIMER)
 
 
 async def test_a_trigger_created_while_its_function_goes_is_refused_or_goes_along(bench: Bench) -> None:
@@ -336,12 +327,6 @@ async def test_errors_name_field_value_and_range(bench: Bench, data: dict[str, A
     assert str(caught.value).startswith(told)
 
 
-async def test_vendor_kinds_pass_unknown_keys_over(bench: Bench) -> None:
-    created = await bench.create(**TIMER, invented="x")
-
-    assert "invented" not in created.stored.data
-
-
 async def test_own_kinds_answer_with_the_nearest_key(bench: Bench) -> None:
     with pytest.raises(InvalidTrigger, match="did you mean address"):
         await bench.create("webhook", adress="here")
@@ -458,34 +443,6 @@ def test_a_mask_is_as_long_for_every_secret_and_absent_for_none() -> None:
 
     assert masked(plugin, {"kafka_password": "x" * 99, "batch_size": 1}) == {"kafka_password": MASK, "batch_size": 1}
     assert masked(plugin, {"kafka_password": ""}) == {"kafka_password": ""}
-
-
-def test_objects_in_an_update_are_merged_into_those_that_are_there() -> None:
-    old = {"name": "a", "func_info": {"timeout": 1, "invocation_type": "sync"}}
-
-    new = changed(plugin_of("APIG"), old, [{"func_info": {"invocation_type": "async"}}, {"name": None}, {"path": "/"}])
-
-    assert new == {"name": "a", "func_info": {"timeout": 1, "invocation_type": "async"}, "path": "/"}
-    assert old["func_info"] == {"timeout": 1, "invocation_type": "sync"}
-
-
-def test_data_is_stored_with_the_keys_that_were_given_at_any_depth() -> None:
-    plugin, short = plugin_of("APIG"), {**GOOD["APIG"], "func_info": {"timeout": 7}, "cors": False, "unknown": 1}
-
-    stored = stored_form(read_options("APIG", plugin, short), short)
-
-    assert stored == {**GOOD["APIG"], "func_info": {"timeout": 7}, "cors": False}
-
-
-def test_an_object_in_an_update_replaces_all_that_was_there() -> None:
-    old = {"instance_id": "i", "batch_size": 1, "kafka_user": "u", "kafka_password": "tiger"}
-
-    new = changed(plugin_of("KAFKA"), old, {"instance_id": "j", "kafka_password": MASK, "kafka_user": None})
-    without = changed(plugin_of("KAFKA"), {"instance_id": "i"}, {"instance_id": "j", "kafka_password": MASK})
-
-    assert new == {"instance_id": "j", "kafka_password": "tiger"}
-    assert without == {"instance_id": "j"}
-    assert changed(plugin_of("KAFKA"), old, []) == old
 
 
 @pytest.mark.parametrize(

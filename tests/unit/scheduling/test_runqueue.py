@@ -536,16 +536,3 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
-
-
-@given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(list(Mode))), max_size=60))
-def test_everything_pushed_comes_out_once(pushed: list[tuple[int, Mode]]) -> None:
-    q = queue(slots=2, sync_slots=1)
-    keys = []
-    for function_id, mode in pushed:
-        new = entry(function_id) if mode is Mode.ASYNC else call(function_id)
-        keys.append(new.invocation.key)
-        q.push(new)
-
-    assert sorted(popped_keys(q, len(keys))) == sorted(keys)
-    assert q.pop() is None

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from engine import Event, Plugin, PluginContext, SourceIdentity, TriggerContext, TriggerRules
 from engine.app.collectors import MOST_LAGS
 from engine.cli.commands import run
-from engine.errors import CursorMoved, InvalidField, Overloaded, SourceReplaced, Unavailable
+from engine.errors import CursorMoved, InvalidField, SourceReplaced, Unavailable
 from engine.protocols import EVENT_LIMIT
 from engine.resources.bound_trigger import BoundTrigger
 from engine.triggers import supervisor
@@ -387,16 +387,6 @@ async def test_figures_do_not_go_back_when_a_trigger_goes(place: House, feed: Fe
 
     figures = place.engine.sources.statistics()
     assert (figures.accepted, figures.refused, figures.states) == (1, 1, {})
-
-
-async def test_a_full_backlog_refuses_push_sources(tmp_path: Path, feed: Feed) -> None:
-    async with house(tmp_path, [feed.plugin()], queue__function_rows=1) as place:
-        await running(place)
-        await feed.contexts["a"].accept(Event(payload=b"1"))
-
-        with pytest.raises(Overloaded) as refused:
-            await feed.contexts["a"].accept(Event(payload=b"2"))
-        assert refused.value.retry_after >= 1
 
 
 async def test_a_function_that_is_switched_off_pauses_its_pull_sources(tmp_path: Path, feed: Feed) -> None:
