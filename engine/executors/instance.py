@@ -59,6 +59,8 @@ _WORKER_CODES = frozenset(
         Code.BAD_RESULT,
         Code.INITIALIZER_ERROR,
         Code.INIT_FAILED,
+        Code.INIT_TIMEOUT,
+        Code.TIMEOUT,
         Code.OUT_OF_MEMORY,
         Code.DISK_FULL,
     }

@@ -9,6 +9,7 @@ from engine.executors.call import Call, Key
 from engine.executors.instance import Instance, InstanceOwner
 from engine.isolation.gpus import Gpus
 from engine.model import Function
+from engine.runtimes.catalog import Family, family_of
 from engine.runtimes.interpreters import InterpreterInfo
 from engine.runtimes.protocol import Answer
 
@@ -96,4 +97,6 @@ class Launcher(Protocol):
 
 def load_timeout(function: Function) -> int:
     """Return the seconds in which an instance must load the code and run the initializer."""
-    return function.initializer_timeout if function.initializer_handler else function.timeout
+    # The bridge of an HTTP function ends sooner, and tells where the server listens.
+    limit = function.initializer_timeout if function.initializer_handler else function.timeout
+    return limit + (family_of(function.runtime) is Family.HTTP)

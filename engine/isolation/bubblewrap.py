@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from msgspec import Struct
 from engine.isolation.folders import HostFolder
 from engine.isolation.limits import is_root
 from engine.isolation.network import loopback_resolver
-from engine.runtimes.interpreters import WORKERS, own_interpreter
+from engine.runtimes.interpreters import PLATFORM, WORKERS, own_interpreter
 
 USER = 1003  #: user and group id of functions, as on FunctionGraph
 CODE, LAYERS = Path("/opt/function/code"), Path("/opt/function/layers")
@@ -77,15 +77,16 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         programs: Iterable[str] = (),
         devices: Sequence[str] = (),
         folders: Iterable[HostFolder] = (),
+        links: Mapping[str, str] = {},
         *,
         user: int | None = None,
         own_network: bool = False,
     ) -> list[str]:
         """Return the command that starts a template in a sandbox, without the template's arguments.
 
-        ``programs`` and ``devices`` are further executables and device files that the sandbox must contain, and
-        ``folders`` those of the host. ``user`` is the user id of its functions on the host, which has been named; None
-        stands for ``USER``.
+        ``programs`` and ``devices`` are further executables and device files that the sandbox must contain, ``folders``
+        those of the host, and ``links`` symbolic links with their targets. ``user`` is the user id of its functions on
+        the host, which has been named; None stands for ``USER``.
         """
         # The template runs as pid 1, which bubblewrap waits for. Bubblewrap's own init would remain a host zombie.
         parts = [self.program, "--die-with-parent", "--as-pid-1", *(f"--unshare-{space}" for space in _SPACES)]
@@ -102,6 +103,7 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         mounts += [("--ro-bind", str(layer), str(LAYERS / str(n))) for n, layer in enumerate(layers)]
         mounts += [("--ro-bind-try", str(self.folder / API.name), str(API))]
         mounts += [("--ro-bind" if one.mode == "ro" else "--bind", one.source, one.path) for one in folders]
+        mounts += [("--symlink", target, path) for path, target in links.items()]
         mounts += [("--proc", "/proc"), ("--dir", str(TMP)), ("--symlink", str(TMP), "/var/tmp")]
         arguments = [argument for mount in (*_parents(mounts), *mounts, ("--remount-ro", "/")) for argument in mount]
         return [*parts, *arguments, "--", python, "-I", str(_TEMPLATE)]
@@ -173,7 +175,7 @@ def _system() -> Iterator[tuple[str, ...]]:
             yield "--symlink", os.readlink(path), path
         elif os.path.isdir(path):
             yield "--ro-bind", path, path
-    yield "--ro-bind-try", "/opt/function/runtime", "/opt/function/runtime"
+    yield "--ro-bind-try", PLATFORM, PLATFORM
 
 
 def _devices(further: Sequence[str]) -> Iterator[tuple[str, ...]]:

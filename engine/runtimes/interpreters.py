@@ -15,9 +15,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +66,15 @@ _FOLDERS = {
 }
 _FILES = {Family.PYTHON: "python3.*", Family.NODE: "node"}
 
+PLATFORM = "/opt/function/runtime"  #: where bootstraps of the platform find interpreters, by language and version
+#: Program of each language below such a folder, and the versions that the platform documents.
+_PLATFORM_FILES = {
+    "python": ("rtsp/python/bin/python3", "2.7 3.6 3.7 3.8 3.9 3.10 3.11 3.12 3.13 3.14"),
+    "nodejs": ("rtsp/nodejs/bin/node", "6.10 8.10 10.16 12.13 14.18 16.17 18.15 20.15"),
+    "java": ("rtsp/jre/bin/java", "8 11 17 21"),
+    "php": ("rtsp/php/bin/php", "7.3 8.3"),
+}
+
 
 class Interpreter(NamedTuple):
     version: tuple[int, int]
@@ -97,6 +108,7 @@ class Interpreters:
     def __init__(self, *, python: str = "", node: str = "") -> None:
         self._set = {Family.PYTHON: python, Family.NODE: node}
         self._found: dict[str, Interpreter] = {}  #: by runtime name
+        self._links: dict[str, str] | None = None
         self._searching = anyio.Lock()
 
     async def find(self, runtime: str) -> tuple[Family, Interpreter | None]:
@@ -147,6 +159,19 @@ class Interpreters:
                 listed.append(info)
         return listed
 
+    async def platform_links(self) -> dict[str, str]:
+        """Return the symbolic links, with their targets, by which a ``bootstrap`` finds programs as on the platform.
+
+        Any version leads to the same program: Python to the engine's, Java and PHP to those in PATH. There are no links
+        if this machine has such a folder itself.
+        """
+        if self._links is None:
+            node = None
+            with suppress(NoInterpreter):
+                _, node = await self.find("Node.js20.15")
+            self._links = _platform_links(node.path if node else None)
+        return self._links
+
     def _cached(self, runtime: str) -> Interpreter | None:
         interpreter = self._found.get(runtime)
         return interpreter if interpreter and os.access(interpreter.path, os.X_OK) else None
@@ -163,6 +188,21 @@ class Interpreters:
                 self._found[runtime.name] = outcome
                 return outcome
         raise NoInterpreter(runtime.name, outcome)
+
+
+def bridge_of(command: Sequence[str]) -> str:
+    """Return the family of a function that brings a ``bootstrap``, by the command of its worker; else an empty text."""
+    return command[-1] if str(BRIDGE) in command else ""
+
+
+def _platform_links(node: str | None) -> dict[str, str]:
+    links = {f"{PLATFORM}/python/rtsp/python/bin/python": "python3"}
+    for language, (file, versions) in _PLATFORM_FILES.items():
+        program = {"python": own_interpreter().path, "nodejs": node}.get(language) or shutil.which(language)
+        if program:
+            links[f"{PLATFORM}/{language}/{file}"] = program
+            links |= {f"{PLATFORM}/{language}{version}": language for version in versions.split()}
+    return {} if os.path.exists(PLATFORM) else links
 
 
 def _heap(memory: int) -> list[str]:

@@ -15,6 +15,7 @@ import subprocess
 import time
 from contextlib import suppress
 
+from bridge_program import advice_on, refusal
 from worker_frames import ENTRY, INIT_FAILED, PREFIX, high_water
 
 TYPE_CHECKING = False
@@ -44,18 +45,14 @@ class CannotStart(Exception):
 def find_bootstrap(folders: "list[str]") -> str:
     """Return the path of the first ``bootstrap`` in the code folder or, as on AWS Lambda, in the function's layers.
 
-    Raises CannotStart if there is none, or if it is not executable.
+    Raises CannotStart if there is none, or if it is a program that this machine cannot run.
     """
     for folder in folders:
         path = os.path.join(folder, "bootstrap")
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            return path
         if os.path.isfile(path):
-            raise CannotStart(
-                ENTRY,
-                "the file bootstrap is not executable: run 'chmod +x bootstrap', "
-                "then zip it with a tool that keeps permissions",
-            )
+            if reason := refusal(path):
+                raise CannotStart(ENTRY, reason)
+            return path
     raise CannotStart(ENTRY, "there is no file bootstrap in the root folder of the code, for this runtime to start")
 
 
@@ -81,13 +78,11 @@ class Bootstrap:
         try:
             self.process = start(path, environment, prepare)
         except OSError as error:
-            raise CannotStart(
-                ENTRY,
-                f"bootstrap cannot be started: {error.strerror}; see that the interpreter on its first line is there",
-            ) from None
+            advice = advice_on(path) or "see that the interpreter on its first line is there"
+            raise CannotStart(ENTRY, f"bootstrap cannot be started: {error.strerror}; {advice}") from None
         except subprocess.SubprocessError as error:
             raise CannotStart(INIT_FAILED, f"bootstrap cannot be prepared: {error}") from None
-        self.pid = self.process.pid
+        self.path, self.pid = path, self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
         self.measured, self.peak = -MAX_AGE, 0
 
@@ -160,6 +155,19 @@ def children(pid: int) -> "Iterator[int]":
 
 
 # --- connections of descendants ---
+
+
+def listening_addresses() -> "Iterator[tuple[str, int]]":
+    """Yield the addresses and ports on which descendants of this process accept TCP connections."""
+    held = {link for pid in descendants() for link in descriptors(pid)}
+    for family, name in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
+        with suppress(OSError), open(f"/proc/self/net/{name}") as file:  # no IPv6
+            for line in file:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == "0A" and f"socket:[{inode}]" in held:
+                    digits, _, port = local.partition(":")
+                    words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
+                    yield socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words)), int(port, 16)
 
 
 def is_ours(sock: socket.socket) -> bool:

@@ -13,8 +13,8 @@ from bridge_apig import BadEvent, read_event, write_reply
 from bridge_http import BadMessage, Message, Reader
 from bridge_loop import Connection, connect
 from bridge_ports import PORT, PortMap
-from bridge_process import CannotStart
-from worker_frames import INIT_FAILED, OK, PREFIX, USER, Invocation, error_body
+from bridge_process import CannotStart, listening_addresses
+from worker_frames import INIT_FAILED, INIT_TIMEOUT, LOAD_TIMEOUT, OK, PREFIX, USER, Invocation, error_body
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from worker_types import EngineLink
 
-RETRY = 0.01  #: seconds between connection attempts while the server starts; the kernel offers no event for that
+RETRY = 0.002  #: seconds between connection attempts while the server starts; the kernel offers no event for that
 PORT_TIMEOUT = 1.0  #: seconds that the server of a just ended instance may still hold the port
 EXIT_GRACE = 0.5  #: seconds for bootstrap's exit to be noticed; its status is more precise than a closed connection
 SAFE_TO_REPEAT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
@@ -61,6 +61,23 @@ class Proxy:
             self.ports.listen()
         else:
             self.try_port()
+
+        limit, code = self.bridge.setup["timeout"], LOAD_TIMEOUT
+        if self.bridge.setup.get("initializer"):
+            limit, code = self.bridge.setup["initializer_timeout"], INIT_TIMEOUT
+        self.bridge.loop.later(limit, lambda: self.on_timeout(limit, code))
+
+    def on_timeout(self, limit: int, code: int) -> None:
+        """Tell where the server listens, if it cannot be reached. The engine would end the instance a moment later."""
+        if self.bridge.is_ready:
+            return
+        found, mapped = [], self.ports.port if self.ports is not None else PORT
+        for address, port in sorted(listening_addresses()):
+            found.append(f"{address} port {PORT if port == mapped else port}")
+        where = f"it listens on {', '.join(found)}" if found else "bootstrap has no server that listens"
+        text = f"{PREFIX[code]}loading the code took longer than {limit} s: the server must listen on port {PORT} of "
+        text += f"127.0.0.1 or 0.0.0.0, and {where}"
+        self.bridge.ready(code, text, error_body(text, "TIMEOUT" if code == LOAD_TIMEOUT else "INIT_TIMEOUT"))
 
     def connect(self, done: "Callable[[socket.socket | None], object]") -> None:
         port = PORT if self.ports is None else self.ports.port

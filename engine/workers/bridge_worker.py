@@ -1,11 +1,11 @@
 """Instance of a function that brings its own runtime: bridge between the frames of the engine's protocol and HTTP.
 
-Run as ``python -I bridge_worker.py <family> <descriptor>``; family is custom, lambda or http. The bridge starts the
-user's ``bootstrap``. For custom and lambda, the bridge then serves the runtime API (``bridge_api``). For http, the
-bridge is a client of bootstrap's HTTP server (``bridge_proxy``). Standard library only, Python 3.9 syntax, no import of
-the engine. ``engine/runtimes/protocol.py`` describes the frames. The bridge has one thread and one event loop.
-Bootstrap does not inherit the engine's socket. Bootstrap writes its output to the stdout and stderr pipes of this
-process; the bridge itself writes nothing to the pipes.
+Run by ``run`` in a forked process, or as ``python -I bridge_worker.py <family> <descriptor>``; family is custom, lambda
+or http. The bridge starts the user's ``bootstrap``. For custom and lambda, it then serves the runtime API
+(``bridge_api``). For http, it is a client of bootstrap's HTTP server (``bridge_proxy``). Standard library only, Python
+3.9 syntax, no import of the engine. ``engine/runtimes/protocol.py`` describes the frames. The bridge has one thread and
+one event loop. Bootstrap does not inherit the engine's socket. Bootstrap writes its output to the stdout and stderr
+pipes of this process; the bridge itself writes nothing to the pipes.
 """
 
 import json
@@ -14,18 +14,22 @@ import signal
 import socket
 import sys
 import time
+import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bridge_api import Api, Custom, Lambda
 from bridge_loop import READ, Loop
 from bridge_process import CHILD_SUBREAPER, Bootstrap, CannotStart, exit_with_parent, find_bootstrap, prctl
+from bridge_program import advice_on
 from bridge_proxy import Proxy
 from worker_frames import (
     CANCELLED,
     DONE,
+    INIT_FAILED,
     INVOKE,
     NOTICE,
     OK,
+    PREFIX,
     READY,
     SETUP,
     STOP,
@@ -191,6 +195,10 @@ class Bridge:
         if self.stopping:
             os._exit(0)
         assert self.bootstrap is not None  # as its descriptor is watched
+        end = os.waitid(os.P_PID, self.bootstrap.pid, os.WEXITED | os.WNOWAIT)
+        if not self.is_ready and end and end.si_code == os.CLD_EXITED and (advice := advice_on(self.bootstrap.path)):
+            text = f"{PREFIX[INIT_FAILED]}the process exited with status {end.si_status} before it answered: {advice}"
+            self.ready(INIT_FAILED, text, error_body(text, "INIT_FAILED"))
         self.bootstrap.exit_like_bootstrap()
 
     def end(self, status: int) -> "NoReturn":
@@ -244,6 +252,16 @@ def main(family: str, fd: int) -> None:
     except (EngineClosed, ConnectionError):
         if bridge is not None:
             bridge.end(0)
+
+
+def run(family: str, fd: int) -> "NoReturn":
+    """Serve the engine's socket in a process that a template has forked, then exit. Never returns."""
+    try:
+        main(family, fd)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NEW_MOUNTS, NEW_IPC, NEW_PIDS, NEW_NETWORK = 0x00020000, 0x08000000, 0x20000000, 0x40000000
 NO_SUID, NO_DEVICES, NO_EXEC, PRIVATE, RECURSIVE = 2, 4, 8, 1 << 18, 1 << 14
+READ_ONLY, REMOUNT, BIND, SLAVE, DETACH = 1, 32, 1 << 12, 1 << 19, 2
+OPT, FUNCTION, CODE = "/opt", "/opt/function", "/opt/function/code"
 SET_FILTER, SPEC_ALLOW = 1, 4  # of seccomp; without the flag, kernels before 5.16 slow filtered processes down
 DUMPABLE, NO_NEW_PRIVILEGES, AMBIENT, AMBIENT_CLEAR_ALL = 4, 38, 47, 4  # of prctl
 CAPABILITY_VERSION = 0x20080522
@@ -106,6 +108,46 @@ def create_mounts(tmp: int) -> None:
     call("mount", b"proc", b"/proc", b"proc", NO_SUID | NO_DEVICES | NO_EXEC, None)
     for folder in (b"/tmp", b"/dev/shm"):
         call("mount", b"tmpfs", folder, b"tmpfs", NO_SUID | NO_DEVICES, b"size=%dm,mode=1777" % tmp)
+
+
+def create_opt(code: str, links: "dict[str, str]") -> None:
+    """Give this process a /opt with what the host has there, the function's code, and links to interpreters.
+
+    The host's /opt remains as it is. So does that of this process, if the machine does not allow the mounts, or has
+    such a folder itself.
+    """
+    if os.path.exists(FUNCTION):
+        return
+    covered = False
+    try:
+        call("unshare", NEW_MOUNTS)
+        call("mount", None, b"/", None, SLAVE | RECURSIVE, None)
+        host = os.open(OPT, os.O_RDONLY | os.O_CLOEXEC)
+        call("mount", b"tmpfs", OPT.encode(), b"tmpfs", NO_SUID | NO_DEVICES, b"mode=755")
+        covered = True
+        for name in os.listdir(host):
+            show(f"/proc/self/fd/{host}/{name}", os.path.join(OPT, name))
+        os.mkdir(FUNCTION)
+        show(code, CODE)
+        for path, target in links.items():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(target, path)
+        call("mount", None, OPT.encode(), None, REMOUNT | READ_ONLY, None)
+    except OSError:
+        if covered:
+            call("umount2", OPT.encode(), DETACH)
+
+
+def show(source: str, path: str) -> None:
+    """Make a file, folder or symbolic link visible at another path, which does not exist yet."""
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), path)
+        return
+    if os.path.isdir(source):
+        os.mkdir(path)
+    else:
+        os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC))
+    call("mount", os.fsencode(source), os.fsencode(path), None, BIND | RECURSIVE, None)
 
 
 def create_network() -> None:

@@ -1,11 +1,12 @@
 """Fork server (template): has the Python runtime loaded, and forks an instance in about a millisecond on request.
 
-Run as ``python -I python_template.py <descriptor> [full]``. With ``--probe <fence>`` instead, the exit status is 0 if
-this machine allows such a fence (set of namespaces). Standard library only, Python 3.9 syntax, no import of the
-engine. The server has one thread and no signal handlers: every fork starts from the same state. The descriptor is a
+Run as ``python -I python_template.py <descriptor> [full | bridge]``. With ``--probe <fence>`` instead, the exit status
+is 0 if this machine allows such a fence (set of namespaces). Standard library only, Python 3.9 syntax, no import of
+the engine. The server has one thread and no signal handlers: every fork starts from the same state. The descriptor is a
 SOCK_SEQPACKET socket; each packet is one JSON object.
 
-    from the engine   {"id", "argv", "paths", "environment", "fence", "filter"} + socket, stdout, stderr   start
+    from the engine   {"id", "argv", "bridge", "links", "paths", "environment", "fence", "filter"}
+                          + socket, stdout, stderr                   start
                       {"reap": [id, …]}                              these have exited: release their process ids
     to the engine     {"ready": true}                                requests are served from now on
                       {"id", "pid"} + pidfd                          started
@@ -14,13 +15,14 @@ SOCK_SEQPACKET socket; each packet is one JSON object.
                                                                      error, if it failed before it was an instance
 
 Without ``argv`` the instance is ``python_worker`` in the forked process itself, else that program with the socket's
-number as its last argument. ``paths`` are its working folder and those of its layers. A ``fence`` (python_fence.py)
-puts it in namespaces; then it installs the seccomp ``filter``, if one is given. With a fence the reported process is
-the init of the instance. The first byte on the instance's own socket carries the descriptors by which it enters its
-cgroups; it continues only then.
+number as its last argument. With ``bridge``, a family, the instance is ``bridge_worker`` in the forked process, and
+``links``, if not null, are symbolic links in an /opt of its own. ``paths`` are its working folder and those of its
+layers. A ``fence`` (python_fence.py) puts it in namespaces; then it installs the seccomp ``filter``, if one is given.
+With a fence the reported process is the init of the instance. The first byte on the instance's own socket carries the
+descriptors by which it enters its cgroups; it continues only then.
 
 If the engine exits, the socket closes, and the template kills its instances. If only the template exits, its instances
-continue (except inside a sandbox, which is killed with its template).
+continue (except bridges, and all inside a sandbox, which is killed with its template).
 """
 
 import ctypes  # noqa: F401  (loaded in a worker that is a separate program, too)
@@ -42,6 +44,9 @@ try:
     import time
 
     import python_fence
+
+    if "bridge" in sys.argv[2:]:
+        import bridge_worker
 finally:
     del sys.path[0]
 
@@ -214,6 +219,8 @@ class Template:
         try:
             self.control.detach()
             close_others({*fds, report}, self.highest)
+            if request["links"] is not None:
+                python_fence.create_opt(request["paths"][0], request["links"])
             python_fence.enter(request["fence"], fds, report)
             if request["filter"]:
                 python_fence.install_filter(*request["filter"])
@@ -221,6 +228,9 @@ class Template:
             self.apply_request(request, fds)
             if request["argv"]:
                 execute(request["argv"], fds[0])
+            if request["bridge"]:
+                os.close(report)
+                bridge_worker.run(request["bridge"], fds[0])
             self.unload_own_modules(request["paths"])
         except BaseException as error:
             os.write(report, problem(error))
@@ -303,7 +313,7 @@ def main() -> None:
         sys.exit(0 if python_fence.probe(json.loads(sys.argv[2])) else 1)
     fd = int(sys.argv[1])
     os.set_inheritable(fd, False)
-    template = Template(socket.socket(fileno=fd), PRELOADED if sys.argv[2:] else ())
+    template = Template(socket.socket(fileno=fd), PRELOADED if "full" in sys.argv[2:] else ())
     try:
         template.run()
     finally:

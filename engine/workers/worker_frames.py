@@ -19,12 +19,15 @@ CANCELLED, TIMEOUT, SOFT_TIMEOUT = 1, 2, 3  # reasons of notices
 READY, DONE, LOG, PROGRESS = 1, 2, 3, 4
 OK, ENTRY, USER, TOO_LARGE, BAD_RESULT = 0, 4001, 4002, 4004, 4007
 INIT_RAISED, INIT_FAILED, NO_MEMORY, DISK_FULL = 4009, 4201, 4205, 4207
+LOAD_TIMEOUT, INIT_TIMEOUT = 4010, 4211
 PREFIX = {
     ENTRY: "function entry exception, error: ",
     USER: "function invocation exception, error: ",
     BAD_RESULT: "function result is invalid, error: ",
     INIT_RAISED: "function initialization exception, error: ",
     INIT_FAILED: "function initialization exception, error: ",
+    LOAD_TIMEOUT: "Invoke function timeout: ",
+    INIT_TIMEOUT: "function initialization exception, error: ",
     NO_MEMORY: "function memory exceeded, error: ",
     DISK_FULL: "function disk usage exceeded, error: ",
 }

@@ -62,6 +62,8 @@ class StartRequest(TypedDict):
     environment: dict[str, str]
     fence: Fence | None
     filter: list[Any] | None  #: arguments of ``python_fence.install_filter``
+    bridge: str  #: family of a bridge, or empty
+    links: dict[str, str] | None  #: symbolic links in an /opt of its own, or None if it has that of its parent
 
 
 class Origin(Protocol):

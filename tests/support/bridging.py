@@ -61,7 +61,7 @@ class Bridge:
         code = folder / "code"
         code.mkdir()
         for name, text in files.items():
-            (code / name).write_text(text)
+            (code / name).write_text(text, errors="surrogateescape", newline="")
             (code / name).chmod(0o755)
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(MAX_WAIT)

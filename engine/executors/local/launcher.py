@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,7 +38,7 @@ from engine.isolation.orphans import kill_orphans, remove_tree
 from engine.model import CodePackage, Function
 from engine.model.limits import cpu_of
 from engine.runtimes.catalog import Family, family_of
-from engine.runtimes.interpreters import InterpreterInfo, Interpreters
+from engine.runtimes.interpreters import InterpreterInfo, Interpreters, bridge_of
 from engine.runtimes.protocol import Answer, setup_frame
 
 _START_THREADS, _CLEAN_THREADS = 2, 2  #: numbers of threads
@@ -132,6 +133,7 @@ class LocalLauncher:
         self._memory = MemoryWatch(isolation, self._cleaners)
         self._processes: dict[Instance, LocalProcess] = {}  #: from ``launch`` to ``clear``
         self._functions: dict[str, Function] = {}  #: of the same instances, by the instances' ids
+        self._links: dict[str, str] = {}  #: of functions with a ``bootstrap``, once one was prepared
 
     @property
     def function_uids(self) -> range:
@@ -158,12 +160,17 @@ class LocalLauncher:
         The first call for a runtime searches for its interpreter, and the first call for a package checks its files.
         Both take time. Raises OSError also if the package is damaged.
         """
+        packages = (function.code, *(dependency.code for dependency in function.dependencies))
         if self._check_code is not None:
-            for package in (function.code, *(dependency.code for dependency in function.dependencies)):
+            for package in packages:
                 await self._check_code(package)
         await self.check_runtime(function.runtime)
         folders_of(function, self.folders)  # raises
         command = await self._interpreters.worker_command(function.runtime, key[-1])
+        if bridge_of(command):
+            self._links = await self._interpreters.platform_links()
+            for package in packages:
+                _make_executable(self._code_path(package) / "bootstrap")
         await self._spawner.prepare(function.project)
         return LaunchPlan(key, function, command, uuid.uuid4().hex)
 
@@ -287,7 +294,15 @@ class LocalLauncher:
             gpus=plan.gpus,
             folders=tuple(folders_of(function, self.folders).values()),
             access=access and access.of(function, plan.instance),
+            links=self._links if bridge_of(plan.command) else {},
         )
+
+
+def _make_executable(file: Path) -> None:
+    """Make a file executable, as zips of many tools do not. Leave it if that fails: its start has the reason."""
+    with suppress(OSError):
+        if not (mode := file.stat().st_mode) & 0o111:
+            file.chmod(mode | 0o111)
 
 
 def _capture_error(task: Callable[..., Result], *arguments: object) -> Result | OSError:

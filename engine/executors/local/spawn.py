@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +60,7 @@ class InstanceSpec(NamedTuple):
     maps_port: bool = False  #: its server's port is mapped to a free one
     gpus: Gpus = Gpus()
     folders: tuple[HostFolder, ...] = ()  #: of the host, which it sees also in a sandbox
+    links: Mapping[str, str] = {}  #: to interpreters, see ``Interpreters.platform_links``
     access: dict[str, str] | None = None  #: to the API of the engine, see ``FunctionAccess.of``
 
 

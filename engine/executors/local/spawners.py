@@ -7,7 +7,9 @@ bubblewrap sandboxes, with one template per ``SandboxKey`` inside its sandbox.
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,15 +22,16 @@ from engine.executors.local.template import ForkedChild, Template
 from engine.executors.local.tenants import Tenant, Tenants
 from engine.isolation.bubblewrap import API, CODE, LAYERS, RUNTIME, TMP, Bubblewrap
 from engine.isolation.gpus import Gpus
-from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
+from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE, is_root
 from engine.isolation.seccomp import SeccompFilter
-from engine.runtimes.interpreters import WORKERS, own_interpreter
+from engine.runtimes.interpreters import WORKERS, bridge_of, own_interpreter
 
 log = structlog.get_logger("functiond")
 
 SandboxKey = tuple[int, str, int, Gpus]  #: function_id, version, revision, GPUs; their instances share a sandbox
 
 _WORKER = WORKERS / "python_worker.py"
+_BRIDGE = "bridge"  #: argument of a template that forks bridges, which start a ``bootstrap``
 TEMPLATE = WORKERS / "python_template.py"
 _PLACEHOLDER = "0" * 32  #: overwritten by the instance's id, which has the same length
 #: Variables read only when a program starts: a fork cannot apply them.
@@ -75,6 +78,7 @@ class HostSpawner(Spawner):
 
     With ``forking``, processes may be forked by templates. The template of an interpreter is started at the second use
     of the interpreter, or earlier if a process can only be started through a template. Templates run until ``close``.
+    Bridges are always forked. If the engine is root's, they have an /opt of their own.
     """
 
     name, network = "process", "host"
@@ -82,21 +86,25 @@ class HostSpawner(Spawner):
     def __init__(self, marker: str, *, filter: SeccompFilter | None, forking: bool) -> None:
         self.filter = filter
         self._marker, self._forking = marker, forking
-        self._templates: dict[str, Template | None] = {}  #: by interpreter; None: the interpreter was used once
+        self._templates: dict[str, Template | None] = {}  #: by interpreter, or ``_BRIDGE``; None: it was used once
         self._closing: set[Template] = set()
 
     def template(self, python: str) -> Template:
-        """Return the template of an interpreter. Start it unless it runs; raises OSError if it cannot be started."""
+        """Return the template of an interpreter, or of bridges. Start it unless it runs. Raises OSError."""
         template = self._templates.get(python)
         if template is None or not template.alive:
             _keep_until_closed(template, self._closing)
-            command = [python, "-I", str(TEMPLATE), "{fd}", "full"]
+            program, kind = (own_interpreter().path, _BRIDGE) if python == _BRIDGE else (python, "full")
+            command = [program, "-I", str(TEMPLATE), "{fd}", kind]
             template = Template(command, template_environment(self._marker), self._closing.discard)
             self._templates[python] = template
         return template
 
     def start(self, key: SandboxKey, spec: InstanceSpec, process: ProcessSpec) -> Spawned:
         own = own_interpreter().path
+        if bridge_of(process.command):
+            links = spec.links if is_root() else None
+            return spawn(process, spec.tmp, partial(fork, self.template(_BRIDGE), None, None, self.filter, links=links))
         if any(name.startswith(_RUNS_CODE) for name in process.environment):
             # The fork waits until the limits are in force, and then executes the program.
             return spawn(process, spec.tmp, partial(fork, self.template(own), process.command, None, self.filter))
@@ -162,7 +170,8 @@ class SandboxSpawner(Spawner):
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
         self._counts[key] = self._counts.get(key, 0) + 1
-        argv = None if _is_python(process) and _can_fork(process) else [_path_inside(part) for part in process.command]
+        forks = bridge_of(process.command) or (_is_python(process) and _can_fork(process))
+        argv = None if forks else [_path_inside(part) for part in process.command]
         try:
             return spawn(process, None, partial(fork, template, argv, self._fences[key], self.filter))
         except BaseException:
@@ -193,11 +202,13 @@ class SandboxSpawner(Spawner):
         program = process.command[0]
         python = program if _is_python(process) else own_interpreter().path
         self._fences[key] = {**self._fence, "user": tenant.user}
-        shown = (python, spec.code, spec.layers, [program], spec.gpus.devices, spec.folders)
+        programs = [program, *(target for target in spec.links.values() if os.path.isabs(target))]
+        shown = (python, spec.code, spec.layers, programs, spec.gpus.devices, spec.folders, spec.links)
         command = self._bubblewrap.command(*shown, user=tenant.user, own_network=tenant.network is not None)
         enter = tenant.network.enter if tenant.network else []
         environment = template_environment(self._marker)
-        return Template([*enter, *command, "{fd}"], environment, partial(self._on_closed, spec.project))
+        kind = [_BRIDGE] if bridge_of(process.command) else []
+        return Template([*enter, *command, "{fd}", *kind], environment, partial(self._on_closed, spec.project))
 
     def _on_closed(self, project: str, template: Template) -> None:
         self._closing.discard(template)
@@ -217,11 +228,13 @@ def fork(
     filter: SeccompFilter | None,
     process: ProcessSpec,
     channels: Channels,
+    links: Mapping[str, str] | None = None,
 ) -> ForkedChild:
     """Fork a process from a template.
 
-    With ``argv``, the process executes this program; without ``argv``, it becomes a Python worker. With the first four
-    arguments bound, the function can be passed to ``spawn`` as ``launch``.
+    With ``argv``, the process executes this program; without ``argv``, it becomes a Python worker, or the bridge that
+    ``process`` names, if there are ``links`` in an /opt of its own. With the first four arguments bound, the function
+    can be passed to ``spawn`` as ``launch``.
     """
     request = {
         "argv": argv,
@@ -229,6 +242,8 @@ def fork(
         "environment": process.environment,
         "fence": fence,
         "filter": filter and filter.request,
+        "bridge": bridge_of(process.command),
+        "links": links,
     }
     return template.fork(request, channels)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import base64
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -50,6 +53,20 @@ async def test_a_bootstrap_that_never_asks_is_given_up(opened: Pool, tmp_path: P
     outcome = await run(opened, tmp_path, "#!/bin/sh\nexec sleep 1000\n", **asked)
 
     assert outcome.code == Code.INIT_TIMEOUT
+
+
+@pytest.mark.parametrize(("code", "where"), [("", "has no server"), ("8001", "listens on 127.0.0.1 port 8001")])
+async def test_a_server_that_listens_elsewhere_is_told_of_port_8000(
+    opened: Pool, tmp_path: Path, code: str, where: str
+) -> None:
+    serve = f"-m http.server --bind 127.0.0.1 {code}" if code else "-c 'import time; time.sleep(1000)'"
+    (tmp_path / "code" / "bootstrap").write_text(f"exec python3 {serve}\n")
+
+    outcome = await opened.execute(function("any", runtime="http", timeout=1), invocation())
+
+    expected = "Invoke function timeout: loading the code took longer than 1 s: the server must listen on port 8000 of"
+    assert (outcome.code, outcome.message.startswith(expected)) == (Code.TIMEOUT, True)
+    assert where in outcome.message
 
 
 async def test_a_pre_stop_handler_is_a_sigterm(opened: Pool, tmp_path: Path) -> None:
@@ -115,6 +132,59 @@ async def test_instances_run_side_by_side_on_networks_or_ports_of_their_own(apar
     assert apart.statistics().started == 2
     assert apart.cancel(wish.key)
     assert (await hanging).code == Code.CANCELLED
+
+
+#: Bootstraps as public functions have them. They lack the x bit, as in many packages.
+_PUBLIC = {
+    "Node.js": "/opt/function/runtime/nodejs12.13/rtsp/nodejs/bin/node $RUNTIME_CODE_ROOT/index.js",
+    "Python": "export PYTHONPATH=${PYTHONPATH}:${RUNTIME_CODE_ROOT}/dependencies\n"
+    "/opt/function/runtime/python3.10/rtsp/python/bin/python3 -u $RUNTIME_CODE_ROOT/src/app.py",
+    "a program": "/opt/function/code/go-http-demo",
+    "Python by its first line": "#!/opt/function/runtime/python2.7/rtsp/python/bin/python -u\nimport src.app",
+}
+_SERVER = """
+import http.server, os, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        seen = repr([sys.version_info[0], sorted(os.listdir("/opt"))])
+        self.wfile.write(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + seen.encode())
+
+http.server.HTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
+"""
+_NODE = """
+require('http').createServer((_, response) => response.end(
+  `[3, ["${require('fs').readdirSync('/opt').sort().join('", "')}"]]`)).listen(8000, '127.0.0.1');
+"""
+
+
+@pytest.mark.parametrize("bootstrap", _PUBLIC.values(), ids=_PUBLIC.keys())
+@pytest.mark.parametrize(
+    "sandbox",
+    [
+        pytest.param(NO_ISOLATION, marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), id="as root"),
+        pytest.param(SANDBOXED, marks=needs("bwrap"), id="in a sandbox"),
+    ],
+)
+@needs_mapping
+async def test_bootstraps_find_interpreters_and_code_where_the_platform_has_them(
+    tmp_path: Path, sandbox: IsolationOptions, bootstrap: str
+) -> None:
+    before, code = sorted(os.listdir("/opt")), tmp_path / "code"
+    async with pool(tmp_path, "", sandbox=sandbox) as opened:
+        (code / "src").mkdir()
+        (code / "src" / "app.py").write_text(_SERVER)
+        (code / "index.js").write_text(_NODE)
+        (code / "go-http-demo").write_text("#!/bin/sh\nexec python3 src/app.py\n")
+        (code / "go-http-demo").chmod(0o755)
+        (code / "bootstrap").write_text(bootstrap)
+        event = json.dumps({"httpMethod": "GET", "path": "/", "headers": {}})
+        outcome = await opened.execute(function("any", runtime="http"), invocation(event))
+
+    assert outcome.code == Code.OK, outcome.message
+    seen = ast.literal_eval(base64.b64decode(json.loads(outcome.result)["body"]).decode())
+    assert seen == [3, sorted({"function", *(before if sandbox is NO_ISOLATION else ())})]
+    assert sorted(os.listdir("/opt")) == before  # of the host
 
 
 async def test_http_functions_are_refused_where_ports_cannot_be_mapped(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import select
 import signal
 import socket
@@ -17,29 +18,53 @@ import pytest
 from tests.support.bridging import MAX_WAIT, READY, TELL_ADDRESS, Bridge, Runtime
 
 CUSTOM = "/v1/runtime/invocation/"
+NODE = "/opt/function/runtime/nodejs20.15/rtsp/nodejs/bin/node"
+NUL, OURS = "\0", {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
 
 @pytest.mark.parametrize(
-    ("files", "prelude", "told"),
+    ("bootstrap", "told"),
     [
-        ({"index.py": ""}, "", "function entry exception, error: there is no file bootstrap in the root folder"),
-        ({"bootstrap": TELL_ADDRESS}, "os.chmod('bootstrap', 0o644)", "run 'chmod +x bootstrap'"),
+        (None, "function entry exception, error: there is no file bootstrap in the root folder"),
+        ("#!/no/such/shell\n", "bootstrap cannot be started: No such file or directory; see that the interpreter"),
         (
-            {"bootstrap": "#!/no/such/shell\n"},
-            "",
-            "bootstrap cannot be started: No such file or directory; see that the interpreter",
+            f"\x7fELF\x02\x01\x01{NUL * 9}\x02\0\udcb7\0",
+            f"for arm64 Linux, and this machine is {OURS} Linux: build it for this",
+        ),
+        (f"\udccf\udcfa\udced\udcfe\f{NUL * 9}", f"program for macOS, and this machine is {OURS} Linux: build"),
+        (
+            f"MZ\udc90{NUL * 9}",
+            f"Windows, and this machine is {OURS} Linux: build it for this machine, with Go by",
+        ),
+        (f"PK\x03\x04{NUL * 9}", "bootstrap is neither a script nor a program for Linux"),
+        ("#!/bin/sh\r\necho\r\n", "bootstrap has lines that end with CRLF, as on Windows"),
+        (
+            f"#!{NODE}\n",
+            f"directory; bootstrap names {NODE}, and functions have /opt/function in a sandbox",
         ),
     ],
-    ids=["missing", "not executable", "without its interpreter"],
 )
-def test_a_bootstrap_that_cannot_be_started_is_told(
-    tmp_path: Path, files: dict[str, str], prelude: str, told: str
-) -> None:
-    with Bridge("custom", tmp_path, files, prelude=prelude) as bridge:
+def test_a_bootstrap_that_cannot_be_started_is_told(tmp_path: Path, bootstrap: str | None, told: str) -> None:
+    with Bridge("custom", tmp_path, {"bootstrap": bootstrap} if bootstrap else {}) as bridge:
         answer = bridge.answer()
 
     assert (answer.kind, answer.code, answer.error["errorType"]) == (READY, 4001, "FunctionLoadError")
     assert told in answer.message
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (f"{NODE} $RUNTIME_CODE_ROOT/index.js", f"status 127 before it answered: bootstrap names {NODE}, and"),
+        ("cd /\r\nexec /bin/true\r\n", "status 127 before it answered: bootstrap has lines that end with CRLF"),
+    ],
+)
+def test_a_bootstrap_that_ends_early_is_told_what_it_lacks(tmp_path: Path, last: str, told: str) -> None:
+    with Bridge("http", tmp_path, {"bootstrap": last}, maps_port=True) as bridge:
+        answer = bridge.answer()
+
+        assert (answer.kind, answer.code, told in answer.message) == (READY, 4201, True)
+        assert bridge.process.wait() == 127
 
 
 def test_a_bootstrap_that_names_no_interpreter_is_for_the_shell(tmp_path: Path) -> None:
