@@ -3,6 +3,7 @@
 Plugins may import only the names in this module.
 """
 
+from functiond.configuration import not_strict
 from functiond.signing import sign as sign_request
 
 from engine.asgi.egress import is_public
@@ -146,6 +147,7 @@ __all__ = [
     "hold_back",
     "is_public",
     "log_target_of",
+    "not_strict",
     "parse_urn",
     "project_log_target",
     "read_body",

@@ -184,7 +184,7 @@ class EngineParts:
             registry,
             lambda table: GuardedStore(storage.store(table), disk),
             clock,
-            region=region,
+            triggers=triggers,
             callers=PluginAuthenticator(verifier, self.authenticator),
             audit=self.audit,
             logs=board,

@@ -84,8 +84,13 @@ def problem(status: int, message: str, headers: HeaderPairs = (), *, code: str =
     return Reply(status=status, body=msgspec.json.encode(shown), headers=((b"x-request-id", request_id), *headers))
 
 
-def not_allowed(methods: Collection[str]) -> Reply:
-    """Return the reply to a request whose path has other methods: ``methods``. GET stands for HEAD as well."""
+def not_allowed(methods: Collection[str], lacks: str = "") -> Reply:
+    """Return the reply to a request whose path has other methods: ``methods``. GET stands for HEAD as well.
+
+    If they belong to a feature that the engine ``lacks``, the reply says so.
+    """
+    if lacks:  # not 405: Terraform prints no body of it
+        return problem(status_of(e.Unsupported), str(e.Unsupported(lacks)))
     allowed = ", ".join([*methods, "HEAD"] if "GET" in methods and "HEAD" not in methods else methods)
     return problem(405, f"method not allowed; use {allowed}", ((b"allow", allowed.encode()),))
 

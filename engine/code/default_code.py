@@ -7,6 +7,7 @@ request.
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import re
@@ -15,7 +16,7 @@ import zipfile
 from pathlib import PurePath
 
 from engine.errors import CodeMissing, InvalidField
-from engine.runtimes.catalog import Family, family_of
+from engine.runtimes.catalog import Family, family_of, warning_of
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)  #: earliest time that a zip file can contain: equal code gives equal packages
 
@@ -129,6 +130,18 @@ def _zipped(source: bytes, path: str, mode: int) -> bytes:
 
 _MODULE = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
 _NODE_SUFFIXES = (".js", ".mjs", ".cjs")
+
+
+def check_inline(source: bytes, runtime: str) -> None:
+    """Raise InvalidField if inline source of Python 2 has syntax that fails in Python 3, which runs it."""
+    if warning := warning_of(runtime):
+        try:
+            ast.parse(source)
+        except SyntaxError as error:
+            text = source.decode(errors="replace")
+            raise InvalidField("func_code", text, f"{warning}; line {error.lineno}: {error.msg}") from None
+        except (ValueError, RecursionError, MemoryError):
+            return  # what cannot be parsed here is left to the function's interpreter
 
 
 def inline_file(handler: str, runtime: str, filename: str = "") -> tuple[str, int]:

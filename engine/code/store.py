@@ -31,7 +31,7 @@ import anyio
 import anyio.to_thread
 from msgspec import Struct
 
-from engine.code.default_code import default_code, inline_file
+from engine.code.default_code import check_inline, default_code, inline_file
 from engine.code.package_files import PackageChecks
 from engine.code.receiving import Base64Decoder, ReceivedCode, Upload, not_stored
 from engine.code.unpacking import Limits, check_free, fsync_tree, unpack, write_file
@@ -122,6 +122,8 @@ class CodeStore:
                 await self._fetch(source.url, project, package)
             async with self._projects.setdefault(project, anyio.Lock()):
                 await self._receive(source, package, lambda: _left_out(source, handler, runtime, path))
+                if target:
+                    await self._in_thread(lambda: check_inline(package.read_bytes(), runtime))
                 code = await self._in_thread(lambda: _describe(package, source, path))
                 admit(code)
                 await self._in_thread(lambda: self._keep(code.sha256, new, target))

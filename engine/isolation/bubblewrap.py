@@ -49,6 +49,10 @@ _CONFIGURATION = (
 )  # fmt: skip
 
 
+#: Folders that instances have of their own.
+_OWN = (TMP, Path("/var/tmp"), Path("/proc"), Path("/dev"), CODE, LAYERS, RUNTIME)
+
+
 class Bubblewrap(Struct, frozen=True, kw_only=True):
     program: str
     folder: Path  #: for generated files that sandboxes mount
@@ -117,6 +121,15 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
                 yield "--ro-bind-try", f"/etc/{name}", f"/etc/{name}"
         for name in files:
             yield "--ro-bind", str(self.folder / user / name), f"/etc/{name}"
+
+
+def unseen(programs: Mapping[str, str]) -> str:
+    """Return why a sandbox does not show one of the programs, which settings name, to functions; else an empty text."""
+    for setting, program in programs.items():
+        for folder in filter(Path(program).resolve().is_relative_to, _OWN if program else ()):
+            where = f"{setting} = {program!r} is below {folder}, where functions in the sandbox have files of their own"
+            return f'{where}: move it, for instance below /usr/local, or set executor.isolation = "process"'
+    return ""
 
 
 def find_bubblewrap(tmp: Path, fence: dict[str, Any], users: range) -> Bubblewrap | str:

@@ -89,8 +89,7 @@ class PushRequest(Struct, frozen=True, kw_only=True):
     project: str = ""  #: project of the request's credentials; empty if none are required
 
 
-#: Returns the reply to a request. A FunctiondError is turned into an error reply, Overloaded into 429 and Unavailable
-#: into 503, both with Retry-After.
+#: Returns the reply. A FunctiondError becomes an error reply: Overloaded 429, Unavailable 503, both with Retry-After.
 PushHandler = Callable[[PushRequest], Awaitable[Reply]]
 #: Raises an error if a batch of events must not be stored.
 Check = Callable[[], Awaitable[object]]
@@ -231,10 +230,12 @@ class PluginContext(Protocol):
         """Wait until the engine's clock reaches ``moment`` (seconds since the epoch), even if the clock is set."""
 
     async def sleep_toward(self, moment: float) -> None:
-        """Sleep until the engine's clock reaches ``moment`` (seconds since the epoch), or is set.
+        """Sleep until the clock reaches ``moment``, or is set, noticed within 30 s. The caller must compare them."""
 
-        A step of the clock is noticed after at most 30 s. The caller must compare the clock with ``moment`` again.
-        """
+    async def create_trigger(self, kind: str, project: str, function: str, data: Mapping[str, Any]) -> str:
+        """Create a trigger of a project's function (URN) and return its id. Raises the errors of the API."""
+
+    async def delete_trigger(self, project: str, trigger_id: str) -> None: ...
 
 
 class PluginService(Protocol):
@@ -369,6 +370,9 @@ class TriggerContext(EventSink, Protocol):
         The loss is logged, an equal text once a minute, and shown in the trigger's state for a minute or until the
         trigger is changed. ``events`` is added to the trigger's number of lost events; 0: unknown.
         """
+
+    def report_refused(self, text: str) -> None:
+        """Count a pushed event that the source refuses, and show it for a minute. One a minute is logged."""
 
     def report_notice(self, text: str) -> None:
         """Set a notice that the trigger's state shows while there is no problem, until the next one or a change."""

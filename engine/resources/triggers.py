@@ -72,7 +72,7 @@ class Triggers:
         free: frozenset[str] = frozenset(),
     ) -> None:
         self._store, self._catalog, self._registry, self._clock = store, catalog, registry, clock
-        self._region, self._free = region, free
+        self.region, self._free = region, free
         self.changed: Signal[[str, BoundTrigger | None]] = Signal()
         self._by_function: dict[int, dict[str, BoundTrigger]] = {}
 
@@ -302,7 +302,7 @@ class Triggers:
     def _bind(self, stored: StoredTrigger, plugin: Plugin, function: Function) -> BoundTrigger:
         unknown = rules.unknown_keys(plugin, stored.data)
         free, service = stored.kind in self._free, self._registry.service(plugin)
-        trigger = bind(stored, plugin, function, self._region, free=free, service=service)
+        trigger = bind(stored, plugin, function, self.region, free=free, service=service)
         if unknown:
             log.info(
                 "unknown keys ignored", trigger=trigger.id, kind=trigger.kind, function=trigger.function, keys=unknown
@@ -318,7 +318,7 @@ class Triggers:
             return self._bind(stored, plugin, function)
         except FunctiondError as error:
             log.warning("trigger cannot be read", trigger=stored.id, kind=stored.kind, problem=str(error))
-            return bind_unreadable(stored, plugin, function, self._region, str(error))
+            return bind_unreadable(stored, plugin, function, self.region, str(error))
 
     async def _put(self, trigger: BoundTrigger, event: str) -> None:
         await self._store.put(trigger.resource(msgspec.json.encode(trigger.stored)))

@@ -111,6 +111,11 @@ class Interpreters:
         self._links: dict[str, str] | None = None
         self._searching = anyio.Lock()
 
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Paths that settings name, by the names of these; empty: none."""
+        return {f"executor.{family}": path for family, path in self._set.items()}
+
     async def find(self, runtime: str) -> tuple[Family, Interpreter | None]:
         """Return the family of a runtime and its interpreter, which is None if functions bring a ``bootstrap``.
 

@@ -195,6 +195,10 @@ class SourceContext(TriggerIngress):
         self._tally.lost += events
         self._supervisor.report_lost(text, events)
 
+    def report_refused(self, text: str) -> None:
+        self._tally.refused += 1
+        self._supervisor.report_refused(text)
+
     def report_lag(self, lag: Mapping[str, int]) -> None:
         self._tally.lag = dict(lag)
 

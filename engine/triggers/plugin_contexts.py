@@ -12,13 +12,15 @@ from msgspec import Struct
 from engine.asgi.wire import Headers, ReadBody, Scope
 from engine.auth.verifier import SignatureVerifier, address_of
 from engine.config.plugin_registry import Registry
-from engine.errors import Unauthorized
+from engine.errors import AccessDenied, Unauthorized
 from engine.logs.feed import LogBoard
 from engine.model.clock import Clock
 from engine.model.quotas import Quotas
+from engine.model.urn import parse_urn
 from engine.protocols import Callers, Plugin, PluginService, Routes, Store
 from engine.protocols.audit import Audit
 from engine.resources.bound_trigger import BoundTrigger
+from engine.resources.triggers import TriggerDraft, Triggers
 from engine.scheduling.backlog import DiskGuard
 from engine.triggers.routes import Mounts, NetworkOptions, PluginRoutes
 
@@ -87,6 +89,18 @@ class EnginePluginContext(Struct, frozen=True, kw_only=True):
     limits: Quotas
     may_use: Callable[[str, Collection[str]], bool]
     limited_egress: Callable[[], AbstractContextManager[None]]
+    triggers: Triggers
+
+    async def create_trigger(self, kind: str, project: str, function: str, data: Mapping[str, Any]) -> str:
+        urn = parse_urn(function, region=self.region, project=project)
+        if urn.project != project:
+            raise AccessDenied(f"{function} belongs to another project than {project}")
+        return (await self.triggers.create(urn, TriggerDraft(kind=kind, data=dict(data)))).id
+
+    async def delete_trigger(self, project: str, trigger_id: str) -> None:
+        trigger = self.triggers.find(project, trigger_id)
+        urn = parse_urn(trigger.function, region=self.region, project=project)
+        await self.triggers.delete(urn, trigger.kind, trigger_id)
 
     async def sleep_until(self, moment: float) -> None:
         while self.clock.now() < moment:
@@ -108,7 +122,7 @@ class PluginContexts:
         store: Callable[[str], Store],
         clock: Clock,
         *,
-        region: str,
+        triggers: Triggers,
         callers: Callers,
         audit: Audit,
         logs: LogBoard,
@@ -126,13 +140,14 @@ class PluginContexts:
                 store=store(plugin.table),
                 routes=PluginRoutes(self.mounts, plugin.table, network),
                 clock=clock,
-                region=region,
+                region=triggers.region,
                 callers=callers,
                 audit=audit,
                 logs=logs,
                 limits=registry.limits,
                 may_use=registry.may_use,
                 limited_egress=network.egress.limited,
+                triggers=triggers,
             )
 
     def of(self, plugin: Plugin) -> EnginePluginContext:

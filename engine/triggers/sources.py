@@ -52,7 +52,8 @@ SETTLE = 1.0
 class SourceState(Health, frozen=True, kw_only=True):
     """State of a trigger's source, also disabled or ``no source``, with counts of its events since the engine started.
 
-    Refused events were too large, or had an idempotency key that was used with another payload.
+    Refused events were too large, had an idempotency key that was used with another payload, or came in a push that the
+    source refused.
     """
 
     accepted: int

@@ -30,7 +30,7 @@ log = structlog.get_logger("functiond.triggers")
 
 #: Seconds of running after which a new failure counts as the first.
 STEADY = 60.0
-#: Seconds that a problem which is over, and a loss, stay in the state.
+#: Seconds that a problem which is over, a loss, and a refusal stay in the state.
 CALM = SPAN
 #: Seconds until a source runs again after that which it reads was replaced.
 REPLACED = 0.05
@@ -43,7 +43,7 @@ class Health(Struct, frozen=True, kw_only=True):
     """State of a supervised service, with its current problem and failures."""
 
     state: str  #: starting, running, failing (waits to be restarted), stopped
-    problem: str = ""  #: last failure, wait, problems and loss that the service reports; if there is none, its notice
+    problem: str = ""  #: last failure, wait, problems, loss and refusal that the service reports; if none, its notice
     since: float = 0.0  #: start of this state, in seconds since the epoch
     failures: int = 0  #: consecutive failures
     next_try: float = 0.0  #: time of the next start in state failing
@@ -64,7 +64,7 @@ class Supervisor:
         self._failures = 0
         self._state, self._since, self._next_try = STARTING, clock.now(), 0.0
         #: Texts that the state shows, in this order. If all are empty, it shows the notice.
-        self._texts = dict.fromkeys(("failure", "wait", "problem", "loss"), "")
+        self._texts = dict.fromkeys(("failure", "wait", "problem", "loss", "refusal"), "")
         self._notice = ""
         self._ends: dict[str, asyncio.TimerHandle] = {}  #: of texts that are over, and are shown for ``CALM``
         self._causes = Causes()
@@ -76,7 +76,7 @@ class Supervisor:
 
     @property
     def health(self) -> Health:
-        texts = {**self._texts, **{kind: f"{self._texts[kind]} (over)" for kind in self._ends.keys() - {"loss"}}}
+        texts = {**self._texts, **{kind: f"{self._texts[kind]} (over)" for kind in self._ends.keys() & {"problem"}}}
         return Health(
             state=self._state,
             problem=storable("; ".join(filter(None, texts.values())) or self._notice),
@@ -125,6 +125,13 @@ class Supervisor:
         self._replace("loss", text)
         self._end_later("loss")
         self._log("events lost", text, events=events)
+
+    def report_refused(self, text: str) -> None:
+        """Record a refusal, which is shown for ``CALM``. One a minute is logged, since senders may choose its text."""
+        self._replace("refusal", text)
+        self._end_later("refusal")
+        if self._causes.note(None):
+            log.warning("push refused", **self._named, problem=text)
 
     def report_notice(self, text: str) -> None:
         """Record a notice, which API replies contain while there is no problem. Replaces the previous notice."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from engine import SettingsError
+from engine import SettingsError, not_strict
 
 PEM = "-----BEGIN "  #: beginning of certificates and keys as text
 
@@ -43,7 +43,7 @@ def client_context(ca: str, cert: str, key: str) -> ssl.SSLContext:
     """
     given = ca
     try:
-        context = ssl.create_default_context(cadata=_pem(ca) or None)
+        context = not_strict(ssl.create_default_context(cadata=_pem(ca) or None))
         if cert:
             with NamedTemporaryFile("w") as file:  # OpenSSL reads these from files only
                 file.write(f"{_pem(cert)}\n{_pem(key)}")

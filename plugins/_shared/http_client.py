@@ -16,7 +16,17 @@ import structlog
 from anyio.abc import TaskStatus
 from msgspec import Meta
 
-from engine import Clock, Forbidden, InvalidField, PluginContext, SettingsError, Unavailable, is_public, sign_request
+from engine import (
+    Clock,
+    Forbidden,
+    InvalidField,
+    PluginContext,
+    SettingsError,
+    Unavailable,
+    is_public,
+    not_strict,
+    sign_request,
+)
 from plugins._shared.connections import load_library
 from plugins._shared.fields import Shared
 
@@ -64,15 +74,18 @@ class HttpService:
         if self._client is None:
             # Requests must reach the configured address: no redirects, and no proxy or certificates from the
             # environment.
-            trust = _httpx().create_ssl_context(trust_env=False)
-            if self._ca_file:
-                trust.load_verify_locations(self._ca_file)
             # Callers limit their requests. A limit of all connections would let servers that hang block the others.
             limits = _httpx().Limits(max_connections=None, max_keepalive_connections=20)
             self._client = _httpx().AsyncClient(
-                timeout=self._timeout, limits=limits, verify=trust, follow_redirects=False, trust_env=False
+                timeout=self._timeout, limits=limits, verify=self.trust(), follow_redirects=False, trust_env=False
             )
         return self._client
+
+    def trust(self) -> ssl.SSLContext:
+        trust: ssl.SSLContext = not_strict(_httpx().create_ssl_context(trust_env=False))
+        if self._ca_file:
+            trust.load_verify_locations(self._ca_file)
+        return trust
 
 
 def _httpx() -> Any:

@@ -154,7 +154,11 @@ class Reader:
         if token:
             position = ResumeToken(place=position.place, token=extended_json(token), since=0.0 if fresh else since)
         if changes and changes[-1].operation == "invalidate":
-            await self._pass_end(replace(position, token=changes[-1].token, invalid=True), fresh)
+            end = replace(position, token=changes[-1].token, invalid=True)
+            if fresh:
+                await self._pass_end(end, fresh)
+            else:  # of a collection that was made anew before the trigger was enabled
+                await self._store(end)
             return True
         due = anyio.current_time() - self._stored_at >= self._settings.keep_every
         if changes or (due and position != self._position):

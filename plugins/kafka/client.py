@@ -26,7 +26,8 @@ PACE = 0.1  #: seconds between two requests of a client for metadata
 RECENT = 60.0  #: seconds for which a logged error counts as the cause of a later one, and is not logged again
 LENGTH = 300  #: characters of a cause
 _NUMBERS = re.compile(r"\w*\d\w*")  #: words in which texts of one cause differ
-_BOOTSTRAP = "Unable to bootstrap"
+#: Texts of the library, of which the first shows its list of addresses as Python objects.
+_UNCONNECTED = ("Unable to bootstrap", "node which is not ready")
 _CONSEQUENCE = "Unable to update metadata"  #: follows the cause, which it would replace
 _CLOSED = (ConnectionResetError, BrokenPipeError, TimeoutError, ssl.SSLError)
 
@@ -42,10 +43,9 @@ class Causes:
 
     def added_to(self, problem: str) -> str:
         """Return the text of an error with its cause, if the client has logged one lately."""
-        if not self._text or time.monotonic() - self._noted > RECENT:
-            return problem
-        # The library's own text shows its list of addresses as Python objects.
-        return f"cannot connect to the cluster: {self._text}" if _BOOTSTRAP in problem else f"{problem}: {self._text}"
+        cause = f": {self._text}" if self._text and time.monotonic() - self._noted <= RECENT else ""
+        internal = any(text in problem for text in _UNCONNECTED[not cause :])
+        return f"{'cannot connect to the cluster' if internal else problem}{cause}"
 
 
 _current: ContextVar[Causes | None] = ContextVar("functiond kafka causes", default=None)

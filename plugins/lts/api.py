@@ -20,6 +20,7 @@ from plugins.lts.lines import Item, Lines, Row, Written, encoded
 from plugins.lts.problems import BAD_REQUEST, NO_GROUP, LtsProblem
 
 TAGS_LIMIT = 64 << 10  #: bytes of a body
+_STORED = ("hostName", "hostIP", "pathFile")  #: labels that lines have also without ``plugins.lts.labels``
 #: Labels by which a sender describes itself, in the accepted spellings.
 _HOST, _IP, _PATH = ("host_name", "hostName"), ("ip", "hostIP", "host_ip"), ("path", "pathFile", "path_file")
 _LONGEST = 255  #: characters of such a label
@@ -204,6 +205,9 @@ class LtsApi:
         line that the request names as ``line_num``: ``next_line_num`` of this page.
         """
         self._groups.stream(call.project, group_id, stream_id)
+        if not self._labels and (other := {*(search.labels or {})} - {*_STORED}):
+            hint = f"set plugins.lts.labels, or search by {', '.join(_STORED)}"
+            raise LtsProblem(BAD_REQUEST, f"lines are stored without the label {min(other)[:100]}: {hint}")
         stream = stream_name(call.project, group_id, stream_id)
         await self._lines.open(stream)
         matching, complete, last = list[NumberedLine](), True, search.line_num or ""

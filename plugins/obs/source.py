@@ -25,9 +25,6 @@ from plugins.obs.snapshot import Differences, Snapshot, open_snapshot
 from plugins.obs.store import ObjectStore
 
 LISTED_EVENTS = frozenset({"ObjectCreated:Put", "ObjectCreated:CompleteMultipartUpload", "ObjectRemoved:Delete"})
-NO_STORE = (
-    "neither plugins.obs.folder nor plugins.obs.endpoint is set: the trigger waits for notifications to /triggers/obs"
-)
 
 
 class ObsTrigger:
@@ -40,8 +37,6 @@ class ObsTrigger:
         if not settings.folder and not (settings.endpoint and settings.scan):
             with hub.listening(context, self._options.bucket, partial(_notified, self._options, context)):
                 task_status.started()
-                if not settings.endpoint:
-                    context.report_notice(NO_STORE)
                 await anyio.sleep_forever()
         if self._options.wanted.isdisjoint(LISTED_EVENTS):
             raise SettingsError("only notifications report these events: set plugins.obs.scan = 0, and no folder")
@@ -54,7 +49,6 @@ class ObsTrigger:
 
 def _notified(options: ObsOptions, context: TriggerContext, event: ObjectEvent) -> Event | None:
     """Return the event of a record in a notification, or None if the trigger does not want it."""
-    context.report_notice("")
     wanted = event.key.startswith(options.prefix) and event.key.endswith(options.suffix)
     if not wanted or event.event not in options.wanted:
         return None

@@ -1,7 +1,8 @@
 """API of the topics that the engine serves itself, at the vendor's paths: topics, their attributes and tags.
 
 Bodies and queries are those that the vendor's SDK sends (huaweicloudsdksmn v2). Only functions can subscribe to these
-topics, by their triggers. Subscriptions of e-mail, SMS and HTTP addresses are refused, as are templates. A client can
+topics: by their triggers, which subscriptions of this API make. E-mail, SMS and HTTP addresses are refused, as are
+templates. A client can
 repeat a publication with the same ``Idempotency-Key``: each function is called once.
 """
 
@@ -16,7 +17,7 @@ from msgspec import Meta, Struct
 from plugins._shared.vendor_api import INVOKE, READ, Answer, Call, Offer, Refuse, Table
 from plugins.smn.events import timestamp_of
 from plugins.smn.problems import SmnProblem, bad_request, no_topic, not_offered, reply_of
-from plugins.smn.topics import Listener, Topic, Topics
+from plugins.smn.topics import PROTOCOLS, Listener, Topic, Topics
 
 POLICY = "access_policy"
 #: Maximum sizes of values in bytes, by attribute. Clients such as Terraform set and read them. They have no effect
@@ -31,8 +32,6 @@ SUBJECT_LIMIT = 512  #: bytes
 MESSAGE_LIMIT = 256 << 10  #: bytes
 TAGS = 20  #: tags of a topic
 LONGEST = 86_400  #: maximum of ``time_to_live`` in seconds
-#: Protocols that stand for functions in ``message_structure`` and in attributes of type PROTOCOL.
-PROTOCOLS = ("functionstage", "functiongraph")
 
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,254}\Z")]
 DisplayName = Annotated[str, Meta(max_length=192)]
@@ -87,6 +86,13 @@ class ChangeTags(Struct, frozen=True, kw_only=True):
 class ListSubscriptions(Struct, frozen=True, kw_only=True):
     offset: Offset = 0
     limit: PageSize = 100
+    protocol: str = ""
+    endpoint: str = ""
+
+
+class AddSubscription(Struct, frozen=True, kw_only=True):
+    protocol: str
+    endpoint: str
 
 
 class Attribute(Struct, frozen=True, kw_only=True):
@@ -227,7 +233,9 @@ class SmnApi:
                     self._delete_attribute, "SmnDeleteTopicAttributeByName"
                 ),
                 f"DELETE v2 {topic} attributes": Offer(self._delete_attributes, "SmnDeleteTopicAttributes"),
-                f"POST v2 {topic} subscriptions": Offer(self._subscribe, "SmnAddSubscription"),
+                f"POST v2 {topic} subscriptions": Offer(
+                    self._subscribe, "SmnAddSubscription", body=AddSubscription, refuse=_invalid("SMN.0011"), status=201
+                ),
                 f"GET v2 {topic} subscriptions": Offer(
                     self._list_of_topic, "SmnListSubscriptionsByTopic", query=ListSubscriptions, roles=READ
                 ),
@@ -380,15 +388,20 @@ class SmnApi:
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
-    async def _subscribe(self, call: Call, urn: str) -> Answer:
-        self._topics.find(call.project, urn)
-        hint = "Functions subscribe by an SMN trigger; other subscribers are not supported: use the destination WEBHOOK"
-        raise bad_request(f"Parameter: Protocol is invalid. {hint}", "SMN.0011")
+    async def _subscribe(self, call: Call, urn: str, body: AddSubscription) -> Answer:
+        topic = self._topics.find(call.project, urn)
+        if body.protocol not in PROTOCOLS:
+            hint = f"It must be one of {', '.join(PROTOCOLS)}. For others, use the destination WEBHOOK"
+            raise bad_request(f"Parameter: Protocol is invalid. {hint}", "SMN.0011")
+        trigger_id = await self._topics.subscribe(topic, body.endpoint, body.protocol)
+        return 201, {"subscription_urn": self._subscription_urn(topic, trigger_id)}
 
     async def _unsubscribe(self, call: Call, urn: str) -> Answer:
-        raise bad_request(
-            "Parameter: SubscriptionUrn is invalid. Delete the SMN trigger of this subscription instead", "SMN.0014"
-        )
+        for topic, subscriber in self._subscribed(self._topics.of_project(call.project)):
+            if urn == self._subscription_urn(topic, subscriber.sink.trigger_id):
+                await self._topics.context.delete_trigger(call.project, subscriber.sink.trigger_id)
+                return 200, {}
+        raise SmnProblem("SMN.0014", f"Subscription not found. [{urn[:300]}]", 404)
 
     async def _list_of_topic(self, call: Call, urn: str, query: ListSubscriptions) -> Answer:
         return self._page([self._topics.find(call.project, urn)], query)
@@ -396,10 +409,14 @@ class SmnApi:
     async def _list_all(self, call: Call, query: ListSubscriptions) -> Answer:
         return self._page(self._topics.of_project(call.project), query)
 
+    def _subscribed(self, topics: Sequence[Topic]) -> list[tuple[Topic, Listener]]:
+        return [(topic, subscriber) for topic in topics for subscriber in self._topics.subscribers(topic)]
+
     def _page(self, topics: Sequence[Topic], query: ListSubscriptions) -> Answer:
-        pairs = [(topic, subscriber) for topic in topics for subscriber in self._topics.subscribers(topic)]
-        page = pairs[query.offset : query.offset + query.limit]
-        return 200, {"subscription_count": len(pairs), "subscriptions": [self._subscription(*pair) for pair in page]}
+        shown, names = [self._subscription(*pair) for pair in self._subscribed(topics)], ("protocol", "endpoint")
+        found = [one for one in shown if all(getattr(query, name) in ("", one[name]) for name in names)]
+        page = found[query.offset : query.offset + query.limit]
+        return 200, {"subscription_count": len(found), "subscriptions": page}
 
     # --- shapes ---------------------------------------------------------------------------------------------
 
@@ -415,12 +432,15 @@ class SmnApi:
             "update_time": timestamp_of(topic.modified_at),
         }
 
+    def _subscription_urn(self, topic: Topic, trigger_id: str) -> str:
+        return f"{self._topics.urn(topic)}:{trigger_id.replace('-', '')}"
+
     def _subscription(self, topic: Topic, listener: Listener) -> dict[str, Any]:
-        urn = self._topics.urn(topic)
+        trigger_id = listener.sink.trigger_id
         return {
-            "topic_urn": urn,
-            "subscription_urn": f"{urn}:{listener.sink.trigger_id.replace('-', '')}",
-            "protocol": PROTOCOLS[0],
+            "topic_urn": self._topics.urn(topic),
+            "subscription_urn": self._subscription_urn(topic, trigger_id),
+            "protocol": self._topics.listeners.protocol(trigger_id),
             "endpoint": listener.sink.function,
             "owner": topic.project,
             "remark": "",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import structlog
 from anyio.abc import TaskStatus
 
-from engine import Forbidden, PushRequest, Reply, TriggerContext
+from engine import Forbidden, FunctiondError, PushRequest, Reply, TriggerContext
 from plugins._shared.push import ONLY_POST, accept_one
 from plugins.smn.events import moment
 from plugins.smn.options import SmnOptions
@@ -38,8 +38,14 @@ class SmnTrigger:
         async def answer(request: PushRequest) -> Reply:
             if request.method != "POST":
                 return ONLY_POST
-            pushed = read_push(request.body)
-            await self._check(pushed, service, context)
+            try:
+                pushed = read_push(request.body)
+                await self._check(pushed, service, context)
+                if pushed.kind == "SubscriptionConfirmation":
+                    await service.fetcher.confirm(pushed.subscribe_url, "plugins.smn.hosts")
+            except FunctiondError as refusal:
+                context.report_refused(f"a push from {request.client} is refused: {refusal}")
+                raise
             return await _handle(pushed, service, listener, context)
 
         with context.plugin.routes.mount(f"/{context.trigger_id}", answer, limit=LIMIT):
@@ -63,8 +69,6 @@ class SmnTrigger:
 
 
 async def _handle(pushed: Pushed, service: SmnService, listener: Listener, context: TriggerContext) -> Reply:
-    if pushed.kind == "SubscriptionConfirmation":
-        await service.fetcher.confirm(pushed.subscribe_url, "plugins.smn.hosts")
     if pushed.kind == "UnsubscribeConfirmation":
         log.warning("unsubscribed", trigger=context.trigger_id, topic=listener.topic_urn)
     await service.listeners.set_confirmed(

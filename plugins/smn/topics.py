@@ -23,6 +23,8 @@ from plugins.smn.problems import SmnProblem, bad_request, no_topic
 
 SUBSCRIPTIONS, TOPICS = "subscriptions", "topics"
 CONFIRMED, UNCONFIRMED = "Confirmed", "Unconfirmed"
+#: Protocols that stand for functions in ``message_structure``, attributes of type PROTOCOL, and subscriptions.
+PROTOCOLS = ("functionstage", "functiongraph")
 
 #: project and name of a topic that the engine serves itself; empty for a text that is not a topic's URN
 TopicKey = tuple[str, ...]
@@ -59,7 +61,8 @@ class Listeners:
 
     def __init__(self) -> None:
         self._by_topic: dict[TopicKey, list[Listener]] = {}
-        self._confirmed: set[str] = set()  #: ids of triggers with a confirmed subscription to a remote topic
+        #: protocols of confirmed subscriptions to remote topics, and of those made by SMN's API, by trigger
+        self._confirmed: dict[str, str] = {}
         self.topics_changed = anyio.Event()
 
     def announce_topics(self) -> None:
@@ -87,27 +90,30 @@ class Listeners:
     # --- subscriptions to remote topics ---------------------------------------------------------------------
 
     async def load(self, store: Store) -> None:
-        async for trigger_id, _ in rows_of(store, SUBSCRIPTIONS):
-            self._confirmed.add(trigger_id)
+        async for trigger_id, protocol in rows_of(store, SUBSCRIPTIONS):
+            self._confirmed[trigger_id] = protocol.decode()
 
     def is_confirmed(self, trigger_id: str) -> bool:
         return trigger_id in self._confirmed
 
-    async def set_confirmed(self, store: Store, trigger_id: str, confirmed: bool) -> None:
+    def protocol(self, trigger_id: str) -> str:
+        return self._confirmed.get(trigger_id) or PROTOCOLS[0]
+
+    async def set_confirmed(self, store: Store, trigger_id: str, confirmed: bool, protocol: str = "") -> None:
         """Store whether the remote topic has the confirmation of a trigger's subscription."""
         if confirmed is self.is_confirmed(trigger_id):
             return
         if confirmed:
-            await store.write(SUBSCRIPTIONS, {trigger_id: b""})
-            self._confirmed.add(trigger_id)
+            await store.write(SUBSCRIPTIONS, {trigger_id: protocol.encode()})
+            self._confirmed[trigger_id] = protocol
         else:
             await store.write(SUBSCRIPTIONS, delete=[trigger_id])
-            self._confirmed.discard(trigger_id)
+            self._confirmed.pop(trigger_id, None)
 
     async def forget_others(self, store: Store) -> None:
         """Delete the stored confirmations of all triggers that are not subscribed now."""
         subscribed = {listener.sink.trigger_id for listeners in self._by_topic.values() for listener in listeners}
-        for trigger_id in sorted(self._confirmed - subscribed):
+        for trigger_id in sorted(self._confirmed.keys() - subscribed):
             await self.set_confirmed(store, trigger_id, False)
 
 
@@ -133,7 +139,7 @@ class Topics:
     def __init__(self, context: PluginContext, listeners: Listeners) -> None:
         self._store, self._clock, self._region = context.store, context.clock, context.region
         self._most = context.limits.topics
-        self._listeners = listeners
+        self.context, self.listeners = context, listeners
         self._topics: dict[TopicKey, Topic] = {}  #: keyed by project and name
         self._changing = anyio.Lock()
 
@@ -166,7 +172,17 @@ class Topics:
         return self._topics[key]
 
     def subscribers(self, topic: Topic) -> Sequence[Listener]:
-        return self._listeners.of_topic((topic.project, topic.name))
+        return self.listeners.of_topic((topic.project, topic.name))
+
+    async def subscribe(self, topic: Topic, function: str, protocol: str) -> str:
+        """Return the id of the trigger that subscribes a function (URN) to a topic, and make it if there is none."""
+        for subscriber in self.subscribers(topic):
+            if subscriber.sink.function in (function, f"{function}:latest"):
+                return subscriber.sink.trigger_id
+        data = {"topic_urn": self.urn(topic)}
+        trigger_id = await self.context.create_trigger("SMN", topic.project, function, data)
+        await self.listeners.set_confirmed(self._store, trigger_id, True, protocol)
+        return trigger_id
 
     async def create(
         self, project: str, name: str, display_name: str, enterprise_project_id: str = "0"
@@ -190,7 +206,7 @@ class Topics:
                 own_keys=True,
             )
             await self._save(topic)
-            self._listeners.announce_topics()
+            self.listeners.announce_topics()
             return topic, True
 
     async def rename(self, project: str, urn: str, display_name: str) -> None:
@@ -216,7 +232,7 @@ class Topics:
             topic = self.find(project, urn)
             await self._store.write(TOPICS, delete=[f"{topic.project}/{topic.name}"])
             del self._topics[topic.project, topic.name]
-            self._listeners.announce_topics()
+            self.listeners.announce_topics()
 
     async def publish(
         self,

@@ -12,7 +12,7 @@ from engine.model import Code
 from tests.acceptance.browsing import visit
 from tests.acceptance.engine_process import BASE, PROJECT, EngineProcess, Reply, urn_of
 from tests.support.cli import functiond_here
-from tests.support.http_app import HELLO, encoded
+from tests.support.http_app import HELLO, encoded, zipped
 
 WARNING = "this engine has no Python 2: Python 3 runs functions of Python2.7, and fails at syntax of Python 2"
 HEADER = "x-functiond-warning"
@@ -61,8 +61,20 @@ def test_an_imported_function_of_python_2_comes_with_the_warning(engine: EngineP
     assert (imported.status, imported.json["runtime"], imported.headers.get(HEADER)) == (200, OLD, WARNING)
 
 
+def test_source_with_old_syntax_is_refused_with_the_warning_and_the_line(engine: EngineProcess) -> None:
+    refused = engine.ask("POST", BASE, body("refused", STATEMENT))
+    create(engine, "recoded")
+    code = {"code_type": "inline", "func_code": {"file": encoded(STATEMENT)}}
+    recoded = engine.ask("PUT", f"{BASE}/{urn_of('recoded')}/code", code)
+
+    for reply in (refused, recoded):
+        assert (reply.status, reply.json["error_code"]) == (400, "FSS.1011")
+        assert f"{WARNING}; line 2: Missing parentheses" in reply.json["error_msg"]
+    assert engine.ask("GET", f"{BASE}/{urn_of('refused')}/config").status == 404
+
+
 def test_a_run_that_fails_at_old_syntax_has_the_warning_in_its_log(engine: EngineProcess) -> None:
-    create(engine, "statement", STATEMENT)
+    create(engine, "statement", code_type="zip", func_code={"file": encoded(zipped(index__py=STATEMENT))})
 
     record = ended(engine, "statement")
 

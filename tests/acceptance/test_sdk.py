@@ -308,15 +308,15 @@ def test_tracing_keys_are_kept_and_the_secret_one_is_masked(platform: Platform) 
 
 
 def test_logs_can_be_enabled_and_their_place_is_shown(platform: Platform) -> None:
-    create(platform, "logging", log_config=fg.FuncLogConfig(group_id="g", stream_id="s"))
+    create(platform, "logging", log_config=fg.FuncLogConfig(group_id="g", stream_id="s", group_name="logs"))
+    create(platform, "unnamed")
 
     enabled = ask(platform, "EnableLtsLogs")
-    shown = ask(platform, "ShowLtsLogDetails", "logging")
+    named, unnamed = [ask(platform, "ShowLtsLogDetails", name) for name in ("logging", "unnamed")]
 
     assert enabled.status_code == 200
-    assert (shown.group_id, shown.stream_id) == ("g", "s")
-    assert shown.group_name
-    assert shown.stream_name
+    assert (named.group_id, named.group_name, named.stream_id, named.stream_name) == ("g", "logs", "s", None)
+    assert (bool(unnamed.group_id), unnamed.group_name, unnamed.stream_name) == (True, None, None)
 
 
 def export(platform: Platform, name: str, **choice: bool) -> bytes:

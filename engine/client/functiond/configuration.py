@@ -60,13 +60,22 @@ class Configuration(Struct, frozen=True, kw_only=True):
         if not self.url.startswith("https:"):
             return None
         try:
-            return ssl.create_default_context(cafile=self.ca_file or None)
+            return not_strict(ssl.create_default_context(cafile=self.ca_file or None))
         except OSError as error:
             problem = error.strerror or str(error)
             raise BadConfiguration(f"ca_file is {self.ca_file!r} ({problem}): name a PEM file") from None
 
     def __repr__(self) -> str:
         return f"Configuration(url={self.url!r}, project={self.project!r})"
+
+
+def not_strict(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Return the context of a client, which accepts authorities without Key Usage, as plain openssl makes them.
+
+    Python refuses them from 3.13 on, by a flag of its default context.
+    """
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def environment(name: str) -> str:

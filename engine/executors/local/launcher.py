@@ -19,7 +19,7 @@ import structlog
 from anyio import to_thread
 from msgspec import Struct
 
-from engine.errors import InvalidField
+from engine.errors import InvalidField, SettingsError
 from engine.executors.call import Call, End, Key
 from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan, load_timeout
@@ -31,6 +31,7 @@ from engine.executors.local.spawn import FunctionAccess, InstanceSpec, ProcessSp
 from engine.executors.local.spawners import Spawner
 from engine.executors.logs import LogRecorder
 from engine.executors.process import Exit
+from engine.isolation.bubblewrap import unseen
 from engine.isolation.detect import can_map_ports, detect_isolation
 from engine.isolation.folders import folders_of
 from engine.isolation.limits import Enclosure, Isolation, Limits
@@ -80,7 +81,11 @@ async def open_launcher(
     SettingsError if this machine lacks the isolation that ``options.sandbox`` demands.
     """
     await to_thread.run_sync(kill_orphans, options.marker, options.tmp)
+    interpreters = interpreters or Interpreters()
     spawner = await open_spawner(options.sandbox, options.marker, options.tmp)
+    if spawner.name == "bubblewrap" and (problem := unseen(interpreters.chosen)):
+        await spawner.close()
+        raise SettingsError(problem)
     if isolation is None:
         isolation = await to_thread.run_sync(detect_isolation, options.marker)
     launcher = LocalLauncher(
@@ -89,7 +94,7 @@ async def open_launcher(
         check_code=check_code,
         spawner=spawner,
         isolation=isolation,
-        interpreters=interpreters or Interpreters(),
+        interpreters=interpreters,
         recorder=recorder,
         make_instance=make_instance,
     )

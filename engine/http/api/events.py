@@ -35,7 +35,7 @@ class EventName(Struct, frozen=True, kw_only=True):
 
 
 class EventItem(EventName, frozen=True, kw_only=True):
-    last_modified: float | UnsetType = UNSET  #: absent until the first change
+    last_modified: float | UnsetType = UNSET  #: absent outside of lists until the first change
 
 
 class EventReply(EventItem, frozen=True, kw_only=True):
@@ -68,7 +68,8 @@ class EventsApi(ApiFamily):
     @read("ShowEvent", _EVENT, EventReply, hidden={"read": ("content",)})
     async def show(self, call: Call) -> EventReply:
         event = self._events.show(call.urn, call.part("event_id"))
-        return EventReply(id=event.id, name=event.name, last_modified=_last_modified(event), content=event.content)
+        changed = UNSET if event.changed_at is None else int(event.changed_at)
+        return EventReply(id=event.id, name=event.name, last_modified=changed, content=event.content)
 
     @operation("UpdateEvent", "PUT", _EVENT, UpdateEventBody, EventName, limit=LONG_LIMIT, error=BadEvent)
     async def update(self, call: BodyCall[UpdateEventBody]) -> EventName:
@@ -87,8 +88,4 @@ def _name(event: Event) -> EventName:
 
 
 def _item(event: Event) -> EventItem:
-    return EventItem(id=event.id, name=event.name, last_modified=_last_modified(event))
-
-
-def _last_modified(event: Event) -> float | UnsetType:
-    return UNSET if event.changed_at is None else int(event.changed_at)
+    return EventItem(id=event.id, name=event.name, last_modified=int(event.changed_at or event.created_at))

@@ -232,9 +232,9 @@ _NOT_RESET = (
     "code_encrypt_kms_key_id",
     "strategy_config",
     "functiond",
+    "enable_lts_log",  # Terraform sends the fields of the log only when they change
+    "log_config",
 )
-#: Fields that an update resets only if it names no agency. Terraform sends them only when they change.
-_KEPT_WITH_AGENCY = ("enable_lts_log", "log_config")
 _DEFAULTS = msgspec.structs.asdict(
     Function(
         function_id=0, project="", package="", name="", runtime="", handler="", memory_size=0, timeout=0, code=NO_CODE
@@ -262,22 +262,15 @@ def changes_of(body: ConfigChanges) -> dict[str, Any]:
 def replacement_of(body: ConfigBody) -> dict[str, Any]:
     """Return the values of ``changes_of``, with the default value for each field that the body does not set.
 
-    Fields in ``_NOT_RESET`` keep their values. If the body names an agency (``xrole``), those in ``_KEPT_WITH_AGENCY``
-    do so too. If it names neither an agency nor a log group, tags of the log are removed even if the body has them. In
-    the entry ``details``, the value UNSET means that the field is to be removed. Raises InvalidField as ``changes_of``
-    does.
+    Fields in ``_NOT_RESET`` keep their values. In the entry ``details``, the value UNSET means that the field is to be
+    removed. Raises InvalidField as ``changes_of`` does.
     """
     changes = changes_of(body)
-    agency = body.xrole not in (UNSET, "")
-    kept = (*_NOT_RESET, *_KEPT_WITH_AGENCY) if agency else _NOT_RESET
-    reset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in kept]
+    reset = [name for name in ConfigBody.__struct_fields__ if getattr(body, name) is UNSET and name not in _NOT_RESET]
     for name in reset:
         if (own := _FUNCTION_NAMES.get(name, name)) in _DEFAULTS:
             changes[own] = _DEFAULTS[own]
-    details = {**dict.fromkeys(reset, UNSET), **changes["details"]}
-    if not agency and body.log_config is UNSET:
-        details["lts_custom_tag"] = UNSET
-    return changes | {"details": details}
+    return changes | {"details": {**dict.fromkeys(reset, UNSET), **changes["details"]}}
 
 
 def draft_of(body: CreateBody, project: str) -> Function:

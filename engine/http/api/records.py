@@ -324,7 +324,7 @@ def _item(record: Record, form: Callable[[int], Number], *, paused: bool) -> Inv
     return InvocationItem(
         request_id=record.request_id,
         status=record.state,
-        error_code=form(int(record.code)),
+        error_code="" if form is str and not record.code else form(int(record.code)),  # as Terraform's tests expect
         error_message=record.message,
         start_time=UNSET if record.started_at is None else short_time(record.started_at),
         end_time=UNSET if record.ended_at is None else short_time(record.ended_at),

@@ -332,7 +332,7 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         served = self._methods.get(scope["method"])
         if served is None:
-            reply = not_allowed(self._methods)
+            reply = not_allowed(self._methods, max(each.operation.lacks for each in self._methods.values()))
         else:
             declared = served.operation if isinstance(served.operation, ApiOperation) else None
             call: BodyCall[Any] = BodyCall(scope, receive, self._region, declared)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from engine.errors import Unsupported
 from engine.functions.catalog import Catalog
 from engine.http.api.routing import FUNCTION, FUNCTIONS, ApiFamily, BodyCall, Call, operation, read
-from engine.logs.target import LogTarget, log_target_of
+from engine.logs.target import log_target_of
 from engine.model.text import MASK
 from engine.resources.tracing import Tracing, TracingKeys
 
@@ -18,6 +18,13 @@ _SNAPSHOTS = f"{FUNCTION}/snapshots/{{action}}"
 class TracingShape(Struct, frozen=True, kw_only=True):
     tracing_ak: str = ""
     tracing_sk: str = ""
+
+
+class LogDetails(Struct, frozen=True, kw_only=True):
+    group_id: str
+    group_name: str | UnsetType = UNSET  #: absent unless the function's configuration names it; so is the other name
+    stream_id: str
+    stream_name: str | UnsetType = UNSET
 
 
 class SnapshotState(Struct, frozen=True, kw_only=True):
@@ -43,13 +50,20 @@ class TracingAndSnapshotsApi(ApiFamily):
     async def enable_logs(self, call: Call) -> None:
         """Return success without any change: the output of functions is always stored."""
 
-    @read("ShowLtsLogDetails", f"{FUNCTION}/lts-log-detail", LogTarget)
-    async def show_logs(self, call: Call) -> LogTarget:
+    @read("ShowLtsLogDetails", f"{FUNCTION}/lts-log-detail", LogDetails)
+    async def show_logs(self, call: Call) -> LogDetails:
         """Return the log group and stream that the function's configuration names.
 
-        If none are configured, return the engine's default ones.
+        If none are configured, return the ids of the engine's default ones.
         """
-        return log_target_of(self._catalog.find(call.urn))
+        function = self._catalog.find(call.urn)
+        target, named = log_target_of(function), function.details.get("log_config", {})
+        return LogDetails(
+            group_id=target.group_id,
+            group_name=named.get("group_name") or UNSET,
+            stream_id=target.stream_id,
+            stream_name=named.get("stream_name") or UNSET,
+        )
 
     @read(
         "ShowFuncSnapshotState",

@@ -74,7 +74,7 @@ class TriggerState(Struct, frozen=True, kw_only=True):
     failures: int  #: consecutive failures
     next_try: str = ""  #: time of the next restart of a failing source; empty: none
     accepted: int
-    refused: int  #: events rejected permanently
+    refused: int  #: events rejected permanently, and pushes that are not accepted as proven
     lost: int = 0  #: events that left what the source reads before they were read
     lag: Mapping[str, int] = {}  #: events that the source has not read yet, by partition; empty: unknown
     due: list[str] = []  #: next due times of an active timer

@@ -451,6 +451,19 @@ async def test_a_sandbox_that_is_asked_for_and_not_there_is_refused(
     assert groups(tmp_path) == []
 
 
+@pytest.mark.parametrize("linked", [False, True])
+async def test_an_interpreter_that_sandboxes_hide_is_refused(tmp_path: Path, linked: bool) -> None:
+    node = tmp_path / "node"
+    shutil.copy(program("node"), node)
+    with tempfile.TemporaryDirectory(dir=Path.home()) as folder:
+        (link := Path(folder) / "node").symlink_to(node)
+        refused = Interpreters(node=str(link if linked else node))
+        with pytest.raises(SettingsError, match=r"executor.node = .* is below .*: move it"):
+            async with pool(tmp_path, SOURCE, sandbox=SANDBOX, interpreters=refused):
+                pass
+    assert groups(tmp_path) == []
+
+
 async def test_where_there_is_none_processes_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     async with pool(tmp_path, SOURCE, sandbox=IsolationOptions()) as opened:

@@ -319,8 +319,11 @@ async def test_what_comes_while_the_server_could_not_be_reached_at_first_is_told
 
 async def test_what_changed_in_the_second_before_the_trigger_is_not_told(tmp_path: Path, server: MongoServer) -> None:
     clock = ManualClock()  # time stands still: the trigger is enabled at the moment of the server's reply
-    async with house(tmp_path / "data", [plugin], clock=clock, **QUICK) as place:
-        await server.insert(1, 2)
+    stopping: dict[str, Any] = {**QUICK, "plugins__dds__on_lost": "stop"}
+    async with house(tmp_path / "data", [plugin], clock=clock, **stopping) as place, server.client() as client:
+        await server.insert(1)
+        await client[DATABASE][COLLECTION].drop()
+        await server.insert(2)
         trigger = await watching(place, server)
         await is_in(place, trigger, "running")
         await server.insert(3)

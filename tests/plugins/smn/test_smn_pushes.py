@@ -21,6 +21,7 @@ from anyio.streams.tls import TLSListener
 from cryptography.hazmat.primitives import hashes
 from msgspec import Struct
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from engine import Forbidden, SettingsError, Unauthorized, Unavailable
 from engine.resources.bound_trigger import BoundTrigger
@@ -132,10 +133,19 @@ CHANGES: list[tuple[dict[str, str], int]] = [
 async def test_a_message_that_was_changed_is_refused(tmp_path: Path) -> None:
     async with scene(tmp_path) as it:
         message = it.signer.notification(1)
-        statuses = await it.statuses(*({**message, **changed} for changed, _ in CHANGES))
+        with capture_logs() as lines:
+            statuses = await it.statuses(*({**message, **changed} for changed, _ in CHANGES))
 
         assert list(zip(CHANGES, statuses, strict=True)) == [((changed, due), due) for changed, due in CHANGES]
         assert (await it.taken(), await it.statuses(message)) == ([], [200])
+        state = it.place.state(it.trigger)
+        assert (state.state, state.accepted, state.refused) == ("running", 1, len(CHANGES))
+        assert state.problem == "a push from 127.0.0.1 is refused: invalid URL"
+        [line] = [line for line in lines if line["event"] == "push refused"]  # one a minute
+        assert (line["trigger"], line["problem"].partition(":")[0]) == (
+            it.trigger.id,
+            "a push from 127.0.0.1 is refused",
+        )
 
 
 @pytest.mark.parametrize(("late", "status"), [(0, 200), (86_400, 403), (-86_400, 403)])

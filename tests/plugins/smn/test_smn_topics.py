@@ -244,7 +244,8 @@ REFUSED: list[tuple[str, str, Any, int, str]] = [
     ("POST", PUBLISH, {"message": "a", "message_template_name": "t"}, 400, "SMN.0032"),
     ("POST", PUBLISH, {"message": "a", "time_to_live": "86401"}, 400, "SMN.0005"),
     ("POST", f"topics/{TOPIC}/subscriptions", {"protocol": "http", "endpoint": "http://a"}, 400, "SMN.0011"),
-    ("DELETE", "subscriptions/x", None, 400, "SMN.0014"),
+    ("POST", f"topics/{TOPIC}/subscriptions", {"protocol": "functiongraph"}, 400, "SMN.0011"),
+    ("DELETE", "subscriptions/x", None, 404, "SMN.0014"),
     ("GET", "message_template", None, 404, "SMN.0001"),
 ]
 
@@ -292,6 +293,29 @@ async def test_the_trigger_tells_whether_its_subscription_is_confirmed(tmp_path:
             (subscription["protocol"], subscription["endpoint"], subscription["status"])
             for subscription in listed["subscriptions"]
         ] == [("functionstage", URN, 1)]
+
+
+@pytest.mark.parametrize("protocol", ["functionstage", "functiongraph"])
+async def test_a_subscription_of_a_function_is_a_trigger(tmp_path: Path, protocol: str) -> None:
+    subscription = {"protocol": protocol, "endpoint": URN.removesuffix(":latest")}
+    async with scene(tmp_path) as it:
+        made, again = [await it.ask("POST", f"topics/{TOPIC}/subscriptions", subscription) for _ in range(2)]
+        unknown = await it.ask("POST", f"topics/{TOPIC}/subscriptions", {**subscription, "endpoint": f"{URN[:-6]}s"})
+        await it.publish("first")
+    async with scene(tmp_path) as it:
+        await it.publish("second")
+        named = made.json()["subscription_urn"]
+        listed = [
+            (await it.ask("GET", f"subscriptions?protocol={name}")).json() for name in (protocol, "http", "functions")
+        ]
+        messages, removed = await it.messages(), await it.ask("DELETE", f"subscriptions/{named}")
+        await it.publish("third")
+
+        assert (made.status_code, again.json()["subscription_urn"], unknown.status_code) == (201, named, 404)
+        assert [page["subscription_count"] for page in listed] == [1, 0, 0]
+        [shown] = listed[0]["subscriptions"]
+        assert (shown["protocol"], shown["endpoint"], shown["subscription_urn"]) == (protocol, URN, named)
+        assert (messages, removed.status_code, await it.messages()) == (["first", "second"], 200, messages)
 
 
 async def test_a_topic_that_is_deleted_calls_nothing(tmp_path: Path) -> None:
