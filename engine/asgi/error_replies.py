@@ -44,7 +44,7 @@ def status_of(kind: type[e.FunctiondError]) -> int:
 def retry_after(error: e.FunctiondError) -> HeaderPairs:
     """Return the header Retry-After for an error after which the client may retry; nothing for any other error."""
     if isinstance(error, e.Overloaded | e.Unavailable | e.FunctionDisabled):
-        return ((b"retry-after", b"%d" % error.retry_after),)
+        return ((b"Retry-After", b"%d" % error.retry_after),)
     return ()
 
 
@@ -81,7 +81,7 @@ def problem(status: int, message: str, headers: HeaderPairs = (), *, code: str =
     shown = {"error_code": code or general_code(status), "error_msg": message}
     if repeat_id:
         shown["request_id"] = request_id.decode()
-    return Reply(status=status, body=msgspec.json.encode(shown), headers=((b"x-request-id", request_id), *headers))
+    return Reply(status=status, body=msgspec.json.encode(shown), headers=((b"X-Request-Id", request_id), *headers))
 
 
 def not_allowed(methods: Collection[str], lacks: str = "") -> Reply:
@@ -92,7 +92,7 @@ def not_allowed(methods: Collection[str], lacks: str = "") -> Reply:
     if lacks:  # not 405: Terraform prints no body of it
         return problem(status_of(e.Unsupported), str(e.Unsupported(lacks)))
     allowed = ", ".join([*methods, "HEAD"] if "GET" in methods and "HEAD" not in methods else methods)
-    return problem(405, f"method not allowed; use {allowed}", ((b"allow", allowed.encode()),))
+    return problem(405, f"method not allowed; use {allowed}", ((b"Allow", allowed.encode()),))
 
 
 def new_request_id() -> bytes:

@@ -274,8 +274,8 @@ class Exchange:
         tell where the next request begins (RFC 9110, 10.1.1).
         """
         if not keep_alive or self._owner.stopping or self.awaits_continue:
-            return False, b"connection: close\r\n"
-        return True, b"" if self._line.version == "1.1" else b"connection: keep-alive\r\n"
+            return False, b"Connection: close\r\n"
+        return True, b"" if self._line.version == "1.1" else b"Connection: keep-alive\r\n"
 
     def _complete(self, *, keep_alive: bool) -> None:
         self.answered, self._body = True, b""

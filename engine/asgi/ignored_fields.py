@@ -17,7 +17,7 @@ from msgspec import Raw, inspect
 
 from engine.asgi.wire import HeaderPairs
 
-HEADER = b"x-functiond-ignored-fields"
+HEADER = b"X-Functiond-Ignored-Fields"
 MOST_NAMES = 10  #: names that are found in one body
 LONGEST_BODY = 64 << 10  #: bytes of a body that is searched; the search runs on the event loop
 MOST_ENTRIES = 20  #: entries of a list that are searched

@@ -73,7 +73,7 @@ class ListenerState:
         """Return the header line Date. Its text is made once a second."""
         second = int(time.time())
         if second != self._second:
-            self._date, self._second = b"date: %b\r\n" % formatdate(second, usegmt=True).encode(), second
+            self._date, self._second = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode(), second
         return self._date
 
 

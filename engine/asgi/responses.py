@@ -15,7 +15,7 @@ STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES.get(status, "").encode()) for status in range(100, 600)
 }
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-RETRY = b"retry-after: 1\r\n"
+RETRY = b"Retry-After: 1\r\n"
 _HOP_BY_HOP = (b"connection", b"keep-alive", b"transfer-encoding")  # the connection sets these itself
 _DATE = re.compile(rb"^date:", re.IGNORECASE | re.MULTILINE)
 
@@ -36,11 +36,11 @@ class Refusal(Exception):
         request_id = str(uuid.uuid4()).encode()
         lines = (
             STATUS_LINES[self.status],
-            b"content-type: application/json\r\ncontent-length: %d\r\ncache-control: no-store\r\n" % len(body),
-            b"x-request-id: %b\r\n" % request_id,
+            b"Content-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n" % len(body),
+            b"X-Request-Id: %b\r\n" % request_id,
             self.more,
             date,
-            b"connection: close\r\n\r\n",
+            b"Connection: close\r\n\r\n",
         )
         return b"".join(lines if only_head else (*lines, body))
 
@@ -98,10 +98,10 @@ class ResponseBody:
         if self._left is None and not self._dropped:
             if size is not None:
                 self._left = size
-                self.headers.append((b"content-length", b"%d" % size))
+                self.headers.append((b"Content-Length", b"%d" % size))
             elif chunks:
                 self._chunked = True
-                self.headers.append((b"transfer-encoding", b"chunked"))
+                self.headers.append((b"Transfer-Encoding", b"chunked"))
             else:
                 self.until_close, self.keep_alive = True, False
 

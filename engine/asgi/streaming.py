@@ -20,7 +20,7 @@ EVENTS = b"text/event-stream"
 HEARTBEAT = b": still here\n\n"  #: a comment, so that proxies do not close an idle connection
 #: Heartbeats to a client that has ended its side, with seconds between them: the second one fails if it has gone.
 PROBES, PROBE_PAUSE = 2, 1.0
-UNBUFFERED = (b"x-accel-buffering", b"no")  #: header of streams of events, so that nginx passes each on at once
+UNBUFFERED = (b"X-Accel-Buffering", b"no")  #: header of streams of events, so that nginx passes each on at once
 
 log = structlog.get_logger("functiond")
 
@@ -67,7 +67,7 @@ async def stream(receive: Receive, send: Send, reply: Stream) -> None:
 
     An error raised by ``run`` is logged, and the body ends early: the status can no longer be changed.
     """
-    headers = [*reply.headers, (b"content-type", reply.content_type), *NO_STORE]
+    headers = [*reply.headers, (b"Content-Type", reply.content_type), *NO_STORE]
     if reply.content_type == EVENTS:
         headers.append(UNBUFFERED)
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

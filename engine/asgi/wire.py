@@ -27,7 +27,7 @@ HeaderPairs = tuple[tuple[bytes, bytes], ...]  #: of a reply
 JSON = b"application/json"
 SMALL_PIECE = 4 << 10  #: bytes of a piece of a body that is joined with the next one
 #: Headers of all replies of the API, so that no proxy or browser stores them.
-NO_STORE: HeaderPairs = ((b"cache-control", b"no-store"),)
+NO_STORE: HeaderPairs = ((b"Cache-Control", b"no-store"),)
 #: Beginnings of the names of the console's cookies. Browsers send them to all ports of its host.
 CONSOLE_COOKIES = (b"functiond_", b"__host-functiond_")
 #: Name of an ASGI extension: ``scope["extensions"][WHOLE_REPLY]["write"](status, headers, body)`` sends a whole
@@ -73,10 +73,10 @@ async def respond(scope: Scope, send: Send, reply: Reply, more: HeaderPairs = ()
     if status == 204 or status == 205 or status == 304:
         body = b""
     if status != 204 and status != 304:
-        headers.append((b"content-length", b"%d" % len(body)))
+        headers.append((b"Content-Length", b"%d" % len(body)))
     kind = reply.content_type
     if kind and (body or kind != JSON):  # an empty text body is valid text; an empty body is not valid JSON
-        headers.append((b"content-type", kind))
+        headers.append((b"Content-Type", kind))
     whole = scope.get("extensions", {}).get(WHOLE_REPLY)
     if whole is None or not whole["write"](status, headers, body):
         await send({"type": "http.response.start", "status": status, "headers": headers})

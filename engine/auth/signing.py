@@ -11,9 +11,9 @@ from msgspec import Struct
 UNSIGNED = b"UNSIGNED-PAYLOAD"  #: replaces the hash of a body that is not signed
 EMPTY = hashlib.sha256().hexdigest().encode()  #: hash of an empty body
 
+_ACCESS = rb"(?:Access=([^\s,=]{1,128})|Credential=([^\s,=]{1,128})/(\d{8}/[^\s,=/]{0,64}/[^\s,=/]{0,64}/sdk_request))"
 _AUTHORIZATION = re.compile(
-    rb"SDK-HMAC-SHA256 +Access=([^\s,=]{1,128}), *SignedHeaders=([!#$%&'*+.^`|~0-9a-z;-]{1,4096})"
-    rb", *Signature=([0-9a-fA-F]{64})"
+    rb"SDK-HMAC-SHA256 +%b, *SignedHeaders=([!#$%%&'*+.^`|~0-9a-z;-]{1,4096}), *Signature=([0-9a-fA-F]{64})" % _ACCESS
 )
 _DIGITS = re.compile(rb"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z")
 
@@ -24,6 +24,7 @@ class Authorization(Struct, frozen=True, kw_only=True):
     access: str
     signed: tuple[bytes, ...]  #: names of headers, in the order of the client
     signature: bytes
+    scope: bytes = b""  #: of a Credential, which replaces Access in requests of Open Telekom Cloud's clients
 
 
 def read_authorization(value: bytes) -> Authorization | None:
@@ -31,8 +32,13 @@ def read_authorization(value: bytes) -> Authorization | None:
     match = _AUTHORIZATION.fullmatch(value)
     if match is None:
         return None
-    access, signed, signature = match.groups()
-    return Authorization(access=access.decode("latin-1"), signed=tuple(signed.split(b";")), signature=signature.lower())
+    access, other, scope, signed, signature = match.groups()
+    return Authorization(
+        access=(access or other).decode("latin-1"),
+        signed=tuple(signed.split(b";")),
+        signature=signature.lower(),
+        scope=scope or b"",
+    )
 
 
 def read_date(value: bytes) -> float | None:

@@ -151,7 +151,8 @@ class SignatureVerifier:
         query = self._query(claim.query) if len(claim.query) <= CACHED else canonical_query(claim.query)
         for body_hash in hashes:
             canonical = canonical_request(claim.method, path, query, claim.headers, claim.proof.signed, body_hash)
-            if compare_digest(signature(claim.secret, claim.headers[b"x-sdk-date"], canonical), claim.proof.signature):
+            expected = signature(claim.secret, claim.headers[b"x-sdk-date"], canonical, claim.proof.scope)
+            if compare_digest(expected, claim.proof.signature):
                 return body_hash
         return None
 

@@ -41,7 +41,7 @@ def _traced(declared: ApiOperation, family: ApiFamily, name: str, audit: AuditTr
     handler: Handler = getattr(family, name)
 
     def publish(call: Call, reply: Reply) -> None:
-        request_id = dict(reply.headers).get(b"x-request-id", b"").decode()
+        request_id = dict(reply.headers).get(b"X-Request-Id", b"").decode()
         response = reply.body if reply.content_type == JSON else b""
         exchange = Exchange(status=reply.status, request_id=request_id, request=call.body, response=response)
         path, now = _path_fields(call), clock.now()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import anyio.to_thread
@@ -30,7 +31,7 @@ _PARTS = {
         "maxLength": MAX_LENGTH,
         "description": "Full or short URN: a function's name, package:name, project:package:name[:version].",
     },
-    "period": {**_NUMBER, "description": "Minutes."},
+    "period": {**_TEXT, "description": "Minutes, a date such as 2026-01-31T23:59:59Z, or two times in seconds."},
 }
 _NUMBERS = frozenset({"marker", "after", "limit", "maxitems", "start_time", "end_time", "period"})
 _FLAG = {"type": "string", "enum": ["", "true", "false"]}
@@ -58,6 +59,7 @@ _HEADERS = {
     "Idempotency-Key": {"type": "string", "pattern": "^[ -~]{1,255}$"},
 }
 
+_FAILURES = (400, 401, 403, 404, 406, 409, 413, 429, 503)
 #: Methods to authenticate, for an engine that requires credentials.
 _SECURITY = {
     "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
@@ -104,6 +106,9 @@ def make_document(operations: Iterable[Operation], version: str) -> dict[str, An
     named = [kind for operation in operations for kind in (operation.body, operation.reply, operation.problem)]
     kinds = [kind for kind in named if kind is not None and kind is not Any]
     schemas, components = msgspec.json.schema_components([*kinds, ErrorReply], ref_template=_REF)
+    for field in [field for each in components.values() for field in each.get("properties", {}).values()]:
+        if "enum" in field and field.get("default") not in field["enum"]:
+            field.pop("default", None)  # stands for an absent field; requests must not have it
     by_kind = dict(zip([str(kind) for kind in [*kinds, ErrorReply]], schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
@@ -115,8 +120,9 @@ def make_document(operations: Iterable[Operation], version: str) -> dict[str, An
             "version": version,
             "description": "Accept now, run when idle: the FunctionGraph v2 API of one machine.",
         },
+        "servers": [{"url": "/", "description": "The engine that this document is from."}],
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": _SECURITY},
+        "components": {"schemas": components, "responses": _responses(by_kind), "securitySchemes": _SECURITY},
         "security": [*({name: []} for name in _SECURITY), {}],
     }
 
@@ -124,10 +130,16 @@ def make_document(operations: Iterable[Operation], version: str) -> dict[str, An
 def _described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
+        "summary": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", operation.name).capitalize(),
         "x-functiond-roles": [*operation.roles, "admin"],
         "parameters": list(_parameters(operation)),
-        "responses": {str(operation.status): _reply(operation, schemas), "default": _problem(operation, schemas)},
+        "responses": {str(operation.status): _reply(operation, schemas)},
     }
+    if operation.problem is None:
+        described["responses"] |= {
+            status: {"$ref": f"#/components/responses/{status}"} for status in _statuses(operation)
+        }
+    described["responses"]["default"] = _problem(operation.problem, schemas)
     if operation.body is not None:
         content = {JSON: {"schema": _schema(operation.body, schemas)}}
         described["requestBody"] = {
@@ -158,11 +170,32 @@ def _reply(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     return {"description": "Success.", "content": content}
 
 
-def _problem(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+def _statuses(operation: Operation) -> Iterable[str]:
+    """Return the statuses of the errors that an operation may reply, besides rare ones."""
+    if operation.path.startswith("/v2/") or operation.roles != ALL_ROLES:
+        yield from ("401", "403", "429", "503")
+    if operation.query or operation.headers or "{" in operation.path or operation.body is not None:
+        yield "400"
+    if operation.path.count("{") > 1:
+        yield "404"
+    if operation.body is not None:
+        yield from ("406", "413")
+    if operation.method != "GET":
+        yield "409"
+
+
+def _responses(schemas: dict[str, Any]) -> dict[str, Any]:
+    replies = {str(status): _problem(None, schemas, HTTPStatus(status).phrase) for status in _FAILURES}
+    for status in ("429", "503"):
+        replies[status]["headers"]["Retry-After"] = {"schema": {"type": "integer"}}
+    return replies
+
+
+def _problem(kind: Any, schemas: dict[str, Any], phrase: str = "Failure") -> dict[str, Any]:
     return {
-        "description": "Failure, with a code and a message.",
+        "description": f"{phrase}, with a code and a message.",
         "headers": {"X-Request-Id": {"schema": _TEXT}},
-        "content": {JSON: {"schema": _schema(operation.problem or ErrorReply, schemas)}},
+        "content": {JSON: {"schema": _schema(kind or ErrorReply, schemas)}},
     }
 
 

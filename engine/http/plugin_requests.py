@@ -97,7 +97,7 @@ class _Recorder:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self._request_id = dict(message["headers"]).get(b"x-request-id", b"").decode("latin-1")
+            self._request_id = dict(message["headers"]).get(b"X-Request-Id", b"").decode("latin-1")
         self._response += message.get("body", b"")[: BODY + 1 - len(self._response)]
         await self._send(message)
 

@@ -48,16 +48,17 @@ MOVES: dict[State, frozenset[State]] = {
 
 
 class ContentKey(str):
-    """Idempotency key of a request whose repetitions have other payloads, such as with their time.
+    """Idempotency key of a request whose repetitions have other payloads: its ``content`` is compared in their place.
 
-    If the key is used again, ``content`` is compared in place of the payload.
+    If earlier engines compared payloads, ``repeats`` tells whether a payload that one of them stored is of the request.
     """
 
     content: bytes
+    repeats: Callable[[bytes], bool] | None
 
-    def __new__(cls, key: str, content: bytes) -> ContentKey:
+    def __new__(cls, key: str, content: bytes, repeats: Callable[[bytes], bool] | None = None) -> ContentKey:
         made = super().__new__(cls, key)
-        made.content = content
+        made.content, made.repeats = content, repeats
         return made
 
 

@@ -164,7 +164,7 @@ class _App:
             reply = problem(500, "internal error: see the engine's log")
         else:
             if reply.status >= 400:  # the vendor's SDKs read it, as from the API's own errors
-                reply = replace(reply, headers=(*reply.headers, (b"x-request-id", new_request_id())))
+                reply = replace(reply, headers=(*reply.headers, (b"X-Request-Id", new_request_id())))
         await hold_back(delay)
         await respond(scope, send, reply, NO_STORE)
 

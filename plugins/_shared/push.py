@@ -25,7 +25,7 @@ from engine import (
 )
 
 _ONLY_POST = b'{"error_code":"FSS.0405","error_msg":"method not allowed; use POST"}'
-ONLY_POST = Reply(status=405, body=_ONLY_POST, headers=((b"allow", b"POST"),))
+ONLY_POST = Reply(status=405, body=_ONLY_POST, headers=((b"Allow", b"POST"),))
 #: Lists, objects and keys of a body. Each becomes an object in memory, and all do so in one step of the loop.
 MOST_VALUES = 50_000
 STEP = 100  #: steps of a body's work until other work of the loop has its turn

@@ -155,7 +155,7 @@ class Table:
     def _not_allowed(self, methods: Collection[str]) -> Reply:
         allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)  # HEAD is served as GET
         reply = self._refuse(405, f"method not allowed; use {allowed}").reply()
-        return replace(reply, headers=(*reply.headers, (b"allow", allowed.encode())))
+        return replace(reply, headers=(*reply.headers, (b"Allow", allowed.encode())))
 
 
 def _fits(template: Sequence[str], words: Sequence[str]) -> bool:

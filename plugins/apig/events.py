@@ -68,6 +68,15 @@ class _Event(Struct, frozen=True, kw_only=True):
     isBase64Encoded: bool  # noqa: N815
 
 
+class _Request(Struct, frozen=True, kw_only=True):
+    """Part of an event that repetitions of a request have in common."""
+
+    httpMethod: str  # noqa: N815
+    path: str
+    queryStringParameters: Mapping[str, str | list[str]]  # noqa: N815
+    body: str
+
+
 class _Returned(Struct, frozen=True, kw_only=True):
     """JSON object that a function must return as its result. Further keys are ignored."""
 
@@ -166,6 +175,14 @@ def event_json(
     )
 
 
+def is_repeated(event: bytes, other: bytes) -> bool:
+    """Return whether the requests of two events have the same method, path, query and body."""
+    try:
+        return msgspec.json.decode(event, type=_Request) == msgspec.json.decode(other, type=_Request)
+    except msgspec.DecodeError:  # a damaged row
+        return False
+
+
 def _body(request: GatewayRequest, as_base64: bool) -> tuple[str, bool]:
     if (
         not as_base64
@@ -206,7 +223,7 @@ def read_reply(result: bytes) -> Reply:
     except (binascii.Error, ValueError):
         raise bad_reply("the function returned isBase64Encoded true, and a body that is not base64") from None
     # Browsers drop an empty name, and the sign after it.
-    names = (value.lstrip(b" \t=").lower() if name == b"set-cookie" else b"" for name, value in headers)
+    names = (value.lstrip(b" \t=").lower() if name.lower() == b"set-cookie" else b"" for name, value in headers)
     headers = tuple(header for header, name in zip(headers, names, strict=True) if not name.startswith(CONSOLE_COOKIES))
     return Reply(status=returned.statusCode, headers=headers, body=body, content_type=b"")
 
@@ -243,7 +260,7 @@ def _encoded(headers: Iterable[tuple[str, Any]], charset: str, errors: str) -> I
         if not _VALUE.fullmatch(text):
             raise ValueError(f"{name} has characters that are not allowed in a header")
         # only these: other spaces of Unicode are bytes of the value
-        yield lower.encode(), text.strip(" \t").encode(charset, errors)
+        yield name.encode(), text.strip(" \t").encode(charset, errors)
 
 
 def example(kind: str) -> bytes:

@@ -9,7 +9,6 @@ method OPTIONS gets preflight requests like any others.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from functools import partial
 
@@ -21,10 +20,12 @@ from engine import (
     CONSOLE_COOKIES,
     ClientDisconnect,
     Code,
+    ContentKey,
     Event,
     FunctiondError,
     HeaderPairs,
     Headers,
+    IdempotencyConflict,
     Mode,
     Outcome,
     ReadBody,
@@ -42,6 +43,7 @@ from plugins.apig.events import (
     Sender,
     event_json,
     forwarded_headers,
+    is_repeated,
     read_reply,
     sender_of,
     write_head,
@@ -54,12 +56,13 @@ log = structlog.get_logger("functiond.apig")
 
 KEY = b"idempotency-key"
 ORIGIN, METHOD, HEADERS = b"origin", b"access-control-request-method", b"access-control-request-headers"
-ALLOW = b"access-control-allow-origin"
+ALLOW = b"Access-Control-Allow-Origin"
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _NO_API = (
     "The API does not exist or has not been published in the environment: check method, path and Host, and "
     "X-Stage, which names the environment"
 )
+_CONFLICT = "Idempotency-Key {!r} was already used with another method, path, query or body"
 MAX_AGE = b"3600"  #: seconds for which browsers may cache the answer
 
 
@@ -91,14 +94,14 @@ class Gateway:
         except asyncio.CancelledError:
             # Only the listener cancels a request, when it closes, and it waits for this reply.
             ending = "Backend unavailable: the gateway is shutting down"
-            reply = Problem(503, "APIG.0201", ending, ((b"retry-after", b"2"),)).reply(request_id)
+            reply = Problem(503, "APIG.0201", ending, ((b"Retry-After", b"2"),)).reply(request_id)
         except Exception:
             # A bug must fail its own request only, not others on this listener.
             log.exception("request failed", method=scope["method"], path=scope["path"])
             reply = Problem(500, "APIG.0601", "Internal server error: see the engine's log").reply(request_id)
         await hold_back(delay)  # the body is no longer held
         lines = reply.headers if route is None else _allow_origins(route, reply.headers)
-        await respond(scope, send, replace(reply, headers=(*lines, (b"x-request-id", request_id.encode()))))
+        await respond(scope, send, replace(reply, headers=(*lines, (b"X-Request-Id", request_id.encode()))))
 
     def _find(self, scope: Scope, headers: Headers) -> tuple[Found, bool]:
         """Return the API of a request, and True if the gateway must answer the request as a preflight for this API.
@@ -126,8 +129,11 @@ class Gateway:
         engine's errors if access cannot be decided now, if the event is refused, or if the engine's own limit for
         synchronous calls is exceeded.
         """
-        read = _reader(receive, headers, self._settings.body_limit)
-        context = matched.route.context
+        context, settings = matched.route.context, self._settings
+        longest = settings.body_limit
+        if context.mode is Mode.ASYNC:
+            longest = min(longest, settings.async_body_limit)
+        read = _reader(receive, headers, longest)
         sender = sender_of(scope, matched.prefix(scope["raw_path"].decode("latin-1")), context.mode)
         await self._access.check(matched.route, scope, headers, read)
         if matched.route.options.req_method == "GET":
@@ -135,13 +141,18 @@ class Gateway:
         body = await read()
         if context.mode is Mode.SYNC:
             return await _call(matched.route, self._event(matched, scope, headers, body, sender, request_id))
-        key = _key(context.trigger_id, headers)
-        # A repeated request with the same key must become the same event, so its id is derived from the key.
-        event_id = hashlib.sha256(key.encode()).hexdigest()[:32] if key else request_id
-        event = self._event(matched, scope, headers, body, sender, event_id)
-        accepted = await context.accept(replace(event, idempotency_key=key))
+        key, event = _key(headers), self._event(matched, scope, headers, body, sender, request_id)
+        if key:
+            # Headers, addresses and the request id differ between repetitions.
+            content = b"%b %b?%b\n%b" % (scope["method"].encode(), scope["raw_path"], scope["query_string"], body)
+            token = ContentKey(f"apig:{context.trigger_id}:{key}", content, partial(is_repeated, event.payload))
+            event = replace(event, idempotency_key=token)
+        try:
+            accepted = await context.accept(event)
+        except IdempotencyConflict:
+            raise Problem(409, "APIG.0201", f"API request error: {_CONFLICT.format(key)}") from None
         body = msgspec.json.encode({"request_id": accepted})
-        return Reply(status=202, headers=((b"x-cff-request-id", accepted.encode()),), body=body)
+        return Reply(status=202, headers=((b"X-Cff-Request-Id", accepted.encode()),), body=body)
 
     def _event(
         self, matched: Found, scope: Scope, headers: Headers, body: bytes, sender: Sender, request_id: str
@@ -197,7 +208,7 @@ async def _call(route: Route, event: Event) -> Reply:
     except TimeoutError:
         message = f"Backend timeout: the function has not ended after {seconds:g} s and runs on"
         raise Problem(504, "APIG.0201", message) from None
-    header = (b"x-cff-request-id", request_id.encode())
+    header = (b"X-Cff-Request-Id", request_id.encode())
     try:
         reply = _replied(outcome)
     except Problem as problem:
@@ -235,8 +246,8 @@ def joined_headers(scope: Scope) -> dict[bytes, bytes]:
     return joined
 
 
-def _key(trigger_id: str, headers: Headers) -> str:
-    """Return the idempotency key for the event, empty if the request has none.
+def _key(headers: Headers) -> str:
+    """Return the idempotency key of a request, empty if it has none.
 
     Raises Problem if the request's key is not 1 to 200 printable ASCII characters.
     """
@@ -245,7 +256,7 @@ def _key(trigger_id: str, headers: Headers) -> str:
     text = headers[KEY].decode("latin-1")
     if not (1 <= len(text) <= 200 and text.isascii() and text.isprintable()):
         raise Problem(400, "APIG.0201", "API request error: Idempotency-Key needs 1 to 200 printable ASCII characters")
-    return f"apig:{trigger_id}:{text}"
+    return text
 
 
 def _preflight_method(method: str, headers: Headers) -> str:
@@ -259,9 +270,9 @@ def _preflight(route: Route, headers: Headers) -> HeaderPairs:
     method = route.options.req_method
     return (
         (ALLOW, b"*"),
-        (b"access-control-allow-methods", METHODS if method == ANY else method.encode()),
-        (b"access-control-allow-headers", headers.get(HEADERS, b"*")),
-        (b"access-control-max-age", MAX_AGE),
+        (b"Access-Control-Allow-Methods", METHODS if method == ANY else method.encode()),
+        (b"Access-Control-Allow-Headers", headers.get(HEADERS, b"*")),
+        (b"Access-Control-Max-Age", MAX_AGE),
     )
 
 
@@ -270,6 +281,6 @@ def _allow_origins(route: Route, headers: HeaderPairs) -> HeaderPairs:
 
     A header of the function that permits origins is left unchanged.
     """
-    if not route.options.cors or any(name == ALLOW for name, _ in headers):
+    if not route.options.cors or any(name.lower() == ALLOW.lower() for name, _ in headers):
         return headers
     return (*headers, (ALLOW, b"*"))

@@ -175,6 +175,7 @@ class ApigSettings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_f
     dedicated: DedicatedSettings = field(default_factory=DedicatedSettings)
     base64: bool = True  #: events have all bodies in base64; otherwise, bodies of JSON are text
     body_limit: Annotated[int, Meta(ge=1, le=6 * MIB)] = 6 * MIB
+    async_body_limit: Annotated[int, Meta(ge=1, le=6 * MIB)] = 256 << 10  #: of requests to asynchronous APIs
     apps: dict[str, App] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -137,7 +137,7 @@ class CtsService:
 
     async def _answer(self, request: PushRequest) -> Reply:
         if request.method != "POST" or request.path not in ("", "/"):
-            return Reply(status=405 if request.method != "POST" else 404, headers=((b"allow", b"POST"),))
+            return Reply(status=405 if request.method != "POST" else 404, headers=((b"Allow", b"POST"),))
         listening = [subscriber for subscriber in self._subscribers if request.project in ("", subscriber.sink.project)]
         if not listening:
             raise NotFound("no CTS trigger exists: create one")

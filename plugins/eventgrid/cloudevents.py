@@ -6,6 +6,7 @@ A request has one event in binary or structured mode, or a batch of events.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
@@ -17,9 +18,8 @@ from plugins._shared.push import decode_json
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 NEEDED = ("id", "source", "specversion", "type")
-_PREFIX = "ce-"
-#: Attributes that EventGrid adds to events without them (FunctionGraph's documented EVENTGRID event).
-_COMMON = {"datacontenttype": "application/json", "dataschema": "", "subject": ""}
+_PREFIX = b"ce-"
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 CloudEvent = dict[str, Any]
 
@@ -39,11 +39,14 @@ def read_events(request: PushRequest) -> list[CloudEvent]:
 
 
 def _binary(headers: Mapping[bytes, bytes], kind: str, body: bytes) -> CloudEvent:
-    """Return the event of a request in binary mode: attributes are the percent-decoded headers, data is the body."""
-    named = {name.decode("latin-1"): unquote(value.decode("latin-1")) for name, value in headers.items()}
-    event: CloudEvent = {name[len(_PREFIX) :]: value for name, value in named.items() if name.startswith(_PREFIX)}
+    """Return the event of a request in binary mode: attributes are the decoded headers, data is the body."""
+    event: CloudEvent = {
+        name[len(_PREFIX) :].decode("latin-1"): _text(name, value)
+        for name, value in headers.items()
+        if name.startswith(_PREFIX)
+    }
     if kind:
-        event["datacontenttype"] = kind
+        event["datacontenttype"] = headers[b"content-type"].decode("latin-1")
     if not body:
         return event
     if kind == "application/json" or kind.endswith("+json"):
@@ -52,6 +55,24 @@ def _binary(headers: Mapping[bytes, bytes], kind: str, body: bytes) -> CloudEven
         return {**event, "data": body.decode()}
     except UnicodeDecodeError:
         return {**event, "data_base64": base64.b64encode(body).decode()}
+
+
+def _text(name: bytes, value: bytes) -> str:
+    """Return the text of a header (HTTP binding of CloudEvents, 3.1.3.2).
+
+    Some SDKs send UTF-8 without percent-encoding, others latin-1. Raises InvalidField if percent-encoded bytes are not
+    UTF-8.
+    """
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = value.decode("latin-1")
+    if quoted := _QUOTED.fullmatch(text):
+        text = re.sub(r"\\(.)", r"\1", quoted[1])
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidField(name.decode("latin-1"), text, "its percent-encoded bytes must be UTF-8") from None
 
 
 def _checked(event: CloudEvent) -> CloudEvent:
@@ -65,7 +86,7 @@ def _checked(event: CloudEvent) -> CloudEvent:
 
 def event_json(received: CloudEvent, *, encode_key: bool) -> bytes:
     """Return the JSON that functions get. ``encode_key`` percent-encodes the key of an OBS object."""
-    complete = {**_COMMON, **received}
+    complete = {"datacontenttype": "application/json", **received}  # EventGrid adds it
     return msgspec.json.encode(_encoded(complete) if encode_key else complete)
 
 

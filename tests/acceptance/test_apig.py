@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from tests.acceptance.sdk import (
 from tests.acceptance.triggering import add, show
 from tests.support.gateways import API
 from tests.support.ports import free_port
+from tests.support.programs import needs
 
 pytestmark = SDK_WARNINGS
 
@@ -119,6 +121,37 @@ def test_the_function_answers_and_its_reply_is_as_it_says(shop: str) -> None:
     assert (base64.b64decode(event["body"]), event["headers"]["x-b"]) == (b"\x00\xff", "c")
     assert event["requestContext"]["requestId"] == reply.headers["X-Request-Id"]
     assert len(reply.headers["X-CFF-Request-Id"]) == 36
+
+
+#: Prints the names of the headers of two replies as a map has them that tells ``X-A`` from ``x-a``.
+JAVA = """
+class Names {
+    public static void main(String[] urls) throws Exception {
+        for (var url : urls) {
+            var connection = (java.net.HttpURLConnection) new java.net.URL(url).openConnection();
+            if (url.endsWith("/invocations")) {
+                connection.setRequestProperty("Content-Type", "application/json");
+                connection.setDoOutput(true);
+                connection.getOutputStream().write("{\\"path\\": \\"/shop/echo\\"}".getBytes());
+            }
+            System.out.println(connection.getHeaderFields().keySet());
+        }
+    }
+}
+"""
+
+
+@needs("javac")
+def test_java_finds_headers_by_their_usual_spelling(platform: Platform, shop: str, tmp_path: Path) -> None:
+    (tmp_path / "Names.java").write_text(JAVA)
+    invoke = f"{platform.engine.url}/v2/{sdk.PROJECT}/fgs/functions/{urn_of('shop')}/invocations"
+    command = ["java", str(tmp_path / "Names.java"), f"{shop}/echo", invoke]
+
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+
+    gateway, api = (set(line.strip("[]").split(", ")) for line in ran.stdout.splitlines())
+    assert {"X-A", "Set-Cookie", "X-Cff-Request-Id", "X-Request-Id", "Content-Length", "Date"} <= gateway
+    assert {"X-Cff-Request-Id", "X-Func-Err-Code", "X-Is-Func-Err", "Content-Type", "Content-Length", "Date"} <= api
 
 
 @pytest.mark.parametrize("way", ["raise", "die", "nothing"])

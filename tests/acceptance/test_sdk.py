@@ -8,7 +8,9 @@ import io
 import json
 import os
 import signal
+import time
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -265,12 +267,15 @@ def test_what_a_function_did_is_counted(platform: Platform) -> None:
         ended(platform, "counted", invoke(platform, "counted", {"k": word}))
 
     series = ask(platform, "ListFunctionStatistics", "counted", period="5")
+    now = time.time()
+    dates = (f"{datetime.fromtimestamp(now - 300, UTC):%Y-%m-%dT%H:%M:%SZ}", f"{now + 60},{now - 3600}")
+    since = [ask(platform, "ListFunctionStatistics", "counted", period=date) for date in dates]
     report = ask(platform, "ShowFunctionMetrics", "counted", period="1440")
     worst = ask(platform, "ListFunctionAsMetric", limit="100")
     long_ago = ask(platform, "ListFunctionAsMetric", start_time="1000", end_time="2000")
     instances = ask(platform, "ShowFuncReservedInstanceMetrics", "counted")
 
-    assert sum(point.value for point in series.count if point.value > 0) == 3
+    assert [sum(point.value for point in each.count if point.value > 0) for each in (series, *since)] == [3, 3, 3]
     assert sum(point.value for point in series.function_error_count if point.value > 0) == 1
     assert (len(series.duration), series.count[0].value, series.system_error_count[0].value) == (5, -1, -1)
     assert sum(point.value for point in report.fail_count if point.value > 0) == 1

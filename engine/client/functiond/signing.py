@@ -91,7 +91,14 @@ def canonical_request(
     return b"\n".join((method, path, query, *lines, b"", b";".join(signed), payload_hash))
 
 
-def signature(secret: bytes, date: bytes, canonical: bytes) -> bytes:
-    """Return the signature of ``canonical``, a result of ``canonical_request``, in lower-case hexadecimal."""
+def signature(secret: bytes, date: bytes, canonical: bytes, scope: bytes = b"") -> bytes:
+    """Return the signature of ``canonical``, a result of ``canonical_request``, in lower-case hexadecimal.
+
+    ``scope`` is ``DATE/REGION/SERVICE/sdk_request`` if the header has a Credential, as of Open Telekom Cloud's clients.
+    """
+    if scope:
+        secret, date = b"SDK" + secret, b"%b\n%b" % (date, scope)
+        for part in scope.split(b"/"):
+            secret = hmac.digest(secret, part, "sha256")
     to_sign = b"%b\n%b\n%b" % (ALGORITHM, date, hash_of(canonical))
     return hmac.digest(secret, to_sign, "sha256").hex().encode()

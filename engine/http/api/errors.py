@@ -105,9 +105,9 @@ def error_reply(error: e.FunctiondError) -> Reply:
     status, code = status_and_code(error)
     headers = retry_after(error)
     if isinstance(error, e.Unauthorized):
-        headers = ((b"www-authenticate", b"SDK-HMAC-SHA256"),)
+        headers = ((b"WWW-Authenticate", b"SDK-HMAC-SHA256"),)
     if isinstance(error, e.CallTimedOut) and error.request_id:
-        headers = ((b"x-cff-request-id", error.request_id.encode()),)
+        headers = ((b"X-Cff-Request-Id", error.request_id.encode()),)
     # Replies about workflow metrics repeat the request id in the body, as the FunctionGraph API does.
     return problem(status, str(error), headers, code=code, repeat_id=isinstance(error, e.BadMetricQuery))
 

@@ -18,7 +18,7 @@ from engine.model.limits import cpu_of
 from engine.runtimes.catalog import warning_of
 
 LONG_TIME = 900  #: seconds; longer timeouts set ``long_time``
-WARNING = b"x-functiond-warning"
+WARNING = b"X-Functiond-Warning"
 
 
 def function_reply(function: Function, region: str, code: FuncCode | UnsetType = UNSET) -> FunctionReply:

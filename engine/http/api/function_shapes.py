@@ -188,6 +188,7 @@ class FunctionReply(PassthroughFields, frozen=True, kw_only=True):
     bind_bridge_funcUrns: list[str] = []  # noqa: N815  (the API's own spelling)
     is_bridge_function: bool = False
     is_return_stream: bool = False
+    is_stateful_function: Flag = False
     # In replies about one function, or in lists.
     reserved_instance_count: Number = UNSET
     reserved_instance_idle_mode: Flag = UNSET

@@ -241,4 +241,4 @@ class InvocationActionsApi(ApiFamily):
         )
         request_id = await self._redrive.run_again(urn, call.part("request_id"), edit)
         reply = json_reply(RunAgainReply(request_id=request_id))
-        return msgspec.structs.replace(reply, status=202, headers=((b"x-cff-request-id", request_id.encode()),))
+        return msgspec.structs.replace(reply, status=202, headers=((b"X-Cff-Request-Id", request_id.encode()),))

@@ -155,7 +155,7 @@ class Invocations(ApiFamily):
                 ordering_key=_key("X-Functiond-Ordering-Key", headers.get(b"x-functiond-ordering-key"), ORDERING_KEY),
             )
         request_id = (await self._intake.accept(request)).encode()
-        return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"x-cff-request-id", request_id),))
+        return Reply(status=202, body=b'{"request_id":"%b"}' % request_id, headers=((b"X-Cff-Request-Id", request_id),))
 
     async def _accept_batch(self, urn: FunctionUrn, headers: Headers, receive: Receive) -> Reply:
         """Accept asynchronous invocations of one function.
@@ -229,7 +229,7 @@ def _call_reply(
     log = _framed(request_id, function, outcome, memory) if tail else b""
     headers = _call_headers(request_id, function, outcome, version, memory)
     if tail:
-        headers = (*headers, (b"x-cff-function-log", base64.b64encode(log[-TAIL:])))
+        headers = (*headers, (b"X-Cff-Function-Log", base64.b64encode(log[-TAIL:])))
     if outcome.engine_fault:
         # A fault of the engine is not a result. The status is 500, so the caller may retry.
         return problem(500, outcome.message, headers)
@@ -255,12 +255,12 @@ def _call_headers(request_id: str, function: Function, outcome: Outcome, version
         "memoryUsed": f"{outcome.memory_used / (1 << 20):.3f}MB",
     }
     return (
-        (b"x-cff-request-id", request_id.encode()),
-        (b"x-cff-invoke-summary", msgspec.json.encode(summary)),
-        (b"x-cff-billing-duration", b"%d" % billed),
-        (b"x-cff-response-version", version),
-        (b"x-func-err-code", b"%d" % outcome.code),
-        (b"x-is-func-err", b"false" if outcome.ok or outcome.engine_fault else b"true"),
+        (b"X-Cff-Request-Id", request_id.encode()),
+        (b"X-Cff-Invoke-Summary", msgspec.json.encode(summary)),
+        (b"X-Cff-Billing-Duration", b"%d" % billed),
+        (b"X-Cff-Response-Version", version),
+        (b"X-Func-Err-Code", b"%d" % outcome.code),
+        (b"X-Is-Func-Err", b"false" if outcome.ok or outcome.engine_fault else b"true"),
     )
 
 

@@ -35,7 +35,7 @@ def with_code(reply: Callable[[str], object], code: Path, size: int) -> Stream:
                 await write(piece)
         await write(after)
 
-    return Stream(content_type=JSON, headers=((b"content-length", b"%d" % length),), run=send)
+    return Stream(content_type=JSON, headers=((b"Content-Length", b"%d" % length),), run=send)
 
 
 def whole_file(file: IO[bytes], size: int, content_type: bytes, *headers: tuple[bytes, bytes]) -> Stream:
@@ -46,7 +46,7 @@ def whole_file(file: IO[bytes], size: int, content_type: bytes, *headers: tuple[
             while piece := await anyio.to_thread.run_sync(file.read, PIECE):
                 await write(piece)
 
-    return Stream(content_type=content_type, headers=(*headers, (b"content-length", b"%d" % size)), run=send)
+    return Stream(content_type=content_type, headers=(*headers, (b"Content-Length", b"%d" % size)), run=send)
 
 
 class LargeList(Stream, frozen=True, kw_only=True):
@@ -96,5 +96,5 @@ def _large_list(before: bytes, pieces: Sequence[bytes], after: bytes) -> LargeLi
             await write(piece)
             await asyncio.sleep(0)
 
-    length = (b"content-length", b"%d" % sum(map(len, sent)))
+    length = (b"Content-Length", b"%d" % sum(map(len, sent)))
     return LargeList(content_type=JSON, headers=(length,), run=send, before=before, pieces=pieces, after=after)

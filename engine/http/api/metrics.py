@@ -116,11 +116,11 @@ class MetricsApi(ApiFamily):
     @read("ListFunctionStatistics", f"{FUNCTION}/statistics/{{period}}", FunctionSeries)
     @read("ShowFunctionMetrics", f"{FUNCTION}/slareports/{{period}}", FunctionSeries)
     async def show_function(self, call: Call) -> FunctionSeries:
-        return self._series([self._catalog.find(call.urn).function_id], _period(call.part("period")))
+        return self._series([self._catalog.find(call.urn).function_id], *_span(call.part("period"), self._clock.now()))
 
     @read("ShowFuncReservedInstanceMetrics", f"{FUNCTION}/instancereports", ReservedSeries, query=PAGE)
     async def show_instances(self, call: Call) -> ReservedSeries:
-        series = self._series([self._catalog.find(call.urn).function_id], 60)
+        series = self._series([self._catalog.find(call.urn).function_id], 60, self._clock.now())
         offset, limit = bounds(call, "limit", maximum=MAX_LIMIT, default=100)
         page = slice(offset, offset + limit)
         reserved = series.reserved_instance_num[page]
@@ -131,7 +131,7 @@ class MetricsApi(ApiFamily):
         wanted, project = call.text("filter"), call.project
         if wanted == "monitor_data":
             ids = [function.function_id for function in self._catalog.list(project)]
-            return Statistics(statistics=self._series(ids, _period(call.text("period") or "60")))
+            return Statistics(statistics=self._series(ids, *_span(call.text("period") or "60", self._clock.now())))
         if wanted != "monthly_report":
             raise BadQuery("filter", wanted, "must be monitor_data or monthly_report")
         return self._months(project, call.text("option") or "0")
@@ -188,8 +188,7 @@ class MetricsApi(ApiFamily):
     async def show_workflow(self, call: Call) -> Reply:
         raise BadMetricQuery("workflow_urn", call.part("workflow_urn"), "must be a workflow, and this engine has none")
 
-    def _series(self, functions: Sequence[int], minutes: int) -> FunctionSeries:
-        end = self._clock.now()
+    def _series(self, functions: Sequence[int], minutes: int, end: float) -> FunctionSeries:
         stretches = self._usage.stretches(functions, end - (minutes - 1) * 60, end)
         reserved = sum(self._reservations.count(function_id) for function_id in functions)
         return _series(stretches, reserved, max(0, self._instances(functions) - reserved))
@@ -234,11 +233,32 @@ def _series(stretches: Sequence[Stretch], reserved: int, elastic: int) -> Functi
     )
 
 
-def _period(text: str) -> int:
-    minutes = whole_number("period", text, 0, BadQuery)
+def _span(text: str, now: float) -> tuple[int, float]:
+    """Return the minutes and the end of a period.
+
+    ``text`` is a number of minutes until now, or as Open Telekom Cloud's clients send it, the date of the beginning, or
+    the times of both ends. Raises BadQuery if it is none of them.
+    """
+    if "," not in text and "T" not in text:
+        minutes, end = whole_number("period", text, 0, BadQuery), now
+    else:
+        begin, end = sorted(map(_time, text.split(",", 1))) if "," in text else (_time(text), now)
+        end = min(max(end, 0.0), now)
+        minutes = math.ceil((end - begin) / 60)
     if minutes < 1:
-        raise BadQuery("period", text, "must be a number of minutes, 1 or more")
-    return min(minutes, MAX_PERIOD)
+        raise BadQuery("period", text, "must be a number of minutes, 1 or more, or a date before now")
+    return min(minutes, MAX_PERIOD), end
+
+
+def _time(text: str) -> float:
+    """Return the time that seconds since the epoch or a date such as ``2026-01-31T23:59:59Z`` name."""
+    try:
+        if "T" not in text:
+            return float(int(text.partition(".")[0]))
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise BadQuery("period", text, "must be a number of minutes, a date, or two times in seconds") from None
 
 
 def _moment(call: Call, name: str, default: float) -> float:

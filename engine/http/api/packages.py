@@ -72,7 +72,7 @@ class PackagesApi(ApiFamily):
         except BaseException:
             package.close()
             raise
-        named = (b"content-disposition", f'attachment; filename="{name}.zip"'.encode())
+        named = (b"Content-Disposition", f'attachment; filename="{name}.zip"'.encode())
         return whole_file(package, size, b"application/zip", named)
 
     @operation(

@@ -104,7 +104,7 @@ class WholeRecord(Struct, frozen=True, kw_only=True):
     status: str
     paused: bool | UnsetType = UNSET  #: True: it waits because its function is paused
     priority: int
-    attempt: int
+    attempt: int  #: number of the last attempt; 0: none has begun
     attempts: list[AttemptReply]
     accept_time: str
     due_time: str
@@ -350,7 +350,9 @@ def _whole(
         status=record.state,
         paused=paused or UNSET,
         priority=record.priority,
-        attempt=record.attempt,
+        attempt=0
+        if record.attempt == 1 and record.started_at is None and record.state is not State.RUNNING
+        else record.attempt,
         attempts=[_attempt(attempt, f"{path}/{record.request_id}/logs") for attempt in record.attempts],
         accept_time=exact_time(record.accepted_at),
         due_time=exact_time(record.due_at),

@@ -50,7 +50,7 @@ class DocsPage(PageFamily):
     @get("ConsoleDocsIndex", DOCS.rstrip("/"), EVERYONE)
     async def lead(self, call: Call) -> Reply:
         """Redirect to the index, whose path ends with a slash."""
-        return Reply(status=307, headers=(*HEADERS, (b"location", DOCS.encode())))
+        return Reply(status=307, headers=(*HEADERS, (b"Location", DOCS.encode())))
 
     @get("ConsoleDocsPage", f"{DOCS}{{page}}", EVERYONE)
     async def show(self, call: Call) -> Reply:

@@ -44,11 +44,11 @@ POLICY = (
     b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = (
-    (b"content-security-policy", POLICY),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"Content-Security-Policy", POLICY),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"X-Frame-Options", b"DENY"),
+    (b"Referrer-Policy", b"same-origin"),
+    (b"Cross-Origin-Resource-Policy", b"same-origin"),
 )
 ADMIN: tuple[Role, ...] = ()  #: roles of pages that are for admin only, like the operations that they need
 EVERYONE: tuple[Role, ...] = ("invoke", "read", "operator")
@@ -65,7 +65,7 @@ _SERVED = "served"
 
 def see_other(location: str, note: str = "", headers: HeaderPairs = ()) -> Reply:
     """Return the reply to a form that was carried out: the browser fetches ``location``, which shows ``note``."""
-    headers = ((b"location", location.encode("ascii")), *headers)
+    headers = ((b"Location", location.encode("ascii")), *headers)
     if note:
         text = urlsafe_b64encode(note[:LONGEST].encode()).decode()
         headers += (make_cookie(COOKIE, text, max_age=60),)

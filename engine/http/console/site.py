@@ -64,7 +64,7 @@ class Console(PageFamily):
         """
         if call.path == "/" and b"text/html" not in call.headers.get(b"accept", b""):
             raise NotFound("no such resource: / (/openapi.json lists the operations)")
-        return Reply(status=307, headers=(*HEADERS, (b"location", HOME.encode())))
+        return Reply(status=307, headers=(*HEADERS, (b"Location", HOME.encode())))
 
     @get("ConsoleFile", f"{STATIC}{{name}}", EVERYONE)
     async def file(self, call: Call) -> Reply:
@@ -89,7 +89,7 @@ class Console(PageFamily):
             return reply
         if isinstance(error, Unauthorized):
             return await self._sign_in.ask(scope, error)
-        retry = tuple(header for header in reply.headers if header[0] == b"retry-after")
+        retry = tuple(header for header in reply.headers if header[0] == b"Retry-After")
         title = _TITLES.get(reply.status, "Request failed")
         return await self._pages.problem(scope, reply.status, title, str(error), retry)
 

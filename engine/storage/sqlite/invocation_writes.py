@@ -180,14 +180,20 @@ def claim(db: sqlite3.Connection, invocation: Invocation, idempotency_key: str, 
 
     Raises IdempotencyConflict if the earlier invocation has another payload, or a ContentKey had other content.
     """
-    content = idempotency_key.content if isinstance(idempotency_key, ContentKey) else invocation.payload
-    digest = blake2b(content, digest_size=16).digest()
+    content, repeats = invocation.payload, None
+    if isinstance(idempotency_key, ContentKey):
+        content, repeats = idempotency_key.content, idempotency_key.repeats
+    digest = blake2b(content, digest_size=20 if repeats else 16).digest()
     earlier = db.execute(
         "SELECT key, digest FROM idempotency WHERE function_id = ? AND token = ? AND expires > ?",
         (invocation.function_id, idempotency_key, invocation.expires_others_at),
     ).fetchone()
     if earlier:
-        if earlier[1] != digest:
+        known = earlier[1] == digest
+        if repeats and len(earlier[1]) != len(digest):  # the digest of a payload; without the payload, nobody can tell
+            stored = db.execute("SELECT body FROM payload WHERE key = ?", (earlier[0],)).fetchone()
+            known = stored is None or repeats(stored[0])
+        if not known:
             raise IdempotencyConflict(idempotency_key)
         return int(earlier[0])
     db.execute(

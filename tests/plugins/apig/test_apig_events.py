@@ -89,7 +89,7 @@ def test_json_may_come_as_the_text_it_is(kind: str, body: bytes, encoded: bool) 
 REPLIES: dict[str, tuple[Any, Reply]] = {
     "base64, and more than is known": (
         {"statusCode": 201, "headers": {"X-A": "b", "n": 7}, "body": "AP8=", "isBase64Encoded": True, "more": 1},
-        reply_of(201, (b"x-a", b"b"), (b"n", b"7"), body=b"\x00\xff"),
+        reply_of(201, (b"X-A", b"b"), (b"n", b"7"), body=b"\x00\xff"),
     ),
     "repeated headers of an adapter for AWS": (
         {"statusCode": 200, "headers": {"x-a": "b"}, "multiValueHeaders": {"set-cookie": ["a=1", "b=2"]}},
@@ -100,16 +100,16 @@ REPLIES: dict[str, tuple[Any, Reply]] = {
     "a text that is JSON": (json.dumps({"statusCode": 200, "body": "é"}), reply_of(200, body="é".encode())),
     "a header with several values, and those of the connection": (
         {"statusCode": 200, "headers": {"Set-Cookie": ["a=1", "b=2"], "Content-Length": "99", "Connection": "x"}},
-        reply_of(200, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")),
+        reply_of(200, (b"Set-Cookie", b"a=1"), (b"Set-Cookie", b"b=2")),
     ),
     "a coding": ({"statusCode": 200, "headers": {"Transfer-Encoding": "chunked"}}, reply_of(200)),
     "a header with an underscore": (
         {"statusCode": 200, "headers": {"User_Id": "7"}},
-        reply_of(200, (b"user_id", b"7")),
+        reply_of(200, (b"User_Id", b"7")),
     ),
     "a raw header with an underscore": (
         {"statusCode": 200, "rawHeaders": [["User_Id", "7"]]},
-        reply_of(200, (b"user_id", b"7")),
+        reply_of(200, (b"User_Id", b"7")),
     ),
     "raw headers byte for byte": (
         {
@@ -117,7 +117,7 @@ REPLIES: dict[str, tuple[Any, Reply]] = {
             "headers": {"X-U": ["?"]},
             "rawHeaders": [["X-U", "Gr\xfc\xdfe\xa0"], ["x-u", " b\t"], ["Content-Length", "99"]],
         },
-        reply_of(200, (b"x-u", b"Gr\xfc\xdfe\xa0"), (b"x-u", b"b")),
+        reply_of(200, (b"X-U", b"Gr\xfc\xdfe\xa0"), (b"x-u", b"b")),
     ),
 }
 
@@ -137,7 +137,7 @@ def test_no_reply_sets_a_cookie_of_the_console(name: str, raw: bool) -> None:
 
     reply = read_reply(json.dumps({"statusCode": 200, "rawHeaders" if raw else "headers": given}).encode())
 
-    assert reply.headers == ((b"set-cookie", b"own=functiond_note"),)
+    assert reply.headers == ((b"Set-Cookie", b"own=functiond_note"),)
 
 
 @pytest.mark.parametrize(

@@ -319,10 +319,13 @@ async def test_a_body_beyond_the_limit_is_refused(tmp_path: Path) -> None:
         assert (await at.client.post("/orders", content=b"x" * 100)).status_code == 202
 
 
-async def test_a_body_may_be_as_large_as_an_event(tmp_path: Path) -> None:
-    async with gateway(tmp_path, {}) as at:
-        assert (await at.client.post("/orders", content=b"x" * EVENT_LIMIT)).status_code == 202
-        assert told(await at.client.post("/orders", content=b"x" * (EVENT_LIMIT + 1))) == (413, "APIG.0201")
+@pytest.mark.parametrize(
+    ("limit", "settings"), [(256 << 10, {}), (EVENT_LIMIT, {"plugins__apig__async_body_limit": EVENT_LIMIT})]
+)
+async def test_a_body_may_be_as_large_as_an_event(tmp_path: Path, limit: int, settings: dict[str, Any]) -> None:
+    async with gateway(tmp_path, {}, **settings) as at:
+        assert (await at.client.post("/orders", content=b"x" * limit)).status_code == 202
+        assert told(await at.client.post("/orders", content=b"x" * (limit + 1))) == (413, "APIG.0201")
 
 
 async def test_an_api_with_all_paths_below_tells_the_beginning_of_the_path(tmp_path: Path) -> None:
@@ -474,15 +477,28 @@ async def test_no_api_waits_longer_than_the_engine_allows(tmp_path: Path) -> Non
         assert "0.1 s" in reply.text
 
 
-async def test_a_request_with_a_key_is_taken_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("earlier", [False, True], ids=["this engine", "an engine that compared whole events"])
+async def test_a_request_with_a_key_is_taken_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
     async with gateway(tmp_path, {}) as at:
         headers = {"Idempotency-Key": "k"}
-        one, two = [await at.client.post("/orders", content=b"x", headers=headers) for _ in range(2)]
-        other = await at.client.post("/orders", content=b"y", headers=headers)
+        with monkeypatch.context() as patched:
+            if earlier:
+                patched.setattr("plugins.apig.gateway.ContentKey", lambda key, *_: str(key))
+            one = await at.client.post("/orders?a=1", content=b"x", headers=headers)
+        again = await at.client.post(
+            "/orders?a=1", content=b"x", headers={**headers, "Via": "1.1 a", "User-Agent": "b"}
+        )
+        others = [
+            await at.client.request(method, f"/orders{query}", content=body, headers=headers)
+            for method, query, body in [("POST", "?a=1", b"y"), ("POST", "", b"x"), ("PUT", "?a=1", b"x")]
+        ]
         bad = await at.client.post("/orders", headers={"Idempotency-Key": "k" * 201})
 
-        assert one.json() == two.json()
-        assert [told(other), told(bad)] == [(409, "APIG.0201"), (400, "APIG.0201")]
+        assert one.json() == again.json()
+        assert [told(reply) for reply in (*others, bad)] == [(409, "APIG.0201")] * 3 + [(400, "APIG.0201")]
+        assert "Idempotency-Key 'k' was already used" in others[0].text
         assert len(await at.events()) == 1
 
 

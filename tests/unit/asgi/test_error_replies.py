@@ -50,7 +50,7 @@ async def test_api_and_push_sources_reply_with_the_status_of_the_table(error: Fu
     assert status_of(type(error)) == RAISED[error]
     assert (api.status, push.status_code) == (RAISED[error],) * 2
     assert push.json() == {"error_code": f"FSS.0{RAISED[error]}", "error_msg": str(error)}
-    assert push.headers.get("retry-after", "").encode() == dict(api.headers).get(b"retry-after", b"")
+    assert push.headers.get("retry-after", "").encode() == dict(api.headers).get(b"Retry-After", b"")
     assert push.headers.get("retry-after", "") == str(getattr(error, "retry_after", ""))
     assert len(push.headers["x-request-id"]) == 36
 
@@ -63,5 +63,5 @@ def test_a_gateway_has_another_status_for_a_missing_function_only(error: Functio
     assert json.loads(problem.reply("id").body)["error_code"] == ("APIG.0308" if problem.status == 429 else "APIG.0201")
     assert problem.message.endswith(str(error))
     assert dict(problem.headers) == {
-        name: value for name, value in error_reply(error).headers if name == b"retry-after"
+        name: value for name, value in error_reply(error).headers if name == b"Retry-After"
     }

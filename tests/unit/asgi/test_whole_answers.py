@@ -12,16 +12,16 @@ def lines(*text: str, body: bytes = b"") -> bytes:
     return "\r\n".join((*text, "", "")).encode() + body
 
 
-ECHO = ("HTTP/1.1 200 OK", "content-length: 2", "content-type: text/plain", "date: *")
-EMPTY = ("HTTP/1.1 200 OK", "content-length: 0", "content-type: text/plain", "date: *")
-CLOSE, KEEP = "connection: close", "connection: keep-alive"
+ECHO = ("HTTP/1.1 200 OK", "Content-Length: 2", "Content-Type: text/plain", "Date: *")
+EMPTY = ("HTTP/1.1 200 OK", "Content-Length: 0", "Content-Type: text/plain", "Date: *")
+CLOSE, KEEP = "Connection: close", "Connection: keep-alive"
 
 
 def refusal(status: str, text: str, *more: str) -> bytes:
     """Return an error reply of the listener."""
     body = b'{"error_code":"FSS.0%b","error_msg":"%b"}' % (status[:3].encode(), text.encode())
-    head = ("content-type: application/json", f"content-length: {len(body)}", "cache-control: no-store")
-    return lines(f"HTTP/1.1 {status}", *head, "x-request-id: *", *more, "date: *", CLOSE, body=body)
+    head = ("Content-Type: application/json", f"Content-Length: {len(body)}", "Cache-Control: no-store")
+    return lines(f"HTTP/1.1 {status}", *head, "X-Request-Id: *", *more, "Date: *", CLOSE, body=body)
 
 
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -65,7 +65,7 @@ ANSWERS = [
         ("POST /parts", b"42"),
         closed=True,
         whole=lines(
-            "HTTP/1.1 200 OK", "transfer-encoding: chunked", "date: *", CLOSE, body=b"1\r\n4\r\n1\r\n2\r\n0\r\n\r\n"
+            "HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Date: *", CLOSE, body=b"1\r\n4\r\n1\r\n2\r\n0\r\n\r\n"
         ),
     ),
     answered(
@@ -75,7 +75,7 @@ ANSWERS = [
         .replace(b"/t", b"/parts"),
         ("POST /parts", b"42"),
         closed=True,
-        whole=lines("HTTP/1.1 200 OK", "date: *", CLOSE, body=b"42"),
+        whole=lines("HTTP/1.1 200 OK", "Date: *", CLOSE, body=b"42"),
     ),
 ]
 REFUSALS = [
@@ -89,7 +89,7 @@ REFUSALS = [
         "CONNECT",
         get().replace(b"GET", b"CONNECT"),
         405,
-        whole=refusal("405 Method Not Allowed", "CONNECT is not supported: this is not a proxy", f"allow: {METHODS}"),
+        whole=refusal("405 Method Not Allowed", "CONNECT is not supported: this is not a proxy", f"Allow: {METHODS}"),
     ),
     Row(
         "an expectation",

@@ -35,7 +35,7 @@ RESET: dict[str, tuple[Any, Any]] = {
     "gpu_memory": (1024, None),
     "gpu_type": ("nvidia-t4", None),
     "heartbeat_handler": ("index.beat", None),
-    "is_stateful_function": (True, None),
+    "is_stateful_function": (True, False),
     "lts_custom_tag": ({"team": "a"}, None),
     "mount_config": ({"mount_user": {"user_id": 1, "user_group_id": 2}, "func_mounts": []}, None),
     "network_controller": ({"disable_public_network": True}, None),

@@ -265,14 +265,14 @@ def test_over_https_no_other_host_and_no_plain_http_can_set_the_session() -> Non
 
     assert names == ["__Host-n"] * 2
     assert make_cookie(names[0], "v", max_age=7) == (
-        b"set-cookie",
+        b"Set-Cookie",
         b"__Host-n=v; Path=/; HttpOnly; SameSite=Strict; Max-Age=7; Secure",
     )
 
 
 def test_without_https_the_session_is_for_pages_of_the_console() -> None:
     assert make_cookie(session_cookie({"scheme": "http"}, "n"), "v", max_age=7) == (
-        b"set-cookie",
+        b"Set-Cookie",
         b"n=v; Path=/console/; HttpOnly; SameSite=Strict; Max-Age=7",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import os
 import re
@@ -297,6 +298,39 @@ async def test_a_request_signed_as_by_terraform_is_served(secured: SecuredApi) -
 
     assert answer.status == 202
     assert refusal(wrong, 401, "FSS.0401", "X-Security-Token must be that of the access key")
+
+
+@pytest.mark.parametrize(
+    ("secret", "region", "status"), [(SECRET, "eu-de", 200), (SECRET, "", 200), ("x", "eu-de", 401)]
+)
+async def test_a_request_signed_as_by_open_telekom_cloud_is_verified(
+    secured: SecuredApi, secret: str, region: str, status: int
+) -> None:
+    """Sign as its Go client does: HMAC of each part of the scope in turn, then of the request."""
+    headers = {
+        "host": f"localhost:{secured.api.port}",
+        "x-sdk-date": f"{datetime.fromtimestamp(secured.clock.now(), UTC):%Y%m%dT%H%M%SZ}",
+    }
+    scope = f"{headers['x-sdk-date'][:8]}/{region}/functiongraph/sdk_request"
+    lines = (
+        "GET",
+        f"{BASE}/",
+        "",
+        *(f"{name}:{headers[name]}" for name in headers),
+        "",
+        ";".join(headers),
+        hash_of(b"").decode(),
+    )
+    key = b"SDK" + secret.encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    to_sign = "\n".join(("SDK-HMAC-SHA256", headers["x-sdk-date"], scope, hash_of("\n".join(lines).encode()).decode()))
+    proof = hmac.digest(key, to_sign.encode(), "sha256").hex()
+    credential = f"SDK-HMAC-SHA256 Credential=AK1/{scope}, SignedHeaders={';'.join(headers)}, Signature={proof}"
+
+    answer = await secured.api.send("GET", BASE, None, {**headers, "authorization": credential}, base="")
+
+    assert answer.status == status
 
 
 async def test_a_hash_given_in_a_header_must_be_that_of_the_body(secured: SecuredApi) -> None:

@@ -21,7 +21,7 @@ async def body_of(reply: Reply) -> bytes:
         pieces.append(piece)
 
     await reply.run(write)
-    assert dict(reply.headers)[b"content-length"] == b"%d" % sum(map(len, pieces))
+    assert dict(reply.headers)[b"Content-Length"] == b"%d" % sum(map(len, pieces))
     return b"".join(pieces)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec.inspect
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from engine import __version__
 from engine.app.api_wiring import build_families
@@ -61,13 +62,15 @@ def tables() -> Iterator[Table]:
 
 async def test_the_document_lists_what_plugins_serve_while_they_do(tmp_path: Path) -> None:
     async with house(tmp_path, [smn, dis, lts]) as place, api_client(place) as client:
-        listed = (await client.get("/openapi.json")).json()["paths"]
+        document = (await client.get("/openapi.json")).json()
+        listed = document["paths"]
     async with (
         house(tmp_path, [smn], plugins__smn__endpoint="http://127.0.0.1:1") as place,
         api_client(place) as client,
     ):
         elsewhere = (await client.get("/openapi.json")).json()["paths"]
 
+    OpenAPIV31SpecValidator(document).validate()
     ids = {operation["operationId"] for methods in listed.values() for operation in methods.values()}
     served = [operation for known in tables() for operation in known.operations]
     assert ids == {operation.name for operation in [*OPERATIONS, *served]}

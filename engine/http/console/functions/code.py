@@ -72,7 +72,7 @@ class CodePage(PageFamily):
         inline = code.kind == "inline"
         filename = re.sub(r"[^\w.-]", "_", code.filename, flags=re.ASCII) if inline else f"{name}.zip"
         file = await anyio.to_thread.run_sync(self._codes.received(code).open, "rb")
-        named = (b"content-disposition", f'attachment; filename="{filename}"'.encode())
+        named = (b"Content-Disposition", f'attachment; filename="{filename}"'.encode())
         kind = b"text/plain; charset=utf-8" if inline else b"application/zip"
         return whole_file(file, code.size, kind, *HEADERS, named)
 

@@ -228,13 +228,13 @@ def options_of(form: Form) -> HeaderPairs:
 def run_of(reply: ApiReply) -> TrialRun:
     """Return the end of a synchronous run from the reply to it."""
     call = reply.read(CallResult)
-    code = int(reply.headers.get(b"x-func-err-code", b"0"))
+    code = int(reply.headers.get(b"X-Func-Err-Code", b"0"))
     failure = FunctionError() if call.status == 200 else read_error("", call.result.encode())
     log = _own_lines(call.log)
     return TrialRun(
         ok=call.status == 200,
         request_id=call.request_id,
-        summary=msgspec.json.decode(reply.headers.get(b"x-cff-invoke-summary", b"{}"), type=_Summary),
+        summary=msgspec.json.decode(reply.headers.get(b"X-Cff-Invoke-Summary", b"{}"), type=_Summary),
         code=code,
         error=": ".join(filter(None, (failure.kind, failure.message))),
         trace="\n".join(line.rstrip("\n") for line in failure.trace),

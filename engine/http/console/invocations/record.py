@@ -107,7 +107,7 @@ class InvocationPage(PageFamily):
             raise AccessDenied("your role may not see events and results")
         attachment = f'attachment; filename="{record.request_id}-{part}.json"'.encode()
         content = record.payload if part == "event" else record.result
-        return Reply(body=content, headers=(*HEADERS, (b"content-disposition", attachment)), content_type=_TEXT)
+        return Reply(body=content, headers=(*HEADERS, (b"Content-Disposition", attachment)), content_type=_TEXT)
 
     # --- inside ---------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def make_cookie(name: str, value: str, *, max_age: int) -> tuple[bytes, bytes]:
     """Return the header that sets a cookie for ``max_age`` seconds; 0 removes it."""
     path, secure = ("/", "; Secure") if name.startswith(_HOST) else (HOME, "")
     text = f"{name}={value}; Path={path}; HttpOnly; SameSite=Strict; Max-Age={max_age}{secure}"
-    return b"set-cookie", text.encode("ascii")
+    return b"Set-Cookie", text.encode("ascii")
 
 
 def is_encrypted(scope: Scope) -> bool:

@@ -198,4 +198,4 @@ def _challenge(error: Unauthorized) -> HeaderPairs:
 
 
 def _relevant(reply: Reply) -> HeaderPairs:
-    return tuple(header for header in reply.headers if header[0] in (b"retry-after", b"www-authenticate"))
+    return tuple(header for header in reply.headers if header[0] in (b"Retry-After", b"WWW-Authenticate"))
