@@ -33,7 +33,7 @@ class Node(NamedTuple):
     packages: Packages
     outlet: Outlet
     streams: Streams
-    tokens: dict[str, str]  #: for the API, by the id of an instance that starts
+    starts: dict[str, Start]  #: by the id of an instance that starts
     hosted: dict[int, Hosted]  #: by number
 
 
@@ -53,14 +53,14 @@ class Hosted:
         """Start the process of an instance that was prepared."""
         if self._plan is None or self._relay is not None:
             raise ProtocolError(f"it started instance {self.number}, which is not prepared")
-        self._node.tokens[asked.instance] = asked.token
+        self._node.starts[asked.instance] = asked
         try:
             started = self._node.launcher.launch(self._plan._replace(instance=asked.instance), self)
         except Exception as error:
             self._end(Gone(number=self.number, problem=Problem.of(_os_error(error))))
             return
         finally:
-            del self._node.tokens[asked.instance]
+            del self._node.starts[asked.instance]
         assert isinstance(started, Relay)
         self._relay = started
         self._begin(self._run(started, self._plan))

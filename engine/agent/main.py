@@ -128,7 +128,7 @@ class Agent:
 
     async def _join(self, welcome: messages.Welcome) -> None:
         connection, configuration = self._connection, self._configuration
-        numbers, tokens, outlet = count(1, 2), dict[str, str](), Outlet(connection)
+        numbers, starts, outlet = count(1, 2), dict[str, messages.Start](), Outlet(connection)
         packages = Packages(configuration.folder / "packages", configuration.cache, connection, numbers)
         await packages.load()
         streams = Streams(connection)
@@ -136,7 +136,7 @@ class Agent:
         port = await self._api.open() if welcome.api_ports else 0
         files = LogFiles(configuration.tmp, 0)  # gets no lines, which all go to the engine
         launcher = await open_launcher(
-            self._options(welcome, port, tokens),
+            self._options(welcome, port, starts),
             code_path=packages.folder,
             check_code=None,
             interpreters=None,
@@ -146,13 +146,13 @@ class Agent:
         for listening in api_sockets(configuration.tmp) if port else ():
             await self._api.add(listening)
         lacks = await _lacks(launcher)
-        self._node = Node(connection, launcher, packages, outlet, streams, tokens, {})
+        self._node = Node(connection, launcher, packages, outlet, streams, starts, {})
         folders, kills = tuple(launcher.folders), configuration.kills
         send(connection, messages.Joined(walls=launcher.walls, lacks=lacks, kills=kills, folders=folders))
         log.info("joined", node=welcome.name, engine=connection.peer(), lacks=lacks)
 
-    def _options(self, welcome: messages.Welcome, port: int, tokens: Mapping[str, str]) -> LocalOptions:
-        access = FunctionAccess(f"http://127.0.0.1:{port}", lambda _, instance: tokens[instance])
+    def _options(self, welcome: messages.Welcome, port: int, starts: Mapping[str, messages.Start]) -> LocalOptions:
+        access = FunctionAccess(f"http://127.0.0.1:{port}", lambda _, instance: starts[instance].token)
         ports = dict.fromkeys((*welcome.api_ports, port), port) if port else {}
         asked, own = welcome.sandbox.get("folders", {}), self._configuration.folders
         folders = {name: {**asked[name], "source": own[name].source} for name in own.keys() & asked.keys()}
@@ -166,6 +166,7 @@ class Agent:
             processes=welcome.processes,
             term_grace=welcome.term_grace,
             access=access if port else None,
+            agency_of=lambda _, instance: starts[instance].agency,
             sandbox=msgspec.convert(welcome.sandbox | {"api_ports": ports, "folders": folders}, IsolationOptions),
         )
 

@@ -17,6 +17,7 @@ from engine.http.api.controls import ControlsApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
+from engine.http.api.gateway import GatewayApi
 from engine.http.api.groups import GroupsApi, LinkReplies
 from engine.http.api.health import ClockApi, HealthApi, HealthChecks, NodesApi
 from engine.http.api.invocation_actions import InvocationActionsApi
@@ -112,6 +113,7 @@ def build_families(engine: EngineParts, health: HealthChecks) -> list[ApiFamily]
         ControlsApi(engine.controls),
         InvocationActionsApi(catalog, engine.redrive, cancelling, storage.identity, clock, limit),
         engine.triggers_api,
+        GatewayApi(resources.triggers, engine.triggers_api, region),
         ReservedApi(reservations, region),
         EventsApi(resources.events),
         DependenciesApi(resources.dependencies, engine.codes),

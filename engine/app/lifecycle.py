@@ -27,6 +27,7 @@ from engine.app.node_sessions import STORE, Sessions
 from engine.app.parts import EngineParts, memory_budget
 from engine.app.signals import connect
 from engine.asgi.tls import ServerTls
+from engine.auth.agencies import agency_of
 from engine.code.store import CodeStore
 from engine.code.unpacking import Limits
 from engine.config.plugin_registry import Registry
@@ -172,6 +173,7 @@ def _pool_options(settings: Settings, marker: str, network: Choice, port: int, t
         processes=executor.processes,
         term_grace=executor.term_grace,
         access=FunctionAccess(f"http://127.0.0.1:{port}", tokens.token_of) if port else None,
+        agency_of=lambda function, _: agency_of(settings.agencies, function),
         log_size=executor.log_size,
         log_space=storage.logs_size,
         nodes=_nodes_options(settings, port) if executor.nodes.listen else None,

@@ -20,6 +20,7 @@ from msgspec import Meta, Struct, field
 
 from engine.asgi.egress import Egress
 from engine.asgi.forwarded import TrustedProxies
+from engine.auth.agencies import Agency
 from engine.auth.credentials import AccessKey, Token, check_private, first_twice, read_credentials
 from engine.code.quota import QUOTA
 from engine.config.nodes import NodesSettings
@@ -256,6 +257,7 @@ class Settings(Section, frozen=True, kw_only=True):
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     log: LogSettings = field(default_factory=LogSettings)
     logs: LogsSettings = field(default_factory=LogsSettings)
+    agencies: dict[FolderName, Agency] = {}  #: keys for other services, by the names that functions give as ``xrole``
     limits: Quotas = Quotas()
     plugin: tuple[str, ...] = ()  #: modules that define plugins
     #: dependencies that all projects see as public and can use, as ``project/name`` of the project that owns them
@@ -316,15 +318,15 @@ def _describe(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
     issue = describe_issue(error, table, Settings)
     if not issue.field:  # conflict between several fields
         return str(error)
-    shown = "" if issue.field.partition(".")[0] == "auth" else f" is {issue.value!r}"  # values below auth are secrets
+    shown = "" if issue.field.startswith(("auth.", "auth[", "agencies")) else f" is {issue.value!r}"  # no secrets
     return f"{issue.field}{shown}: {issue.allowed}"
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(file.read_text())
-        auth = table.get("auth")
-        if (isinstance(auth, dict) and ("keys" in auth or "tokens" in auth)) or _holds_secret(table.get("plugins")):
+        auth, others = table.get("auth"), {name: table.get(name) for name in ("plugins", "agencies")}
+        if (isinstance(auth, dict) and ("keys" in auth or "tokens" in auth)) or _holds_secret(others):
             check_private(file, file.stat())
         return table
     except OSError as error:
@@ -386,9 +388,8 @@ def _refuse_unknown(table: Mapping[str, Any], section: type[Struct], prefix: str
 
 def _in_sections(section: type[Struct], name: str) -> list[str]:
     """Return dotted names, such as ``http.port``, of the settings ``name`` in sections directly below ``section``."""
-    fields = msgspec.structs.fields(section)
-    inner = [f for f in fields if _is_section(f.type) and name in f.type.__struct_fields__]
-    return [f"{f.name}.{name}" for f in inner]
+    inner = (f for f in msgspec.structs.fields(section) if _is_section(f.type))
+    return [f"{f.name}.{name}" for f in inner if name in f.type.__struct_fields__]
 
 
 def _is_section(kind: Any) -> bool:

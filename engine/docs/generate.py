@@ -61,8 +61,9 @@ Get all operations with their bodies, replies and parameters as an OpenAPI docum
 curl -s http://127.0.0.1:8080/openapi.json
 ```
 
-Paths are below `/v2/{project_id}`, except those of the last four operations. *Ours* marks operations that the vendor
-or its SDKs do not have; [compatibility](compatibility.md#additions-to-the-vendors-api) explains them.
+Paths are below `/v2/{project_id}`, except those of the last four operations, and those that begin with `/v1.0` or
+`/v3`. *Ours* marks operations that the vendor or its SDKs do not have;
+[compatibility](compatibility.md#additions-to-the-vendors-api) explains them.
 """
 
 #: Families of operations that this engine does not implement.

@@ -31,6 +31,7 @@ from engine.auth.throttle import AuthThrottle
 from engine.auth.verifier import Claim, SignatureVerifier, address_of
 from engine.code.store import PACKAGE_LIMIT
 from engine.errors import AccessDenied, CodePackageTooLarge, MissingCredentials, PayloadTooLarge, Unauthorized
+from engine.http.api.gateway import OF_CALLER
 from engine.http.api.routing import CODE_LIMIT
 from engine.http.spool import CLEAN_UP, IN_MEMORY, Spool, SpoolSpace
 from engine.model.clock import Clock
@@ -261,7 +262,7 @@ def _check_project(path: str, principal: Principal) -> None:
 
     ``path`` is percent-decoded, as the router matches it.
     """
-    if path.startswith(principal.prefix):
+    if path.startswith(principal.prefix) or path in OF_CALLER:
         return
     parts = path.split("/", 4)
     is_api = len(parts) > 1 and parts[1][:1] == "v"  # of any version; plugins serve others than v2

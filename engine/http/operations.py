@@ -10,6 +10,7 @@ from engine.http.api.deliveries import DeliveriesApi
 from engine.http.api.dependencies import DependenciesApi
 from engine.http.api.events import EventsApi
 from engine.http.api.functions import Functions
+from engine.http.api.gateway import GatewayApi
 from engine.http.api.groups import GroupsApi
 from engine.http.api.health import ClockApi, HealthApi, NodesApi
 from engine.http.api.invocation_actions import InvocationActionsApi
@@ -45,6 +46,7 @@ FAMILIES: tuple[type[ApiFamily], ...] = (
     AsyncSettingsApi,
     ControlsApi,
     TriggersApi,
+    GatewayApi,
     ReservedApi,
     EventsApi,
     DependenciesApi,

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 from bridge_http import BadMessage, Message, Reader, write_answer, write_message
 from bridge_loop import READ, Connection
 from bridge_process import check_kernel, is_ours
-from worker_frames import INIT_RAISED, OK, PREFIX, USER, Invocation, error_body, wishes
+from worker_frames import INIT_RAISED, KEYS, OK, PREFIX, USER, Invocation, error_body, wishes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -215,17 +215,18 @@ class Client:
 
 
 class Custom:
-    """FunctionGraph's runtime API. Headers with keys of an agency are empty, because this engine has no agencies."""
+    """FunctionGraph's runtime API. Headers with keys are empty without an agency."""
 
     ROOT = "/v1/runtime/invocation/"
     ACCEPTED = 200  #: status for an accepted answer
     PATHS = f"GET {ROOT}request, POST {ROOT}response/<request id>, POST {ROOT}error/<request id>"
-    KEYS = ("Access-Key", "Secret-Key", "Security-Access-Key", "Security-Secret-Key", "Security-Token")
 
     def __init__(self, setup: "Setup") -> None:
         # Always sync: runtimes may omit the result of async invocations, but destinations need it.
         self.fixed = [("Content-Type", "application/json"), ("X-CFF-Invoke-Type", "sync")]
-        self.fixed += [("X-CFF-" + name, "") for name in self.KEYS]
+        keys = setup.get("keys", {})
+        named = [(f"Security-{name}", field) for name, field in KEYS.items()] + list(KEYS.items())[:2]
+        self.fixed += [("X-CFF-" + name, keys.get(field, "")) for name, field in named]
         self.fixed.append(("X-CFF-Auth-Token", os.environ.get("FUNCTIOND_TOKEN", "")))
 
     def variables(self, address: str) -> "dict[str, str]":

@@ -12,6 +12,7 @@ import re
 from urllib.parse import quote, urlencode
 
 from bridge_http import Message, write_message
+from worker_frames import KEYS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def own_headers(event: "dict[str, Any]", request_id: str, setup: "Setup") -> "He
         ("X-CFF-Package", setup["package"]),
         ("X-CFF-Region", os.environ.get("RUNTIME_REGION")),
     ]
+    if keys := setup.get("keys"):
+        pairs += [("X-CFF-Security-" + name, keys[field]) for name, field in KEYS.items()]
     return [(name, line(name, "" if value is None else value)) for name, value in pairs]
 
 

@@ -98,6 +98,11 @@ class Context {
   setInstanceID(instanceId) { this.#instanceId = instanceId; }
   getInvokeID() { return this.#requestId; }
   getTraceID() { return this.#requestId; }
+  getSecurityAccessKey() { return this.#setup.keys?.access_key ?? ""; }
+  getSecuritySecretKey() { return this.#setup.keys?.secret_key ?? ""; }
+  getSecurityToken() { return this.#setup.keys?.security_token ?? ""; }
+  getAccessKey() { return this.getSecurityAccessKey(); }
+  getSecretKey() { return this.getSecuritySecretKey(); }
   getInvokeProperty() { return ""; }
   getStream() { return null; }
 
@@ -215,7 +220,6 @@ function abortError(reason) {
 }
 
 const EMPTY = [
-  "getAccessKey", "getSecretKey", "getSecurityAccessKey", "getSecuritySecretKey", "getSecurityToken",
   "getWorkflowID", "getWorkflowRunID", "getWorkflowStateID", "getTenantID", "getSessionID",
 ];
 for (const name of EMPTY) Context.prototype[name] = function empty() { return ""; };

@@ -307,7 +307,12 @@ class Context(Run):
     def getToken(self, *unused: object) -> str:
         return os.environ.get("FUNCTIOND_TOKEN", "")
 
-    getAccessKey = getSecretKey = getSecurityAccessKey = getSecuritySecretKey = getSecurityToken = _empty
+    getAccessKey = getSecurityAccessKey = lambda self, *unused: self._setup.get("keys", {}).get("access_key", "")
+    getSecretKey = getSecuritySecretKey = lambda self, *unused: self._setup.get("keys", {}).get("secret_key", "")
+
+    def getSecurityToken(self, *unused: object) -> str:
+        return self._setup.get("keys", {}).get("security_token", "")
+
     getWorkflowID = getWorkflowRunID = getWorkflowStateID = _empty
     getTenantID = getSessionID = _empty
     getAuthToken = getToken

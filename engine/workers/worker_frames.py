@@ -32,6 +32,7 @@ PREFIX = {
     DISK_FULL: "function disk usage exceeded, error: ",
 }
 LONGEST_MESSAGE = 4096  # characters
+KEYS = {"Access-Key": "access_key", "Secret-Key": "secret_key", "Token": "security_token"}  # headers of an agency
 FACTS = ("X-Cff-Attempt", "X-Cff-Max-Attempts", "X-Cff-Trigger", "X-Cff-Parent", "X-Cff-Accepted-At", "X-Cff-Deadline")
 NO_FACTS = "0 0  "  # of a run, as those at the end of ``alias`` in an INVOKE frame; of an initializer
 LONGEST_DELAY = 1e9  # seconds; the engine has a limit of its own

@@ -24,6 +24,7 @@ class _OptionalSetup(TypedDict, total=False):
     concurrency: int
     maps_port: bool  #: the server's port is mapped to a free one
     access: dict[str, str] | None  #: to the API: url, token, project, and path of a socket or nothing
+    keys: dict[str, str]  #: of its agency: access_key, secret_key, security_token; empty: none
 
 
 class Setup(_OptionalSetup):

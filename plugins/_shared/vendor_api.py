@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import fields, replace
 
-from engine import IgnoredFields, Operation, PluginContext, PushRequest, Reply, Role, find_ignored
+from engine import EVENT_LIMIT, IgnoredFields, Operation, PluginContext, PushRequest, Reply, Role, find_ignored
 
 
 class Call(NamedTuple):
@@ -23,14 +23,14 @@ class Call(NamedTuple):
 
 
 class VendorProblem(Exception):
-    """Refusal of a request, in the form of a vendor's service."""
+    """Refusal of a request, in the form of a vendor's service: that of most, or of a class of its own."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         self.code, self.message, self.status = code, message, status
         super().__init__(f"{code} {message}")
 
     def reply(self) -> Reply:
-        raise NotImplementedError
+        return encoded(self.status, {"error_code": self.code, "error_msg": self.message})
 
 
 INVOKE: tuple[Role, ...] = ("invoke",)
@@ -102,7 +102,7 @@ class Table:
             self._routes.setdefault((version, words[0], len(words)), []).append(route)
         self._ignored = IgnoredFields()
 
-    def served(self, context: PluginContext, limit: int, *others: str) -> AbstractContextManager[None]:
+    def served(self, context: PluginContext, limit: int = EVENT_LIMIT, *others: str) -> AbstractContextManager[None]:
         """Serve the operations at their paths until the block ends, with bodies of at most ``limit`` bytes.
 
         ``others`` are further heads of paths (``v2/stream``), below which the service has no operations.

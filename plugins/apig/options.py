@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
 from msgspec import Meta, Struct, field
 
 from plugins._shared.fields import HIDDEN, Optional, Text
@@ -84,7 +85,8 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
             },
         ),
     ]
-    func_info: Annotated[FunctionInfo, Meta(title="Backend")]
+    func_info: Annotated[FunctionInfo, Meta(title="Backend")] = FunctionInfo()
+    function_info: Annotated[FunctionInfo | None, HIDDEN] = None  #: other spelling of the same option
     group_name: Annotated[Optional, Meta(title="API group name")] = ""
     sl_domain: Annotated[
         Optional, Meta(title="Domain", extra={"help": "The API is found under this host only. Empty: under any host."})
@@ -98,6 +100,9 @@ class ApigOptions(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_path(self.path)
+        if self.function_info is not None:
+            msgspec.structs.force_setattr(self, "func_info", self.function_info)
+            msgspec.structs.force_setattr(self, "function_info", None)
 
 
 def conflicts(mine: ApigOptions, other: ApigOptions, same_function: bool) -> bool:

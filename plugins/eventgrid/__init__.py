@@ -1,8 +1,8 @@
-"""EventGrid: each event of a channel calls a function, asynchronously or synchronously as the trigger's options say."""
+"""EventGrid: each event of a channel calls a function, asynchronously."""
 
 from __future__ import annotations
 
-from engine import Mode, Plugin, TriggerDisplay, TriggerRules
+from engine import Plugin, TriggerDisplay, TriggerRules
 from plugins.eventgrid.cloudevents import example
 from plugins.eventgrid.options import EventGridOptions, subject
 from plugins.eventgrid.source import EventGridService, EventGridTrigger
@@ -12,8 +12,6 @@ plugin = Plugin(
     serve=EventGridService,
     options=EventGridOptions,
     trigger=EventGridTrigger,
-    modes=frozenset({Mode.ASYNC, Mode.SYNC}),
-    fixed_mode=False,
     rules=TriggerRules(
         vendor=True,
         may_disable=False,

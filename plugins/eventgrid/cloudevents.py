@@ -32,10 +32,10 @@ def read_events(request: PushRequest) -> list[CloudEvent]:
     """
     kind = request.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     if kind == BATCH:
-        return [_checked(event) for event in decode_json(request.body, list[CloudEvent])]
+        return [checked(event) for event in decode_json(request.body, list[CloudEvent])]
     if kind == STRUCTURED:
-        return [_checked(decode_json(request.body, CloudEvent))]
-    return [_checked(_binary(request.headers, kind, request.body))]
+        return [checked(decode_json(request.body, CloudEvent))]
+    return [checked(_binary(request.headers, kind, request.body))]
 
 
 def _binary(headers: Mapping[bytes, bytes], kind: str, body: bytes) -> CloudEvent:
@@ -75,7 +75,8 @@ def _text(name: bytes, value: bytes) -> str:
         raise InvalidField(name.decode("latin-1"), text, "its percent-encoded bytes must be UTF-8") from None
 
 
-def _checked(event: CloudEvent) -> CloudEvent:
+def checked(event: CloudEvent) -> CloudEvent:
+    """Return the event. Raises InvalidField if a required attribute is missing, or if the version is not 1.0."""
     for name in NEEDED:
         if not isinstance(event.get(name), str) or not event[name]:
             raise InvalidField(name, event.get(name), "every CloudEvent needs it as a non-empty text")

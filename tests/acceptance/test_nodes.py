@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,7 +62,8 @@ from functiond import Client
 
 def handler(event, context):
     with Client() as client:
-        return [client.call("echo", event), os.environ["FUNCTIOND_PROJECT"], os.environ["KEY"]]
+        keys = [os.environ["KEY"], context.getSecretKey()]
+        return [client.call("echo", event), os.environ["FUNCTIOND_PROJECT"], *keys]
 """
 _NEW_NETWORK = 0x40000000  #: CLONE_NEWNET of unshare(2)
 NODES = f"/v2/{PROJECT}/fgs/nodes"
@@ -111,16 +113,21 @@ def cluster(folder: Path, port: int, *options: str, **settings: str) -> Iterator
 
 @needs("bwrap")
 def test_a_sandboxed_function_on_a_node_calls_another_by_the_api(tmp_path: Path, port: int) -> None:
-    with cluster(tmp_path, port, FUNCTIOND_EXECUTOR__ISOLATION="auto") as engine:
+    keys = {"ACCESS_KEY": "access", "SECRET_KEY": "secret-of-the-agency", "PROJECTS": "*"}
+    agency = {f"FUNCTIOND_AGENCIES__A__{name}": value for name, value in keys.items()}
+    with cluster(tmp_path, port, FUNCTIOND_EXECUTOR__ISOLATION="auto", **agency) as engine:
         engine.create("echo", ECHO)
-        engine.create("access", ACCESS, encrypted_user_data='{"KEY": "secret of the function"}')
+        engine.create("access", ACCESS, xrole="a", encrypted_user_data='{"KEY": "secret of the function"}')
 
         reply = engine.ask("POST", f"{BASE}/{urn_of('access')}/invocations", {"a": 1})
 
-        assert (reply.status, reply.json) == (200, [{"a": 1}, PROJECT, "secret of the function"])
+        assert (reply.status, reply.json) == (
+            200,
+            [{"a": 1}, PROJECT, "secret of the function", "secret-of-the-agency"],
+        )
         assert engine.metric("functiond_node_instances") == 2
         files = [path for path in (tmp_path / "agent").rglob("*") if path.is_file()]
-        assert [path for path in files if b"secret of the" in path.read_bytes()] == []
+        assert [path for path in files if re.search(b"secret.of.the", path.read_bytes())] == []
         assert [path.name for path in files if b"client.call" in path.read_bytes()] == ["index.py"]
 
 

@@ -19,6 +19,7 @@ import structlog
 from anyio import to_thread
 from msgspec import Struct
 
+from engine.auth.agencies import Agency
 from engine.errors import InvalidField, SettingsError
 from engine.executors.call import Call, End, Key
 from engine.executors.instance import Instance, InstanceOwner
@@ -62,6 +63,7 @@ class LocalOptions(Struct, frozen=True, kw_only=True):
     processes: int = 1024  #: most processes of one instance
     term_grace: float = 2.0  #: seconds that a handler may clean up when its request is cancelled or runs too long
     access: FunctionAccess | None = None  #: to the API of the engine; None: functions get none
+    agency_of: Callable[[Function, str], Agency | None] = lambda function, instance: None  #: by the instance's id
     sandbox: IsolationOptions = NO_ISOLATION
 
 
@@ -300,6 +302,7 @@ class LocalLauncher:
             folders=tuple(folders_of(function, self.folders).values()),
             access=access and access.of(function, plan.instance),
             links=self._links if bridge_of(plan.command) else {},
+            agency=self._options.agency_of(function, plan.instance),
         )
 
 

@@ -15,12 +15,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.auth.agencies import Agency
 from engine.executors.local.child import ChildProcess, OwnChild
 from engine.isolation.folders import HostFolder
 from engine.isolation.gpus import Gpus
 from engine.isolation.limits import ENGINE_VARIABLE, INSTANCE_VARIABLE
 from engine.model import Function
 from engine.model.limits import cpu_of
+from engine.runtimes.catalog import Family, family_of
 from engine.runtimes.interpreters import WORKERS
 from engine.runtimes.protocol import RESULT_LIMIT
 
@@ -28,6 +30,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 REQUEST_LIMIT = 6 << 20  #: bytes; FunctionGraph's limit of a synchronous request
 
+KEYS = ("access_key", "secret_key", "security_token")  #: of an agency, as SETUP has them
 
 #: Variables by which a function names another engine, or credentials of its own. Such a function keeps its own.
 OWN_ACCESS = frozenset({"FUNCTIOND_URL", "FUNCTIOND_TOKEN", "FUNCTIOND_ACCESS_KEY"})
@@ -62,6 +65,7 @@ class InstanceSpec(NamedTuple):
     folders: tuple[HostFolder, ...] = ()  #: of the host, which it sees also in a sandbox
     links: Mapping[str, str] = {}  #: to interpreters, see ``Interpreters.platform_links``
     access: dict[str, str] | None = None  #: to the API of the engine, see ``FunctionAccess.of``
+    agency: Agency | None = None  #: has keys for other services
 
 
 class Spawned(NamedTuple):
@@ -211,8 +215,15 @@ def setup(function: Function, spec: InstanceSpec) -> dict[str, Any]:
         "result_limit": RESULT_LIMIT,
         "maps_port": spec.maps_port,
         "access": spec.access,
+        "keys": _keys(function, spec.agency),
         "guarded": True,
     }
+
+
+def _keys(function: Function, agency: Agency | None) -> dict[str, str]:
+    """Return the keys for a worker; for the server of an HTTP function only if its configuration says so."""
+    hidden = family_of(function.runtime) is Family.HTTP and not function.details.get("enable_auth_in_header")
+    return {} if agency is None or hidden else {name: getattr(agency, name) for name in KEYS}
 
 
 def _exportable(name: str, value: str) -> bool:

@@ -21,6 +21,7 @@ from engine.executors.instance import Instance, InstanceOwner
 from engine.executors.launcher import LaunchPlan, load_timeout
 from engine.executors.local.launcher import LocalLauncher, LocalOptions
 from engine.executors.logs import LogRecorder
+from engine.executors.nodes.messages import Start
 from engine.executors.nodes.node import Node, NodeLost
 from engine.executors.nodes.nodes import NodeSessions, NodeSet
 from engine.executors.nodes.options import NodesOptions
@@ -185,9 +186,9 @@ class NodeLauncher:
         )
         instance.node = node.name
         instance.connect(channel)
-        access = self._rules.access
+        access, agency = self._rules.access, self._rules.agency_of(plan.function, plan.instance)
         token = access.token_of(plan.function, plan.instance) if access is not None else ""
-        node.start(number, process, token)
+        node.start(Start(number=number, instance=plan.instance, token=token, agency=agency), process)
         self._remote[plan.instance] = process
         return instance
 

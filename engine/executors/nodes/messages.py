@@ -22,11 +22,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from engine.auth.agencies import Agency
 from engine.errors import InvalidField
 from engine.executors.nodes.connection import CONTROL, Connection, ProtocolError
 from engine.model import Function
 
-WIRE = 2  #: version of these messages
+WIRE = 3  #: version of these messages
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -154,6 +155,7 @@ class Start(_Message, frozen=True, kw_only=True):
     number: int
     instance: str  #: id of the instance
     token: str = ""  #: for the API of the engine
+    agency: Agency | None = None
 
 
 class Kill(_Message, frozen=True):

@@ -120,13 +120,13 @@ class Node:
         if number in self._processes:
             self._killed.setdefault(number, self._loop.time())
 
-    def start(self, number: int, process: NodeProcess, token: str) -> None:
+    def start(self, asked: messages.Start, process: NodeProcess) -> None:
         """Start the process of an instance that was prepared. It ends soon if the node is lost."""
         if not self.connection.open:
             self._loop.call_soon(process.end, Exit(None, lost=CLOSED))
             return
-        self._processes[number] = process
-        messages.send(self.connection, messages.Start(number=number, instance=process.id, token=token))
+        self._processes[asked.number] = process
+        messages.send(self.connection, asked)
 
     def drain(self) -> None:
         """Start no further instances. Dismiss all when they are idle, then let the agent exit for good.

@@ -298,12 +298,14 @@ def details_of(body: Struct) -> dict[str, Any]:
 
 
 def _variables(field: str, text: str) -> dict[str, str]:
-    """Decode environment variables from the text of a JSON object.
+    """Decode environment variables from the text of a JSON object. Numbers and truth values become text.
 
-    Raises InvalidField if ``text`` is not a JSON object whose values are strings.
+    Raises InvalidField if ``text`` is not a JSON object, or a value is null, a list or an object.
     """
+    kind = dict[str, str | int | float | bool]
     try:
-        return msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=dict[str, str]) if text else {}
+        values = msgspec.json.decode(text.encode("utf-8", "surrogatepass"), type=kind) if text else {}
+        return {name: it if isinstance(it, str) else msgspec.json.encode(it).decode() for name, it in values.items()}
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidField(
             field, "not as expected", f"must be the text of a JSON object of strings ({error})"

@@ -125,7 +125,7 @@ class TriggersApi(ApiFamily):
             event_type_code=body.event_type_code or "",
         )
         trigger = await self._triggers.create(urn, draft)
-        await self._settle(trigger)
+        await self.settle(trigger)
         return self._reply(call, trigger, body.event_data)
 
     @read("ListFunctionTriggers", _OF_FUNCTION, list[TriggerReply])
@@ -146,14 +146,14 @@ class TriggersApi(ApiFamily):
         body = await call.read()
         change = [] if body.event_data is None else body.event_data
         trigger = await self._triggers.update(urn, *_kind_and_id(call), change, body.trigger_status or "")
-        await self._settle(trigger)
+        await self.settle(trigger)
         return self._reply(call, trigger, body.event_data)
 
     @operation("DeleteFunctionTrigger", "DELETE", _TRIGGER, status=204)
     async def delete(self, call: Call) -> None:
         trigger = self._triggers.show(call.urn, *_kind_and_id(call))
         await self._triggers.delete(call.urn, *_kind_and_id(call))
-        await self._settle(trigger)
+        await self.settle(trigger)
 
     @read("ShowTriggerState", f"{_TRIGGER}/state", TriggerState, own=True)
     async def show_state(self, call: Call) -> TriggerState:
@@ -170,7 +170,7 @@ class TriggersApi(ApiFamily):
         await self._cursors.append([], trigger.move(before, seek(trigger.options, before, body.positions)))
         return self._state(trigger)
 
-    async def _settle(self, trigger: BoundTrigger) -> None:
+    async def settle(self, trigger: BoundTrigger) -> None:
         """Wait until the source of a trigger has applied the stored change, if the trigger receives events (push).
 
         The next event is then handled by the changed trigger.

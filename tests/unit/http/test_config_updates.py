@@ -155,7 +155,7 @@ WRONG: list[tuple[dict[str, Any], int, str]] = [
     ({"timeout": 901}, 400, "FSS.1008"),
     ({"timeout": "9"}, 400, "FSS.1008"),
     ({"user_data": "A=1"}, 400, "FSS.1009"),
-    ({"encrypted_user_data": '{"A": 1}'}, 400, "FSS.1009"),
+    ({"encrypted_user_data": '{"A": [1]}'}, 400, "FSS.1009"),
     ({"description": "x" * 513}, 400, "FSS.1019"),
     ({"initializer_timeout": 0}, 400, "FSS.1405"),
     ({"strategy_config": {"concurrent_num": 0}}, 400, "FSS.1026"),

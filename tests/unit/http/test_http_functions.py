@@ -33,7 +33,7 @@ async def test_a_created_function_is_shown_with_all_that_the_api_promises(api: A
         "enterprise_project_id": "0",
         "functiond": {"priority_cap": 5},
     }
-    created = await api.create(description="says hello", user_data='{"A": "1"}', **kept, unheard_of=[1, 2])
+    created = await api.create(description="says hello", user_data='{"A": 1, "B": true}', **kept, unheard_of=[1, 2])
     shown = await api.send("GET", f"/{urn_of()}/config")
 
     assert created.status == shown.status == 200
@@ -43,7 +43,8 @@ async def test_a_created_function_is_shown_with_all_that_the_api_promises(api: A
     assert (created.json["namespace"], created.json["project_name"]) == (PROJECT, REGION)
     assert (created.json["cpu"], created.json["code_size"]) == (300, len(SOURCE))
     assert created.json["digest"] == hashlib.sha512(SOURCE.encode()).hexdigest()
-    assert json.loads(created.json["user_data"]) == {"A": "1"}
+    assert json.loads(created.json["user_data"]) == {"A": 1, "B": True}
+    assert api.catalog.all()[0].user_data == {"A": "1", "B": "true"}
     assert {name: created.json[name] for name in kept} == kept
     assert "unheard_of" not in created.json
 
@@ -173,7 +174,7 @@ async def test_a_function_may_be_called_like_a_part_of_a_path(api: Api, name: st
         ({"memory_size": "128"}, 400, "FSS.1007"),
         ({"timeout": 901}, 400, "FSS.1008"),
         ({"user_data": "A=1"}, 400, "FSS.1009"),
-        ({"user_data": '{"A": 1}'}, 400, "FSS.1009"),
+        ({"user_data": '{"A": null}'}, 400, "FSS.1009"),
         ({"func_code": {"file": "?"}}, 400, "FSS.1011"),
         ({"user_data": json.dumps({f"V{n}": "" for n in range(201)})}, 400, "FSS.1017"),
         ({"user_data": json.dumps({"V": "x" * 32_768})}, 400, "FSS.1018"),
