@@ -22,7 +22,7 @@ from tests.support.documents import DOCS, OTHERS, PAGES, README, ROOT, anchors, 
 from tests.support.programs import program
 
 #: Blocks that start engines or benchmarks; tests/test_readme.py runs some of them.
-PROGRAMS = {"sh", "python", "js", "console"}
+PROGRAMS = {"sh", "python", "js", "go", "java", "console"}
 DATA = {"toml", "json", "nginx", "caddy", "ini", "hcl", ""}
 VAGUE = re.compile(r"(?:^(?:- |\d\. )?|[.:?!] )(What|Who|Whose|That|Which|By|It|There)\b")
 

@@ -26,7 +26,10 @@ from tests.support.programs import program
 
 DEFAULT_URL, GATEWAY_URL = "http://127.0.0.1:8080", "http://127.0.0.1:8090"
 TRIGGERS = "/v2/default/fgs/triggers"
-SHELL_PAGES = [page for page in PAGES if [part for part in blocks(page, "sh") if "-m venv" not in part.text]]
+LANGUAGES = DOCS / "go-and-java.md"  #: has a test of its own, since few machines have both
+SHELL_PAGES = [
+    page for page in PAGES if page != LANGUAGES and [part for part in blocks(page, "sh") if "-m venv" not in part.text]
+]
 #: Stops at the first failing command. Rejected requests count as failures.
 PRELUDE = 'set -euo pipefail\ncurl() { command curl -sS --fail-with-body "$@" && echo; }\n'
 
@@ -42,6 +45,7 @@ class Demo:
         self._environ["PATH"] = f"{programs}:{os.environ['PATH']}"
         self._environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(programs), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         self._environ |= {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(programs), "XDG_CACHE_HOME": str(programs / "cache")}
+        self._environ |= {"GOCACHE": str(Path.home() / ".cache" / "go-build")}  # it compiles its library for a minute
 
     def run(self, script: str, folder: Path) -> str:
         """Return the output of a script whose commands all succeed."""
@@ -121,6 +125,29 @@ def test_the_commands_of_a_page_succeed(page: Path, demo: Demo, tmp_path: Path) 
         assert "HTTP/1.1 202 " in said
     if page.name == "functions.md":
         assert said.count('"hello"') >= 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("language", "compiler"), [("go", "go"), ("java", "javac")])
+def test_the_program_in_another_language_is_built_deployed_and_called(
+    language: str, compiler: str, demo: Demo, tmp_path: Path
+) -> None:
+    program(compiler)
+    for part in blocks(LANGUAGES, language):
+        (tmp_path / part.file).parent.mkdir(exist_ok=True)
+        (tmp_path / part.file).write_text(part.text)
+    name = f"greet-{language}"
+    try:
+        said = demo.run("".join(part.text for part in blocks(LANGUAGES, "sh") if name in part.text), tmp_path)
+        shown = httpx.get(f"{demo.url}/v2/default/fgs/functions/{name}/config", trust_env=False).json()
+        demo.run(f"until functiond logs {name} | grep -q 'you, attempt 1'; do sleep 0.1; done", tmp_path)
+    finally:
+        demo.clean_up()
+
+    assert "\nhello you\n" in said
+    assert "HTTP/1.1 202 " in said
+    assert "mail, attempt 1" in said
+    assert (shown["runtime"], shown["handler"], shown["strategy_config"]["concurrency"]) == ("http", "bootstrap", 2)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_id)

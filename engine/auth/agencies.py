@@ -21,9 +21,12 @@ class Agency(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __repr__(self) -> str:
         return f"Agency(access_key={self.access_key!r}, projects={self.projects!r})"
 
+    def is_for(self, project: str) -> bool:
+        return not {"*", project}.isdisjoint(self.projects)
+
 
 def agency_of(agencies: Mapping[str, Agency], function: Function) -> Agency | None:
     """Return the agency with which a function runs; None if there is none by this name for its project."""
     details = function.details
     agency = agencies.get(str(details.get("app_xrole") or details.get("xrole") or ""))
-    return agency if agency is not None and {"*", function.project} & {*agency.projects} else None
+    return agency if agency is not None and agency.is_for(function.project) else None

@@ -37,7 +37,8 @@ class Configuration:
     "Entry point, as file.function. [default: index.handler, or FILE.handler for a file]"
 
     runtime: str | None = None
-    "Runtime, such as Python3.10. [default: that of this Python if the engine has it, else its newest; or of Node.js]"
+    """Runtime, such as Python3.10. [default: that of this Python if the engine has it, else its newest; or of Node.js;
+    http for a folder with a bootstrap or a single .jar, Custom or provided.al2 for a bootstrap that requests events]"""
 
     timeout: int | None = None
     "Maximum duration of a run in seconds. [default: 30]"
@@ -47,6 +48,9 @@ class Configuration:
 
     concurrency: int | None = None
     "Requests that one instance serves at a time. [default: 200 for a web application, else 1]"
+
+    instances: int | None = None
+    "Instances that run at a time, at most; -1: no limit. [default: 400]"
 
     env: Texts = ()
     """Environment variable NAME=VALUE, or NAME for its value in the environment of this command. Repeat for several.
@@ -62,13 +66,14 @@ class Configuration:
 
     def fields(self) -> dict[str, Any]:
         """Return the options that were given, by the names of their fields in the API."""
+        strategy = {"concurrency": self.instances, "concurrent_num": self.concurrency}
         named = {
             "handler": self.handler,
             "runtime": self.runtime,
             "timeout": self.timeout,
             "memory_size": self.memory,
             "user_data": json.dumps(_variables(self.env)) if self.env else None,
-            "strategy_config": None if self.concurrency is None else {"concurrent_num": self.concurrency},
+            "strategy_config": {name: value for name, value in strategy.items() if value is not None} or None,
             "functiond": None if self.folders is None else {"folders": self.folders},
         }
         return {name: value for name, value in named.items() if value is not None}
@@ -112,8 +117,8 @@ def deploy(
     Parameters
     ----------
     path
-        Folder, Python or JavaScript file, zip package, or module:app, which deploys all functions of an app, or a web
-        application (ASGI or WSGI) and the functions of the app in its module.
+        Folder, Python or JavaScript file, Java archive, zip package, or module:app, which deploys all functions of an
+        app, or a web application (ASGI or WSGI) and the functions of the app in its module.
     name
         Name of the function. [default: name of the folder or file; of a web application that of its app]
     http
@@ -175,7 +180,7 @@ def show_addresses(client: Client, web: str, names: set[str]) -> None:
 def check_app_options(configuration: Configuration, asynchronous: Asynchronous, *, others: bool = False) -> None:
     """Raise UsageError if an option was given that no app takes, or ``others``, which only web applications take."""
     if configuration.handler is not None or asynchronous != UNCHANGED_ASYNC or others:
-        own = "its web application also --name, --timeout, --memory, --concurrency and --folder"
+        own = "its web application also --name, --timeout, --memory, --concurrency, --instances and --folder"
         raise UsageError(f"an app takes --runtime and --env only, {own}: give others to @app.function() in its code")
 
 
@@ -188,6 +193,7 @@ def configured(
     """
     options: dict[str, Any] = {"name": name, "timeout": configuration.timeout, "memory": configuration.memory}
     options |= {"concurrency": configuration.concurrency, "folders": configuration.folders}
+    options["instances"] = configuration.instances
     given = {option: value for option, value in options.items() if value is not None}
     has_web = any(function.web for function in app.functions)
     check_app_options(configuration, asynchronous, others=bool(given) and not has_web)

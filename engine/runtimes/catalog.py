@@ -101,6 +101,9 @@ def refusal_of(name: str) -> str:
         return CHOICE
     reason = "this engine runs no images" if name == IMAGE else "this engine cannot run it"
     instead = "use the runtime http for a server, Custom for any other program, with a bootstrap that starts it"
+    clients = {"Java": "aws-lambda-java-runtime-interface-client", "Go1.": "aws-lambda-go"}
+    if client := clients.get(name[:4]):
+        instead += f", or provided.al2 with AWS's {client} (see /console/docs/go-and-java)"
     return f"{reason}: {instead}; {CHOICE}"
 
 

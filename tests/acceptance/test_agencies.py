@@ -70,4 +70,7 @@ def test_a_function_gets_the_keys_of_the_agency_that_it_names(tmp_path: Path) ->
         assert got == [GIVEN, GIVEN, GIVEN, NONE, NONE]
         assert [*map(base64.b64decode, of_server)] == [b"the-access-key the-secret-key the-token", b"None None mine"]
         shown = platform.engine.ask("GET", path).body.decode()
+        listed = platform.engine.ask("GET", f"/v2/{PROJECT}/fgs/service-trusted-agencies").json
+        elsewhere = platform.engine.ask("GET", "/v2/p2/fgs/service-trusted-agencies").json
+    assert [[each["name"] for each in agencies] for agencies in (listed, elsewhere)] == [["a", "b", "c"], ["a", "b"]]
     assert SECRET not in "".join(platform.engine.log) + shown

@@ -84,15 +84,17 @@ def test_the_server_of_an_http_function_finds_its_requirements(
     engine: EngineProcess, tmp_path: Path, environ: dict[str, str]
 ) -> None:
     folder = write(tmp_path / "served", requirements_txt="tiny\n", server_py=SERVER)
-    (folder / "bootstrap").write_text("#!/bin/sh\nexec python3 server.py\n")
-    (folder / "bootstrap").chmod(0o755)
+    (folder / "bootstrap").write_text("#!/bin/sh\nexec python3 server.py\n")  # not executable
     event = {"httpMethod": "GET", "path": "/", "headers": {}}
+    limits = ("--instances", "2", "--concurrency", "3")
 
-    run = functiond_here("deploy", folder, "--runtime", "http", url=engine.url, environ=environ)
+    run = functiond_here("deploy", folder, *limits, "--json", url=engine.url, environ=environ)
     called = functiond_here("invoke", "served", "--data", json.dumps(event), url=engine.url)
 
     assert run.returncode == 0, run.stderr
     assert f" for Python {OWN}." in run.stderr
+    assert "functiond: bootstrap runs as a server on port 8000 (runtime http): " in run.stderr
+    assert json.loads(run.stdout)["strategy_config"] == {"concurrency": 2, "concurrent_num": 3}
     assert json.loads(base64.b64decode(json.loads(called.stdout)["body"])) == [1, OWN]
 
 
@@ -115,6 +117,9 @@ def test_without_installation_the_folder_is_sent_as_it_is(engine: EngineProcess,
             "index.py:1: expected ':': def handler(event",
         ),
         ({"index_py": ""}, ("--runtime", "Cobol"), "FSS.1005 runtime is 'Cobol'"),
+        ({"app_jar": ""}, ("--runtime", "Java17"), "provided.al2 with AWS's aws-lambda-java-runtime-interface-client"),
+        ({"a_jar": "", "b_jar": ""}, ("--runtime", "http"), "add one, or a single .jar, which gets one"),
+        ({"app_jar": ""}, ("--runtime", "Python3.10"), "or start app.jar by --runtime http, Custom or provided.al2"),
     ],
 )
 def test_code_that_cannot_run_is_refused_before_it_is_sent(

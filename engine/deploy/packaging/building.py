@@ -16,6 +16,14 @@ from msgspec import Struct
 
 from engine.deploy.client import Client
 from engine.deploy.packaging import cache, node, python
+from engine.deploy.packaging.bootstraps import (
+    BOOTSTRAP,
+    Contents,
+    foreign_line_ends,
+    guess_runtime,
+    java_archive,
+    java_bootstrap,
+)
 from engine.deploy.packaging.files import Selection, select, zipped
 from engine.deploy.packaging.node import NODE, NodeDependencies
 from engine.deploy.packaging.python import PythonDependencies
@@ -75,26 +83,39 @@ class Build(Struct, frozen=True, kw_only=True):
 def build(client: Client, path: Path, options: BuildOptions) -> Build:
     """Make the package of a function from a folder, a file, or a zip package, which stays unchanged.
 
-    Raises UsageError if the code has syntax errors or no such handler, a file cannot be read or packed, or the package
-    is too large.
+    Without a runtime, it is that of a ``bootstrap`` if the package has one, or has a single Java archive, which gets
+    one. Raises UsageError if the code has syntax errors or no such handler, a file cannot be read or packed, or the
+    package is too large.
     """
     with reading(path):
-        runtime = options.runtime or default_runtime(client, default_language(path))
-        handler = options.handler or default_handler(path)
+        handler, package = options.handler or default_handler(path), b""
+        selection = Selection(found={path.name: path})
+        contents: Contents = selection.found
         if path.suffix == ".zip" and path.is_file():
             package = path.read_bytes()
-            return Build(package=package, runtime=runtime, handler=handler, notes=_missing(package, runtime, handler))
-        selection = select(path) if path.is_dir() else Selection(found={path.name: path})
+            contents = _contents(package)
+        elif path.is_dir():
+            selection = select(path)
+            contents = selection.found
+        guessed, note = ("", "") if options.runtime else guess_runtime(contents, handler)
+        runtime = options.runtime or guessed or default_runtime(client, default_language(path))
+        handler = options.handler or (BOOTSTRAP if runtime in BY_BOOTSTRAP else handler)
+        if package:
+            notes = [note, _missing(contents, runtime, handler)]
+            return Build(package=package, runtime=runtime, handler=handler, notes=[*filter(None, notes)])
         installs_for = interpreter_of(client, runtime)
         interpreter = installs_for if runtime not in BY_BOOTSTRAP else None
-        notes = [*left_out(selection), _check_syntax(selection.found, interpreter, path)]
+        notes = [note, *left_out(selection), *foreign_line_ends(selection.found)]
+        notes.append(_check_syntax(selection.found, interpreter, path))
         completed: AbstractContextManager[Files] = nullcontext(selection.found)
         if installs_for is not None and options.install and path.is_dir():
             completed = with_dependencies(path, selection.found, installs_for, reinstall=options.reinstall)
         with completed as files:
-            notes.append(_check_handler(files, runtime, handler, interpreter, options.layered))
-            package = zipped(files, str(path))
-        notes = [note for note in notes if note]
+            archive = java_archive(files) if runtime in BY_BOOTSTRAP and BOOTSTRAP not in files else ""
+            if not archive:
+                notes.append(_check_handler(files, runtime, handler, interpreter, options.layered))
+            package = zipped(files, str(path), java_bootstrap(archive) if archive else b"")
+        notes = [*filter(None, notes)]
         return Build(package=package, runtime=runtime, handler=handler, interpreter=interpreter, notes=notes)
 
 
@@ -130,8 +151,9 @@ def _check_syntax(own: Files, interpreter: InterpreterInfo | None, path: Path) -
 
 def _check_handler(files: Files, runtime: str, handler: str, interpreter: InterpreterInfo | None, layered: bool) -> str:
     if interpreter is None:
-        if "bootstrap" not in files:
-            raise UsageError(f"the package has no file bootstrap, which the runtime {runtime} starts: add one")
+        if BOOTSTRAP not in files:
+            problem = f"the package has no file {BOOTSTRAP}, which the runtime {runtime} starts"
+            raise UsageError(f"{problem}: add one, or a single .jar, which gets one")
         return ""
     check = node.check_handler if interpreter.language is Family.NODE else python.check_handler
     try:
@@ -139,23 +161,32 @@ def _check_handler(files: Files, runtime: str, handler: str, interpreter: Interp
     except UsageError as problem:
         if layered:
             return str(problem)
+        started = BOOTSTRAP if BOOTSTRAP in files else java_archive(files)
+        if started:
+            advice = f"or start {started} by --runtime http, Custom or provided.al2"
+            raise UsageError(f"{problem}, {advice}") from None
         raise
 
 
-def _missing(package: bytes, runtime: str, handler: str) -> list[str]:
-    """Return a line if a zip package lacks the file that the handler names. The engine reports invalid packages."""
-    known, module = find_runtime(runtime), handler.rpartition(".")[0]
+def _contents(package: bytes) -> dict[str, zipfile.Path]:
+    """Return the files of a zip package; none if it is invalid, which the engine reports."""
     try:
-        names = {name: Path(name) for name in zipfile.ZipFile(io.BytesIO(package)).namelist()}
+        archive = zipfile.ZipFile(io.BytesIO(package))
+        return {name: zipfile.Path(archive, name) for name in archive.namelist()}
     except zipfile.BadZipFile:
-        return []
-    if known is None or not module:
-        return []
-    if known.family is Family.PYTHON and not python.module_file(names, module):
-        return [f"the package has no {module}.py for the handler {handler}: set another --handler"]
-    if known.family is Family.NODE and not any(f"{module}{suffix}" in names for suffix in NODE):
-        return [f"the package has no {module}.js for the handler {handler}: set another --handler"]
-    return []
+        return {}
+
+
+def _missing(files: Contents, runtime: str, handler: str) -> str:
+    """Return a line if a zip package lacks the file that the handler names."""
+    known, module = find_runtime(runtime), handler.rpartition(".")[0]
+    if known is None or not module or not files:
+        return ""
+    if known.family is Family.PYTHON and not python.module_file(files, module):
+        return f"the package has no {module}.py for the handler {handler}: set another --handler"
+    if known.family is Family.NODE and not any(f"{module}{suffix}" in files for suffix in NODE):
+        return f"the package has no {module}.js for the handler {handler}: set another --handler"
+    return ""
 
 
 # --- dependencies -------------------------------------------------------------------------------------------

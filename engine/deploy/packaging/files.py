@@ -62,23 +62,30 @@ class Totals:
         return UsageError(f"the package of {self._shown} has {limit}, the largest being {largest}: {advice}")
 
 
-def zipped(files: Mapping[str, Path], shown: str) -> bytes:
-    """Return files, by their names in the package, as a zip package.
+def zipped(files: Mapping[str, Path], shown: str, bootstrap: bytes = b"") -> bytes:
+    """Return files, by their names in the package, as a zip package, with the content of a ``bootstrap`` if given.
 
-    Raises UsageError if it exceeds a limit of the engine; OSError if a file cannot be read.
+    A ``bootstrap`` is executable, whatever its mode. Raises UsageError if the package exceeds a limit of the engine;
+    OSError if a file cannot be read.
     """
     packed, totals = io.BytesIO(), Totals(shown)
     for name, file in files.items():
         totals.add(name, file.stat().st_size)
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, file in sorted(files.items()):
-            entry = zipfile.ZipInfo(name, _MOMENT)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = (0o100755 if os.access(file, os.X_OK) else 0o100644) << 16
-            archive.writestr(entry, file.read_bytes())
+            archive.writestr(_entry(name, name == "bootstrap" or os.access(file, os.X_OK)), file.read_bytes())
             if packed.tell() > PACKAGE_LIMIT:
                 raise totals.exceeded(f"more than {_mib(PACKAGE_LIMIT)}")
+        if bootstrap:
+            archive.writestr(_entry("bootstrap", True), bootstrap)
     return packed.getvalue()
+
+
+def _entry(name: str, is_program: bool) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _MOMENT)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = (0o100755 if is_program else 0o100644) << 16
+    return entry
 
 
 def _mib(size: int) -> str:

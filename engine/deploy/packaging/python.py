@@ -135,7 +135,7 @@ def check_handler(files: Mapping[str, Path], handler: str) -> str:
     raise UsageError(f"{file} has no function {name} for the handler {handler}: {known}; set another --handler")
 
 
-def module_file(files: Mapping[str, Path], path: str) -> str:
+def module_file(files: Mapping[str, object], path: str) -> str:
     """Return the file of the module that a handler names, by its name in the package; empty if there is none."""
     path = path.strip("/")
     whole = path.replace(".", "/")

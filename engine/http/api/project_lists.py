@@ -5,11 +5,12 @@ This engine has no applications and no templates. Their lists are those of a pro
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from msgspec import Struct
 
+from engine.auth.agencies import Agency
 from engine.errors import InvalidField
 from engine.functions.catalog import Catalog
 from engine.http.api.paging import ITEMS, PAGE, page_of
@@ -81,8 +82,10 @@ class ProjectListsApi(ApiFamily):
         instances: Callable[[Collection[int]], int],
         check_runtime: CheckRuntime,
         find_interpreters: Callable[[str], Awaitable[list[InterpreterInfo]]],
+        agencies: Mapping[str, Agency],
     ) -> None:
         self._catalog, self._reservations, self._instances = catalog, reservations, instances
+        self._agencies = agencies
         self._check_runtime, self._find_interpreters = check_runtime, find_interpreters
 
     @read("ListRuntimeTypes", f"{BASE}/runtimetypes", list[RuntimeType], own=True)
@@ -98,9 +101,10 @@ class ProjectListsApi(ApiFamily):
 
     @read("ListServiceTrustedAgencies", f"{BASE}/service-trusted-agencies", list[TrustedAgency], own=True)
     async def list_agencies(self, call: Call) -> list[TrustedAgency]:
-        """List the agencies that functions of the project name. Each is accepted, and none expires."""
+        """List the project's agencies of the settings, and those that its functions name. None expires."""
         functions = self._catalog.list(call.project)
         named = {str(function.details.get(field) or "") for function in functions for field in _AGENCIES}
+        named |= {name for name, agency in self._agencies.items() if agency.is_for(call.project)}
         return [TrustedAgency(name=name) for name in sorted(named - {""})]
 
     @read("ListFunctionApplications", f"{BASE}/applications", ApplicationList, query=PAGE, lacks="applications")

@@ -11,6 +11,7 @@ import pytest
 
 from engine.code.unpacking import Limits
 from engine.deploy.packaging import default_name
+from engine.deploy.packaging.bootstraps import foreign_line_ends, guess_runtime
 from engine.deploy.packaging.building import default_handler, default_language, reading
 from engine.deploy.packaging.files import select, zipped
 from engine.deploy.packaging.node import check_handler as check_node_handler
@@ -182,6 +183,29 @@ def test_javascript_is_for_node(tmp_path: Path, suffix: str) -> None:
 
     assert [default_language(path) for path in (folder, file, tmp_path)] == [Family.NODE] * 2 + [Family.PYTHON]
     assert [default_handler(path) for path in (folder, file)] == ["index.handler", "b.handler"]
+
+
+@pytest.mark.parametrize(
+    ("content", "others", "runtime"),
+    [
+        (b"\x7fELF\0\r\n", (), "http"),
+        (b"\x7fELF\0AWS_LAMBDA_RUNTIME_API\0", ("notes.py",), "provided.al2"),
+        (b"#!/bin/sh\r\ncurl $RUNTIME_API_ADDR", (), "Custom"),
+        (b"", ("index.mjs",), ""),
+        (None, ("shop.jar", "lib/other.jar"), "http"),
+        (None, ("shop.jar", "other.jar"), ""),
+    ],
+)
+def test_a_bootstrap_or_an_archive_is_seen(
+    tmp_path: Path, content: bytes | None, others: tuple[str, ...], runtime: str
+) -> None:
+    files(tmp_path, *others)
+    if content is not None:
+        (tmp_path / "bootstrap").write_bytes(content)
+    found = select(tmp_path).found
+
+    assert guess_runtime(found, "index.handler")[0] == runtime
+    assert len(foreign_line_ends(found)) == (runtime == "Custom")
 
 
 def test_one_file_is_a_package_of_its_own(tmp_path: Path) -> None:
