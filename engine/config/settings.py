@@ -318,7 +318,7 @@ def _describe(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
     issue = describe_issue(error, table, Settings)
     if not issue.field:  # conflict between several fields
         return str(error)
-    shown = "" if issue.field.startswith(("auth.", "auth[", "agencies")) else f" is {issue.value!r}"  # no secrets
+    shown = "" if issue.field.startswith(("auth", "agencies")) else f" is {issue.value!r}"  # no secrets
     return f"{issue.field}{shown}: {issue.allowed}"
 
 

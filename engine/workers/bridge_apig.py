@@ -160,8 +160,9 @@ def content(event: "dict[str, Any]") -> bytes:
 def write_reply(message: Message) -> bytes:
     """Return the function's result as JSON, made from the server's HTTP response.
 
-    Header names are capitalised like Content-Type, each with a list of values; the body is in base64. If a value is not
-    UTF-8, the result also has the headers as ``rawHeaders``, in which each character stands for one byte.
+    Header names in lower case are capitalised like Content-Type, others stay as they are, each with a list of values;
+    the body is in base64. If a value is not UTF-8, the result also has the headers as ``rawHeaders``, in which each
+    character stands for one byte.
     """
     raw = [(name, value) for name, value in message.headers if name.lower() not in REPLY_CONNECTION_HEADERS]
     headers: dict[str, list[str]] = {}
@@ -171,7 +172,8 @@ def write_reply(message: Message) -> bytes:
             text = value.encode("latin-1").decode()
         except UnicodeDecodeError:
             text, all_text = value, False
-        headers.setdefault("-".join(part.capitalize() for part in name.split("-")), []).append(text)
+        spelled = "-".join(part.capitalize() for part in name.split("-")) if name.islower() else name
+        headers.setdefault(spelled, []).append(text)
     result = {
         "body": base64.b64encode(message.body).decode(),
         "headers": headers,

@@ -78,7 +78,7 @@ class Bootstrap:
         try:
             self.process = start(path, environment, prepare)
         except OSError as error:
-            advice = advice_on(path) or "see that the interpreter on its first line is there"
+            advice = advice_on(path) or "see that the interpreter on its first line, or of a dynamic program, is there"
             raise CannotStart(ENTRY, f"bootstrap cannot be started: {error.strerror}; {advice}") from None
         except subprocess.SubprocessError as error:
             raise CannotStart(INIT_FAILED, f"bootstrap cannot be prepared: {error}") from None

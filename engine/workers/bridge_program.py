@@ -35,10 +35,10 @@ def advice_on(path: str) -> str:
     if b"\r\n" in head:
         return CRLF
     for place in map(os.fsdecode, re.findall(PLACES, head)):
-        if not os.path.exists(place) and os.path.isdir("/opt/function/code"):
-            return f"bootstrap names {place}, and this machine has none: see that the interpreter is installed"
-        if not os.path.exists(place):
+        if not os.path.exists(place) and not os.path.isdir("/opt/function/code"):
             return f"bootstrap names {place}, and functions have /opt/function in a sandbox: install bubblewrap"
+        if not os.path.exists(place) and place.startswith("/opt/function/runtime/"):
+            return f"bootstrap names {place}, and this machine has none: see that the interpreter is installed"
     return ""
 
 

@@ -118,7 +118,7 @@ def create_opt(code: str, links: "dict[str, str]") -> None:
     """
     if os.path.exists(FUNCTION):
         return
-    covered = False
+    covered, mask = False, os.umask(0o022)  # others than the engine's user must see the folders
     try:
         call("unshare", NEW_MOUNTS)
         call("mount", None, b"/", None, SLAVE | RECURSIVE, None)
@@ -127,6 +127,7 @@ def create_opt(code: str, links: "dict[str, str]") -> None:
         covered = True
         for name in os.listdir(host):
             show(f"/proc/self/fd/{host}/{name}", os.path.join(OPT, name))
+        os.close(host)  # with it, a bootstrap could read and write the host's /opt
         os.mkdir(FUNCTION)
         show(code, CODE)
         for path, target in links.items():
@@ -136,6 +137,8 @@ def create_opt(code: str, links: "dict[str, str]") -> None:
     except OSError:
         if covered:
             call("umount2", OPT.encode(), DETACH)
+    finally:
+        os.umask(mask)
 
 
 def show(source: str, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,22 @@ def test_code_that_cannot_run_is_refused_before_it_is_sent(
     assert run.returncode != 0
     assert said in run.stderr
     assert "broken" not in functiond_here("functions", url=engine.url).stdout
+
+
+def test_a_zip_with_an_archive_gets_no_bootstrap_and_a_damaged_one_is_refused(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    for name in ("shop.jar", "bootstrap"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr(name, "content")
+    damaged = tmp_path / "bootstrap.zip"
+    damaged.write_bytes(damaged.read_bytes().replace(b"content", b"CONTENT"))
+
+    archived = functiond_here("deploy", tmp_path / "shop.jar.zip", "--name", "zipped", url=engine.url)
+    refused = functiond_here("deploy", damaged, url=engine.url)
+
+    assert "no index.py for the handler index.handler" in archived.stderr
+    assert "func_code is 'a zip package': it is not a sound zip file" in refused.stderr
 
 
 def test_destinations_of_any_kind_are_options(engine: EngineProcess, tmp_path: Path) -> None:

@@ -64,15 +64,12 @@ BODIES: dict[str, object] = {
     "UpdateTrigger": {"trigger_status": "ACTIVE"},
     "UpdateVersionAlias": {"version": "latest"},
 }
-NAMES = [operation.name for operation in OPERATIONS if not operation.own]
-OF_FUNCTIONS = [operation.name for operation in OPERATIONS if not operation.own and "{function_urn}" in operation.path]
+OF_SDK = [operation for operation in OPERATIONS if not operation.own and "/fgs/" in operation.path]
+NAMES = [operation.name for operation in OF_SDK]
+OF_FUNCTIONS = [operation.name for operation in OF_SDK if "{function_urn}" in operation.path]
 #: Invocations accept any body; a change of an alias first looks up the alias.
 ANY_BODY = ("InvokeFunction", "AsyncInvokeFunction", "UpdateVersionAlias")
-WITH_BODY = [
-    operation.name
-    for operation in OPERATIONS
-    if not operation.own and operation.body is not None and operation.name not in ANY_BODY
-]
+WITH_BODY = [operation.name for operation in OF_SDK if operation.body is not None and operation.name not in ANY_BODY]
 
 pytestmark = SDK_WARNINGS
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -97,7 +98,8 @@ def build(client: Client, path: Path, options: BuildOptions) -> Build:
         elif path.is_dir():
             selection = select(path)
             contents = selection.found
-        guessed, note = ("", "") if options.runtime else guess_runtime(contents, handler)
+        stays = package and BOOTSTRAP not in contents  # so an archive in it gets none
+        guessed, note = ("", "") if options.runtime or stays else guess_runtime(contents, handler)
         runtime = options.runtime or guessed or default_runtime(client, default_language(path))
         handler = options.handler or (BOOTSTRAP if runtime in BY_BOOTSTRAP else handler)
         if package:
@@ -172,8 +174,10 @@ def _contents(package: bytes) -> dict[str, zipfile.Path]:
     """Return the files of a zip package; none if it is invalid, which the engine reports."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(package))
+        if BOOTSTRAP in archive.namelist():
+            archive.read(BOOTSTRAP)
         return {name: zipfile.Path(archive, name) for name in archive.namelist()}
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):  # the last if it is encrypted
         return {}
 
 

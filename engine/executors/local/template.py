@@ -23,6 +23,7 @@ _BATCH = 64  #: packets read at a time, so that the loop can do other work
 _EXIT_TIMEOUT = 5.0  #: seconds from the end of the connection to the exit
 _SPAWN_TIMEOUT = 30.0  #: seconds until a requested process must exist
 _STATUS_TIMEOUT = 5.0  #: seconds from exit to status; a stopped template must not block an instance
+_QUEUE, _BY_FORCE = 8 << 20, 32  #: bytes of requests that wait while the process starts; SO_SNDBUFFORCE
 _STDERR_TAIL = 2000  #: bytes of the template's standard error that error messages quote
 
 
@@ -58,6 +59,9 @@ class Template:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the process exits)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE)  # as far as any user may
+        with suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _BY_FORCE, _QUEUE)
         try:
             with theirs:
                 self._process = self._start(command, environment, theirs.fileno())

@@ -80,8 +80,7 @@ class Node:
         self._processes: dict[int, NodeProcess] = {}
         self._killed: dict[int, float] = {}  #: times of the kills of these processes by the clock of the loop, in order
         self._preparing: dict[int, asyncio.Future[Prepared]] = {}
-        self._number = 0
-        self._drains = False
+        self._number, self._drains = 0, False
         self._timer = self._loop.call_later(self.lease, self._recheck)
         #: Time of the loop from which certainly nothing runs on the node, if it is not heard again.
         self.fence_at = self._loop.time() + self.lease * DRIFT + MARGIN  # ``Welcome`` promises a lease

@@ -20,9 +20,8 @@ class NodeProcess:
     def __init__(self, plan: LaunchPlan, owner: InstanceOwner, channel: NodeChannel, kill: Callable[[], None]) -> None:
         self.id, self.function = plan.instance, plan.function
         self.owner, self.channel, self._kill = owner, channel, kill
-        self.alive = True
+        self.alive, self._exit = True, Exit(None)
         self.failure: Exception | None = None  #: kept the process from becoming an instance
-        self._exit = Exit(None)
 
     def kill(self) -> None:
         if self.alive:
@@ -44,8 +43,7 @@ class NodeChannel:
     """
 
     def __init__(self, connection: Connection, number: int) -> None:
-        self._connection, self.number = connection, number
-        self.connected = True
+        self._connection, self.number, self.connected = connection, number, True
         self.sent = 0  #: bytes
 
     @property

@@ -67,6 +67,7 @@ class Statistics(Struct, frozen=True, kw_only=True):
     gbs: list[MonthUsed] | UnsetType = UNSET
     gpu_gbs: list[MonthUsed] | UnsetType = UNSET
     statistics: FunctionSeries | UnsetType = UNSET
+    monitor_data: FunctionSeries | UnsetType = UNSET  #: the same; Open Telekom Cloud's Python client reads this
 
 
 class FunctionMetric(Struct, frozen=True, kw_only=True):
@@ -131,7 +132,8 @@ class MetricsApi(ApiFamily):
         wanted, project = call.text("filter"), call.project
         if wanted == "monitor_data":
             ids = [function.function_id for function in self._catalog.list(project)]
-            return Statistics(statistics=self._series(ids, *_span(call.text("period") or "60", self._clock.now())))
+            series = self._series(ids, *_span(call.text("period") or "60", self._clock.now()))
+            return Statistics(statistics=series, monitor_data=series)
         if wanted != "monthly_report":
             raise BadQuery("filter", wanted, "must be monitor_data or monthly_report")
         return self._months(project, call.text("option") or "0")

@@ -374,6 +374,17 @@ async def test_a_template_that_ends_says_why_also_when_it_has_hung_up_before() -
     child.reap()
 
 
+async def test_many_requests_wait_for_a_template_that_starts() -> None:
+    template = Template([own_interpreter().path, "-c", "import time; time.sleep(1000)", "{fd}"], {})
+    children = [template.fork({"environment": "x" * 3000}, []) for _ in range(60)]
+
+    template.kill()
+    await template.closed.wait()
+    assert not any(child.exists for child in children)
+    for child in children:
+        child.reap()
+
+
 # --- many exits at a time, of every kind ---
 
 ENDS = {"answer": Code.OK, "leave": Code.USER_EXCEPTION, "hang": Code.TIMEOUT, "cancel": Code.CANCELLED}

@@ -47,6 +47,23 @@ async def test_a_bootstrap_that_exits_is_told_with_its_status_and_its_words(open
     assert b"no database" in outcome.log
 
 
+async def test_a_bootstrap_that_names_a_missing_file_of_its_own_lacks_no_interpreter(
+    opened: Pool, tmp_path: Path
+) -> None:
+    outcome = await run(opened, tmp_path, "#!/bin/sh\n[ -e /opt/function/code/cache ] || exit 3\n")
+
+    assert "status 3" in outcome.message
+    assert "interpreter is installed" not in outcome.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+async def test_a_bridge_holds_no_descriptor_of_the_hosts_folders(opened: Pool, tmp_path: Path) -> None:
+    outcome = await run(opened, tmp_path, "#!/bin/sh\nreadlink /proc/$PPID/fd/* >&2\nexit 3\n")
+
+    assert b"socket:" in outcome.log
+    assert b"/opt" not in outcome.log.split()
+
+
 async def test_a_bootstrap_that_never_asks_is_given_up(opened: Pool, tmp_path: Path) -> None:
     asked = {"initializer_handler": "any", "initializer_timeout": 1}
 

@@ -250,7 +250,7 @@ def test_a_header_with_an_underscore_passes_in_both_directions(bridge: Bridge) -
 
     answer = read_reply(bridge.ask(event("/underscore", **raw)).result)
 
-    assert (answer.status, dict(answer.headers)[b"user_id"]) == (200, b"7")
+    assert (answer.status, dict(answer.headers)[b"User_Id"]) == (200, b"7")
 
 
 def test_another_spelling_does_not_replace_a_header_of_the_engine(bridge: Bridge) -> None:
