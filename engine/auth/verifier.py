@@ -81,7 +81,7 @@ class SignatureVerifier:
             )
         if secret is None:
             raise self.failed(subject, "the access key is not one of this engine's")
-        if problem := self._bad_date(headers) or _unsigned(headers, proof.signed):
+        if problem := self._bad_date(headers, proof.scope) or _unsigned(headers, proof.signed):
             raise self.failed(subject, problem)
         return Claim(
             method=scope["method"].encode(),
@@ -135,15 +135,16 @@ class SignatureVerifier:
         if problem:
             raise self.failed(claim.subject, problem)
 
-    def _bad_date(self, headers: Headers) -> str:
-        """Return a problem with X-Sdk-Date; empty if there is none."""
+    def _bad_date(self, headers: Headers, scope: bytes) -> str:
+        """Return a problem with X-Sdk-Date or the date of a scope; empty if there is none."""
         now = self._clock.now()
         date = self._date(headers.get(b"x-sdk-date", b""))
         if date is None:
             return "X-Sdk-Date must be a time such as 20260131T235959Z"
         if abs(now - date) > SKEW:
             return f"X-Sdk-Date is {abs(now - date):.0f} s off this engine's clock: up to {SKEW:.0f} s are allowed"
-        return ""
+        # A key that was derived for a day must sign requests of this day only.
+        return "" if headers[b"x-sdk-date"].startswith(scope[:8]) else "the Credential needs the date of X-Sdk-Date"
 
     def _signed_hash(self, claim: Claim, hashes: Sequence[bytes]) -> bytes | None:
         """Return the first of the hashes that the signature covers; None if it covers none of them."""

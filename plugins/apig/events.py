@@ -32,6 +32,8 @@ _OF_THE_CONNECTION = frozenset(
 )
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+#: Headers by which HTTP functions get the keys of their agency, never those of a client.
+KEYS = ("x-cff-security-access-key", "x-cff-security-secret-key", "x-cff-security-token")
 PREFIX, INVOKED = "x-forwarded-prefix", "x-cff-invoke-type"  #: the second tells functions that nobody waits for them
 
 
@@ -75,6 +77,7 @@ class _Request(Struct, frozen=True, kw_only=True):
     path: str
     queryStringParameters: Mapping[str, str | list[str]]  # noqa: N815
     body: str
+    isBase64Encoded: bool  # noqa: N815
 
 
 class _Returned(Struct, frozen=True, kw_only=True):
@@ -144,7 +147,7 @@ def forwarded_headers(
 
     Many servers read "_" in a name as "-". The client could therefore replace ``x-forwarded-for`` by another spelling.
     """
-    hidden = credential_headers(route, headers) | sender.headers.keys() | {PREFIX, INVOKED}
+    hidden = credential_headers(route, headers) | sender.headers.keys() | {PREFIX, INVOKED, *KEYS}
     shown = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
     return [*(pair for pair in shown if pair[0].replace("_", "-") not in hidden), *sender.headers.items()]
 

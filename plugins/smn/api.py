@@ -399,7 +399,7 @@ class SmnApi:
     async def _unsubscribe(self, call: Call, urn: str) -> Answer:
         for topic, subscriber in self._subscribed(self._topics.of_project(call.project)):
             if urn == self._subscription_urn(topic, subscriber.sink.trigger_id):
-                await self._topics.context.delete_trigger(call.project, subscriber.sink.trigger_id)
+                await self._topics.unsubscribe(topic, subscriber.sink.trigger_id)
                 return 200, {}
         raise SmnProblem("SMN.0014", f"Subscription not found. [{urn[:300]}]", 404)
 

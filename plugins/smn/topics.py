@@ -94,14 +94,14 @@ class Listeners:
             self._confirmed[trigger_id] = protocol.decode()
 
     def is_confirmed(self, trigger_id: str) -> bool:
-        return trigger_id in self._confirmed
+        return self._confirmed.get(trigger_id) == ""
 
     def protocol(self, trigger_id: str) -> str:
         return self._confirmed.get(trigger_id) or PROTOCOLS[0]
 
     async def set_confirmed(self, store: Store, trigger_id: str, confirmed: bool, protocol: str = "") -> None:
         """Store whether the remote topic has the confirmation of a trigger's subscription."""
-        if confirmed is self.is_confirmed(trigger_id):
+        if self._confirmed.get(trigger_id) == (protocol if confirmed else None):
             return
         if confirmed:
             await store.write(SUBSCRIPTIONS, {trigger_id: protocol.encode()})
@@ -183,6 +183,10 @@ class Topics:
         trigger_id = await self.context.create_trigger("SMN", topic.project, function, data)
         await self.listeners.set_confirmed(self._store, trigger_id, True, protocol)
         return trigger_id
+
+    async def unsubscribe(self, topic: Topic, trigger_id: str) -> None:
+        await self.context.delete_trigger(topic.project, trigger_id)
+        await self.listeners.set_confirmed(self._store, trigger_id, False)
 
     async def create(
         self, project: str, name: str, display_name: str, enterprise_project_id: str = "0"

@@ -566,6 +566,20 @@ def test_every_field_and_kind_is_exported(cli: Cli, monkeypatch: pytest.MonkeyPa
     assert cli("apply", "exported.toml", "--plan", "--prune") == "Nothing to change.\n"
 
 
+def test_numbers_among_the_variables_are_exported_as_text(
+    cli: Cli, engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest("[functions.resize]\ncode = 'resize'\n")
+    cli("apply")
+    numbers = {"user_data": '{"SIZE": 1, "FAST": true}', "encrypted_user_data": '{"PIN": 7}'}
+    httpx.patch(f"{engine.url}/v2/{cli.project}/fgs/functions/resize/config", json=numbers).raise_for_status()
+    monkeypatch.setenv("RESIZE_PIN", "7")
+    cli("export", "functiond.toml", "--force")
+
+    assert 'SIZE = "1"\nFAST = "true"\n' in Path("functiond.toml").read_text()
+    assert cli("apply") == "Nothing to change.\n"
+
+
 def test_an_export_without_code_names_none(cli: Cli) -> None:
     manifest('[functions.resize]\ncode = "resize"\n')
     cli("apply")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from engine.deploy.manifest.reading import CONFIGURATION, AsyncTable, escaped
 from engine.deploy.manifest.triggers import qualifier_of
 from engine.deploy.manifest.versions import alias_fields, read_param
 from engine.http.api.function_replies import function_reply
+from engine.http.api.function_shapes import variables_of
 from engine.http.api.secrets import is_secret
 from engine.model import Function
 from engine.model.controls import Controls
@@ -124,7 +124,7 @@ def _function(name: str, function: Data, project: Project, references: Reference
 
 
 def _environments(name: str, function: Data) -> Data:
-    public, private = (json.loads(function[field] or "{}") for field in ("user_data", "encrypted_user_data"))
+    public, private = (variables_of(field, function[field]) for field in ("user_data", "encrypted_user_data"))
     hidden = {key: variable_of(name, key, value=value) for key, value in public.items() if holds_secret(key, value)}
     tables = {
         "environment": {key: hidden.get(key) or escaped(value) for key, value in public.items()},

@@ -23,7 +23,7 @@ from engine.deploy.packaging import Build, BuildOptions, build
 from engine.deploy.packaging.tools import default_runtime
 from engine.deploy.progress import report
 from engine.errors import FunctionOfApp, UsageError
-from engine.http.api.function_shapes import MountConfig, mounts_shown
+from engine.http.api.function_shapes import MountConfig, mounts_shown, variables_of
 from engine.runtimes.catalog import Family
 
 #: Tables of a manifest by their fields in the API.
@@ -108,7 +108,7 @@ def function_changes(function: Function, project: Project, app: str, *, take_ove
     body = {name: new for name, new in function.config.items() if not _is_equal(name, old.get(name), new)}
     fields = {name: Field(old=old.get(name), new=new) for name, new in body.items()}
     for field, variables in function.environments.items():
-        if changed := hidden(differences(json.loads(old[field] or "{}"), variables), f"{_ENVIRONMENTS[field]}."):
+        if changed := hidden(differences(variables_of(field, old[field]), variables), f"{_ENVIRONMENTS[field]}."):
             fields |= changed
             body[field] = json.dumps(variables)
     code = _new_code(function, project, old, built)

@@ -251,7 +251,7 @@ def changes_of(body: ConfigChanges) -> dict[str, Any]:
     changes = {_FUNCTION_NAMES.get(name, name): value for name, value in given_fields(body, _PLAIN).items()}
     details = details_of(body)
     for name, text in given_fields(body, ("user_data", "encrypted_user_data")).items():
-        changes[name], details[name] = _variables(name, text), text
+        changes[name], details[name] = variables_of(name, text), text
     if isinstance(body.strategy_config, Strategy):
         strategy = body.strategy_config
         given = {"max_instances": strategy.concurrency, "concurrent_num": strategy.concurrent_num}
@@ -297,7 +297,7 @@ def details_of(body: Struct) -> dict[str, Any]:
     return details
 
 
-def _variables(field: str, text: str) -> dict[str, str]:
+def variables_of(field: str, text: str) -> dict[str, str]:
     """Decode environment variables from the text of a JSON object. Numbers and truth values become text.
 
     Raises InvalidField if ``text`` is not a JSON object, or a value is null, a list or an object.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import UNSET, Struct, defstruct
+
 from engine.errors import NotFound
 from engine.http.api.routing import INVOKE_OR_READ, ApiFamily, BodyCall, Call, Subject, operation, own_urn, read
 from engine.http.api.triggers import TriggersApi
@@ -18,6 +20,7 @@ _SAME = ("name", "type", "req_method", "match_mode", "backend_type", "group_id",
 #: Fields of an API, by those of the trigger's data.
 _FIELDS = dict(zip(_SAME, _SAME, strict=True)) | {"protocol": "req_protocol", "path": "req_uri", "auth": "auth_type"}
 Object = dict[str, Any]
+ApiChange = defstruct("ApiChange", [(field, Any, UNSET) for field in _FIELDS.values()], frozen=True, kw_only=True)
 
 
 class GatewayApi(ApiFamily):
@@ -30,12 +33,12 @@ class GatewayApi(ApiFamily):
     async def show(self, call: Call) -> Object:
         return _reply(self._find(call))
 
-    @operation("UpdateApiV2", "PUT", _API, Object, Object)
-    async def update(self, call: BodyCall[Object]) -> Object:
+    @operation("UpdateApiV2", "PUT", _API, ApiChange, Object)
+    async def update(self, call: BodyCall[Struct]) -> Object:
         """Change the fields that the body has."""
         body, trigger = await call.read(), self._find(call)
-        call.ignored = [name for name in body if name not in _FIELDS.values()]
-        change = {name: body[field] for name, field in _FIELDS.items() if field in body}
+        given = {name: getattr(body, field) for name, field in _FIELDS.items()}
+        change = {name: value for name, value in given.items() if value is not UNSET}
         urn = own_urn(trigger.function, call.project, self._region)
         changed = await self._triggers.update(urn, trigger.kind, trigger.id, [change])
         await self._served.settle(changed)

@@ -190,9 +190,9 @@ def claim(db: sqlite3.Connection, invocation: Invocation, idempotency_key: str, 
     ).fetchone()
     if earlier:
         known = earlier[1] == digest
-        if repeats and len(earlier[1]) != len(digest):  # the digest of a payload; without the payload, nobody can tell
+        if repeats and len(earlier[1]) != len(digest):  # the digest of a payload; if that is purged, nobody can tell
             stored = db.execute("SELECT body FROM payload WHERE key = ?", (earlier[0],)).fetchone()
-            known = stored is None or repeats(stored[0])
+            known = stored is not None and repeats(stored[0])
         if not known:
             raise IdempotencyConflict(idempotency_key)
         return int(earlier[0])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from engine import FORWARDED, TARGET, Forwarded, Reply, TriggerContext
-from plugins.apig.events import GatewayRequest, event_json, read_reply, sender_of, write_head
+from plugins.apig.events import GatewayRequest, event_json, is_repeated, read_reply, sender_of, write_head
 from plugins.apig.gateway import joined_headers
 from plugins.apig.options import ApigOptions
 from plugins.apig.problems import Problem
@@ -64,6 +64,14 @@ def test_an_event_is_as_the_platform_documents_it_and_names_the_resource() -> No
         "path": "/orders/7",
         "isBase64Encoded": True,
     }
+
+
+def test_a_text_is_no_repetition_of_the_bytes_whose_base64_it_is() -> None:
+    text = event(body=b"1234", headers={"content-type": "application/json"}, as_base64=False)
+    other = event(body=base64.b64decode("1234"))
+
+    assert text["body"] == other["body"]
+    assert not is_repeated(msgspec.json.encode(text), msgspec.json.encode(other))
 
 
 def test_a_parameter_that_comes_more_than_once_is_a_list() -> None:
@@ -210,6 +218,12 @@ def test_another_spelling_does_not_replace_the_address_of_the_sender() -> None:
     forged = ((b"x_forwarded_for", b"203.0.113.1"), (b"x-real_ip", b"203.0.113.1"), (b"user_id", b"7"))
 
     assert head_of(*forged) == [["user_id", "7"]]
+
+
+def test_a_client_cannot_send_the_keys_of_an_agency() -> None:
+    forged = (b"x-cff-security-access-key", b"x-cff-security-secret_key", b"x_cff_security_token")
+
+    assert head_of(*((name, b"mine") for name in forged)) == []
 
 
 def test_two_fields_with_cookies_reach_a_server_as_one() -> None:

@@ -501,6 +501,11 @@ async def test_a_request_with_a_key_is_taken_once(
         assert "Idempotency-Key 'k' was already used" in others[0].text
         assert len(await at.events()) == 1
 
+        storage: Any = at.place.engine.storage
+        await storage.writer.call(lambda db: db.execute("DELETE FROM payload").rowcount)
+        purged = await at.client.post("/orders?a=1", content=b"x", headers=headers)
+        assert purged.status_code == (409 if earlier else 202)
+
 
 ASKED = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
 

@@ -24,9 +24,11 @@ from engine.model.urn import parse_urn
 from engine.protocols import Selection
 from engine.resources.bound_trigger import BoundTrigger
 from engine.resources.triggers import TriggerDraft
+from plugins._shared.rows import rows_of
 from plugins.smn import plugin as smn
 from plugins.smn.destination import SmnDestination, SmnParam
 from plugins.smn.problems import SmnProblem
+from plugins.smn.topics import SUBSCRIPTIONS
 from tests.doubles import ManualClock
 from tests.plugins import delivering
 from tests.support.http_app import PROJECT, REGION, SOURCE, encoded
@@ -310,12 +312,13 @@ async def test_a_subscription_of_a_function_is_a_trigger(tmp_path: Path, protoco
         ]
         messages, removed = await it.messages(), await it.ask("DELETE", f"subscriptions/{named}")
         await it.publish("third")
+        rows = [row async for row in rows_of(it.place.engine.storage.store(smn.table), SUBSCRIPTIONS)]
 
         assert (made.status_code, again.json()["subscription_urn"], unknown.status_code) == (201, named, 404)
         assert [page["subscription_count"] for page in listed] == [1, 0, 0]
         [shown] = listed[0]["subscriptions"]
         assert (shown["protocol"], shown["endpoint"], shown["subscription_urn"]) == (protocol, URN, named)
-        assert (messages, removed.status_code, await it.messages()) == (["first", "second"], 200, messages)
+        assert (messages, removed.status_code, await it.messages(), rows) == (["first", "second"], 200, messages, [])
 
 
 async def test_a_topic_that_is_deleted_calls_nothing(tmp_path: Path) -> None:

@@ -166,9 +166,10 @@ def test_a_removed_setting_is_refused_with_what_to_do(tmp_path: Path, value: str
         ({"FUNCTIOND_HTTP__PORT__X": "1"}, "http.port"),
         ({"FUNCTIOND_HTTP": "1", "FUNCTIOND_HTTP__PORT": "1"}, "http"),
         ({"FUNCTIOND_AUTH__KEYS": "a secret"}, r"^auth\.keys\[0\]: must be an object$"),
+        ({"FUNCTIOND_AUTH": "a secret"}, r"^auth: must be an object$"),
         ({"FUNCTIOND_AGENCIES__A__SECRET_KEY": "a secret"}, r"^agencies\S*: must be text of 1 to 8192 char"),
     ],
-    ids=["no setting", "no section", "a plain value with parts", "a section with a plain value", "unshown", "secret"],
+    ids=["no setting", "no section", "a plain value with parts", "a section with a plain value", "unshown", "all", "a"],
 )
 def test_an_invalid_variable_is_refused(environ: dict[str, str], problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):

@@ -301,17 +301,18 @@ async def test_a_request_signed_as_by_terraform_is_served(secured: SecuredApi) -
 
 
 @pytest.mark.parametrize(
-    ("secret", "region", "status"), [(SECRET, "eu-de", 200), (SECRET, "", 200), ("x", "eu-de", 401)]
+    ("secret", "region", "day", "status"),
+    [(SECRET, "eu-de", "", 200), (SECRET, "", "", 200), ("x", "eu-de", "", 401), (SECRET, "eu-de", "20260131", 401)],
 )
 async def test_a_request_signed_as_by_open_telekom_cloud_is_verified(
-    secured: SecuredApi, secret: str, region: str, status: int
+    secured: SecuredApi, secret: str, region: str, day: str, status: int
 ) -> None:
     """Sign as its Go client does: HMAC of each part of the scope in turn, then of the request."""
     headers = {
         "host": f"localhost:{secured.api.port}",
         "x-sdk-date": f"{datetime.fromtimestamp(secured.clock.now(), UTC):%Y%m%dT%H%M%SZ}",
     }
-    scope = f"{headers['x-sdk-date'][:8]}/{region}/functiongraph/sdk_request"
+    scope = f"{day or headers['x-sdk-date'][:8]}/{region}/functiongraph/sdk_request"
     lines = (
         "GET",
         f"{BASE}/",
