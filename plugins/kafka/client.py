@@ -26,9 +26,10 @@ PACE = 0.1  #: seconds between two requests of a client for metadata
 RECENT = 60.0  #: seconds for which a logged error counts as the cause of a later one, and is not logged again
 LENGTH = 300  #: characters of a cause
 _NUMBERS = re.compile(r"\w*\d\w*")  #: words in which texts of one cause differ
+_UNREADY = "node which is not ready"
 #: Texts of the library, of which the first shows its list of addresses as Python objects.
-_UNCONNECTED = ("Unable to bootstrap", "node which is not ready")
-_CONSEQUENCE = "Unable to update metadata"  #: follows the cause, which it would replace
+_UNCONNECTED = ("Unable to bootstrap", _UNREADY)
+_CONSEQUENCES = ("Unable to update metadata", _UNREADY)  #: follow the cause, which they would replace
 _CLOSED = (ConnectionResetError, BrokenPipeError, TimeoutError, ssl.SSLError)
 
 
@@ -94,7 +95,8 @@ class _Handler(logging.Handler):
         error = next((argument for argument in record.args or () if isinstance(argument, BaseException)), None)
         if error is not None and text.startswith("Unable connect"):
             text = text.removesuffix(str(error)) + _explained(error)
-        if (record.levelno >= logging.ERROR or text.startswith("Unable")) and not text.startswith(_CONSEQUENCE):
+        follows = any(part in text for part in _CONSEQUENCES)
+        if (record.levelno >= logging.ERROR or text.startswith("Unable")) and not follows:
             causes.note(text)
         if time.monotonic() >= self._until:
             self._logged.clear()

@@ -2,8 +2,7 @@
 
 Bodies and queries are those that the vendor's SDK sends (huaweicloudsdksmn v2). Only functions can subscribe to these
 topics: by their triggers, which subscriptions of this API make. E-mail, SMS and HTTP addresses are refused, as are
-templates. A client can
-repeat a publication with the same ``Idempotency-Key``: each function is called once.
+templates. A client can repeat a publication with the same ``Idempotency-Key``: each function is called once.
 """
 
 from __future__ import annotations

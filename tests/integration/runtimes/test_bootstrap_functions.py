@@ -175,7 +175,10 @@ require('http').createServer((_, response) => response.end(
 """
 
 
-@pytest.mark.parametrize("bootstrap", _PUBLIC.values(), ids=_PUBLIC.keys())
+@pytest.mark.parametrize(
+    "bootstrap",
+    [pytest.param(text, marks=needs("node") if "/nodejs/" in text else (), id=name) for name, text in _PUBLIC.items()],
+)
 @pytest.mark.parametrize(
     "sandbox",
     [

@@ -302,7 +302,9 @@ async def test_a_broker_that_is_killed_is_missed_and_read_on_when_it_is_back(tmp
             await messages(place, 1)
             await broker.kill()
             await until(lambda: bool(place.state(trigger).problem))
-            assert "cannot connect to the cluster" in place.state(trigger).problem
+            problem = place.state(trigger).problem  # of the fetch, or of the offsets that were to be stored then
+            assert str(broker.port) in problem
+            assert "node which is not ready" not in problem
             await broker.run()
             await broker.send("t", b"2")
 

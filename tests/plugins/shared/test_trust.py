@@ -11,6 +11,7 @@ from functiond.configuration import Configuration
 
 from plugins._shared.connections import client_context
 from plugins._shared.http_client import HttpService
+from tests.support.programs import needs
 
 
 def openssl(folder: Path, *arguments: str) -> None:
@@ -31,6 +32,7 @@ def accepts(client: ssl.SSLContext, server: ssl.SSLContext) -> bool:
     return bool(ends[0].getpeercert())
 
 
+@needs("openssl")
 def test_an_authority_without_key_usage_is_trusted(tmp_path: Path) -> None:
     name, to = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"), ("-noenc", "-newkey", "rsa:2048")
     openssl(tmp_path, "req", "-x509", *to, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Our own")
