@@ -50,7 +50,7 @@ class Configuration:
     "Requests that one instance serves at a time. [default: 200 for a web application, else 1]"
 
     instances: int | None = None
-    "Instances that run at a time, at most; -1: no limit. [default: 400]"
+    "Instances that run at a time, at most; -1: no limit, 0: disabled. [default: 400]"
 
     env: Texts = ()
     """Environment variable NAME=VALUE, or NAME for its value in the environment of this command. Repeat for several.

@@ -11,6 +11,7 @@ from engine.errors import InvalidField, NoInterpreter
 from engine.executors.call import End
 from engine.executors.instance import Instance
 from engine.model import Code, Function
+from engine.runtimes.catalog import Family, find_runtime
 from engine.runtimes.protocol import DONE, Answer
 
 #: Errors of a host that lacks a resource for a time. After other errors of a start the operator must change something.
@@ -91,8 +92,12 @@ def start_fault(instance: Instance, function: Function) -> Answer:
         limit = function.initializer_timeout
         return fault(Code.INIT_TIMEOUT, f"{INITIALIZATION}it ran longer than the {limit} s allowed")
     if instance.end is End.TIMEOUT:
-        return fault(Code.TIMEOUT, f"Invoke function timeout: loading the code took longer than {function.timeout} s")
-    return _common_fault(instance) or fault(Code.INIT_FAILED, INITIALIZATION + _exit_reason(instance))
+        runtime, advice = find_runtime(function.runtime), ""
+        if runtime and runtime.family in (Family.CUSTOM, Family.LAMBDA):
+            advice = ": bootstrap has requested no event; a server on port 8000 needs the runtime http"
+        text = f"Invoke function timeout: loading the code took longer than {function.timeout} s"
+        return fault(Code.TIMEOUT, text + advice)
+    return _common_fault(instance) or fault(Code.INIT_FAILED, f"{INITIALIZATION}{_exit_reason(instance)}; see the log")
 
 
 def launch_fault(error: OSError, command: str) -> Answer:

@@ -116,7 +116,8 @@ class Bubblewrap(Struct, frozen=True, kw_only=True):
         files = ["passwd", "group"]
         if own_network and (self.folder / user / "resolv.conf").exists():
             files.append("resolv.conf")
-        for name in _CONFIGURATION:
+        java = sorted(path.name for path in Path("/etc").glob("java-*"))  # where Debian has java.security
+        for name in (*_CONFIGURATION, *java):
             if name not in files:
                 yield "--ro-bind-try", f"/etc/{name}", f"/etc/{name}"
         for name in files:

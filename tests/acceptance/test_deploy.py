@@ -120,6 +120,7 @@ def test_without_installation_the_folder_is_sent_as_it_is(engine: EngineProcess,
         ({"index_py": ""}, ("--runtime", "Cobol"), "FSS.1005 runtime is 'Cobol'"),
         ({"app_jar": ""}, ("--runtime", "Java17"), "provided.al2 with AWS's aws-lambda-java-runtime-interface-client"),
         ({"a_jar": "", "b_jar": ""}, ("--runtime", "http"), "add one, or a single .jar, which gets one"),
+        ({"main_go": ""}, (), "or add a bootstrap or a .jar for another language"),
         ({"app_jar": ""}, ("--runtime", "Python3.10"), "or start app.jar by --runtime http, Custom or provided.al2"),
     ],
 )

@@ -167,6 +167,8 @@ def _check_handler(files: Files, runtime: str, handler: str, interpreter: Interp
         if started:
             advice = f"or start {started} by --runtime http, Custom or provided.al2"
             raise UsageError(f"{problem}, {advice}") from None
+        if not any(name.endswith((".py", *NODE)) for name in files):
+            raise UsageError(f"{problem}, or add a {BOOTSTRAP} or a .jar for another language") from None
         raise
 
 

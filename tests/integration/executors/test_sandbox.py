@@ -46,6 +46,7 @@ from tests.support.instances import result
 from tests.support.programs import needs, program
 from tests.support.triggering import until
 
+JAVA = list(Path("/etc").glob("java-*/security/java.security"))
 SOURCE = (
     BASIC
     + '''
@@ -179,6 +180,11 @@ async def test_the_data_of_the_engine_is_out_of_sight(opened: Pool, tmp_path: Pa
     assert await result(opened, "read", {"path": str(secret)}) == "FileNotFoundError"
     assert await result(opened, "read", {"path": "/etc/shadow"}) == "FileNotFoundError"
     assert await result(opened, "read", {"path": "/proc/1/environ"}) == "PermissionError"
+
+
+@pytest.mark.skipif(not JAVA, reason="needs a Java of Debian")
+async def test_java_finds_its_security_settings(opened: Pool) -> None:
+    assert "security.provider.1=" in await result(opened, "read", {"path": str(JAVA[0])})
 
 
 async def test_data_below_a_folder_that_is_shown_is_covered() -> None:

@@ -42,7 +42,7 @@ async def test_a_bootstrap_that_exits_is_told_with_its_status_and_its_words(open
 
     assert (outcome.code, outcome.message) == (
         Code.INIT_FAILED,
-        "function initialization exception, error: the process exited with status 3 before it answered",
+        "function initialization exception, error: the process exited with status 3 before it answered; see the log",
     )
     assert b"no database" in outcome.log
 
@@ -70,6 +70,8 @@ async def test_a_bootstrap_that_never_asks_is_given_up(opened: Pool, tmp_path: P
     outcome = await run(opened, tmp_path, "#!/bin/sh\nexec sleep 1000\n", **asked)
 
     assert outcome.code == Code.INIT_TIMEOUT
+    outcome = await run(opened, tmp_path, "exec sleep 1000\n", timeout=1)
+    assert "no event; a server on port 8000 needs the runtime http" in outcome.message
 
 
 @pytest.mark.parametrize(("code", "where"), [("", "has no server"), ("8001", "listens on 127.0.0.1 port 8001")])
