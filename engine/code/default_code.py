@@ -112,7 +112,7 @@ def default_code(kind: str, handler: str, runtime: str, path: str = "") -> bytes
     if ``handler`` is empty, as that of a dependency, which has no default code.
     """
     if not handler:
-        raise CodeMissing(kind)
+        raise CodeMissing(kind, "depend_type", "depend_file")
     name, family = handler.rpartition(".")[2], family_of(runtime) or Family.PYTHON
     handlers = _NODE_MODULE if path.endswith(".mjs") else _HANDLERS.get(family, "")
     text = handlers.format(name) if family.interpreted else _BOOTSTRAPS[family]
@@ -136,7 +136,7 @@ def check_inline(source: bytes, runtime: str) -> None:
     """Raise InvalidField if inline source of Python 2 has syntax that fails in Python 3, which runs it."""
     if warning := warning_of(runtime):
         try:
-            ast.parse(source)
+            ast.parse(source.decode("utf-8-sig"))
         except SyntaxError as error:
             text = source.decode(errors="replace")
             raise InvalidField("func_code", text, f"{warning}; line {error.lineno}: {error.msg}") from None

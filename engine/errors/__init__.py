@@ -165,8 +165,8 @@ class UnknownField(InvalidField):
 
 
 class CodeMissing(InvalidField):
-    def __init__(self, kind: str) -> None:
-        super().__init__("func_code", "", f"code_type {kind} needs the code as base64 in func_code.file")
+    def __init__(self, kind: str, kind_field: str = "code_type", file_field: str = "func_code.file") -> None:
+        super().__init__("func_code", "", f"{kind_field} {kind} needs the code as base64 in {file_field}")
 
 
 class BadLink(InvalidField):

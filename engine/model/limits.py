@@ -48,6 +48,7 @@ def words(title: str, help: str = "", *, example: object = None, **more: object)
 NAME_RULE = "needs a letter, then up to 59 letters, digits, - and _"
 
 Name = Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description=NAME_RULE)]
+SamePackage = Annotated[str, Meta(pattern=f"^({NAME.pattern})?$", description=NAME_RULE)]
 Handler = Annotated[
     str, Meta(max_length=HANDLER), words("Handler", "file.function for Python and Node.js; any text for a bootstrap.")
 ]

@@ -316,6 +316,13 @@ def streamed_error(message: Message) -> "bytes | None":
         return b""
 
 
+def frame(line: object) -> str:
+    """Return a line of a stack trace. AWS's client in Go sends objects."""
+    if isinstance(line, dict) and {"path", "line", "label"} <= line.keys():
+        return f"{line['path']}:{line['line']} {line['label']}"
+    return str(line)
+
+
 def describe_error(body: bytes, kind: str) -> "tuple[str, bytes]":
     """Return the error that the user's runtime sent as one line, and as an error body in FunctionGraph's format.
 
@@ -329,6 +336,6 @@ def describe_error(body: bytes, kind: str) -> "tuple[str, bytes]":
         error = {"errorMessage": error if isinstance(error, str) else json.dumps(error)}
     text, kind = str(error.get("errorMessage") or ""), str(error.get("errorType") or kind or "Error")
     trace = error.get("stackTrace") or error.get("trace") or []
-    trace = [str(line) for line in trace] if isinstance(trace, list) else [str(trace)]
+    trace = [frame(line) for line in trace] if isinstance(trace, list) else [str(trace)]
     said = wishes(error.get("retryAfter"), error.get("retryable"), error.get("errorClasses"))
     return f"{kind}: {text}" if text else kind, error_body(text, kind, trace, said)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from worker_types import Headers
 
 HEAD_LIMIT = 1 << 16
+REQUEST_HEAD_LIMIT = HEAD_LIMIT + (1 << 20)  # AWS's client in Go sends the cause of an error in a header
 NO_BODY = frozenset((204, 304))
 REASONS = {
     200: "OK",
@@ -51,6 +52,7 @@ class Reader:
 
     def __init__(self, limit: int, response: bool = False) -> None:
         self.limit, self.response = limit, response
+        self.longest = HEAD_LIMIT if response else REQUEST_HEAD_LIMIT  #: bytes of a head or line
         self.buffer = bytearray()
         self.ended = False  #: the peer has closed its side
         self.head: Message | None = None  #: the message being read, without its body
@@ -97,8 +99,8 @@ class Reader:
                 end, gap = self.buffer.find(b"\n\n"), 2
             if end >= 0:
                 break
-            if len(self.buffer) > HEAD_LIMIT:
-                raise BadMessage(f"the head is larger than {HEAD_LIMIT} bytes")
+            if len(self.buffer) > self.longest:
+                raise BadMessage(f"the head is larger than {self.longest} bytes")
             yield None
         lines = self.buffer[:end].decode("latin-1").replace("\r\n", "\n").lstrip("\n").split("\n")
         del self.buffer[: end + gap]
@@ -147,8 +149,8 @@ class Reader:
                 line = self.buffer[:end].decode("latin-1").rstrip("\r")
                 del self.buffer[: end + 1]
                 return line
-            if len(self.buffer) > HEAD_LIMIT:
-                raise BadMessage(f"a line is larger than {HEAD_LIMIT} bytes")
+            if len(self.buffer) > self.longest:
+                raise BadMessage(f"a line is larger than {self.longest} bytes")
             yield None
 
 

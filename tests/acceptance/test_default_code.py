@@ -97,7 +97,11 @@ def test_default_code_of_an_http_function_is_a_server(engine: EngineProcess) -> 
 
 
 def test_equal_default_code_is_stored_once(engine: EngineProcess) -> None:
-    made = [create(engine, name).json for name in ("once", "twice")]
+    link = {"code_url": "https://bucket.example/index.py"}  # as Open Telekom Cloud's client in Go sends it
+    linked = create(engine, "twice", **link)
+    made = [create(engine, "once").json, linked.json]
+
+    assert linked.headers["x-functiond-ignored-fields"] == "code_url"
 
     assert made[0]["digest"] == made[1]["digest"]
     assert [entry.date_time for entry in code_of(engine, "once").infolist()] == [(1980, 1, 1, 0, 0, 0)]
@@ -135,3 +139,4 @@ def test_a_dependency_without_a_package_is_refused(engine: EngineProcess) -> Non
     refused = engine.ask("POST", f"/v2/{PROJECT}/fgs/dependencies/version", body)
 
     assert (refused.status, refused.json["error_code"]) == (400, "FSS.1024")
+    assert "depend_type zip needs the code as base64 in depend_file" in refused.json["error_msg"]

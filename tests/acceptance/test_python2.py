@@ -64,6 +64,7 @@ def test_an_imported_function_of_python_2_comes_with_the_warning(engine: EngineP
 def test_source_with_old_syntax_is_refused_with_the_warning_and_the_line(engine: EngineProcess) -> None:
     refused = engine.ask("POST", BASE, body("refused", STATEMENT))
     create(engine, "recoded")
+    create(engine, "other", "", func_code={"file": encoded(b"\xe9")})  # cannot be judged here
     code = {"code_type": "inline", "func_code": {"file": encoded(STATEMENT)}}
     recoded = engine.ask("PUT", f"{BASE}/{urn_of('recoded')}/code", code)
 

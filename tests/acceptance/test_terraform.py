@@ -131,6 +131,8 @@ def test_another_package_is_refused_with_words_and_changes_nothing(engine: Engin
     assert (refused.status, refused.json["error_code"]) == (400, "FSS.1004")
     assert "must be default: a function cannot move to another package" in refused.json["error_msg"]
     assert shown(engine, "packed") == before
+    omitted = configure(engine, "packed", package="")  # by Open Telekom Cloud's client in Go
+    assert (omitted.status, omitted.json["package"]) == (200, "default")
 
 
 # --- tags ---

@@ -86,7 +86,7 @@ class ConfigChanges(PassthroughFields, frozen=True, kw_only=True):
     """Fields of a function's configuration that a request changes."""
 
     func_name: limits.Name | UnsetType = UNSET  #: documented as required, but Terraform omits it
-    package: limits.Name | UnsetType = UNSET  #: cannot be changed
+    package: limits.SamePackage | UnsetType = UNSET  #: cannot be changed; empty in updates of OTC's client in Go
     runtime: Runtime | UnsetType = UNSET
     handler: limits.Handler | UnsetType = UNSET
     memory_size: MemorySize | UnsetType = UNSET

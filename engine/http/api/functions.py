@@ -76,6 +76,8 @@ class Functions(ApiFamily):
     async def create(self, call: BodyCall[CreateBody]) -> Reply:
         async with self._codes.receiving("file") as upload:
             body = await call.read_code(upload, CodePackageTooLarge(PACKAGE_LIMIT))
+            if body.code_url and body.code_type != "obs":
+                call.ignored.append("code_url")
             function = await self._catalog.create(draft_of(body, call.project), _source(body, upload), _condition(call))
         return with_warning(json_reply(self._with_reserved(function)), function)
 
@@ -126,7 +128,7 @@ class Functions(ApiFamily):
         body = await call.read()
         if body.func_name not in (old.name, UNSET):
             raise InvalidField("func_name", body.func_name, f"must be {old.name}: a function cannot be renamed")
-        if body.package not in (old.package, UNSET):
+        if body.package not in (old.package, "", UNSET):
             hint = f"must be {old.package}: a function cannot move to another package; create it there, and delete this"
             raise InvalidField("package", body.package, hint)
         return body
@@ -220,7 +222,8 @@ def _digest_in(header: bytes) -> str | None:
 
 
 def _source(body: CreateBody | CodeBody, upload: Upload) -> CodeSource:
-    code, url = body.func_code, body.code_url or body.func_code.link
+    code = body.func_code
+    url = (body.code_url if body.code_type == "obs" else "") or code.link  # OTC's client sends it for other kinds, too
     received = upload.code(code.file)
     return CodeSource(
         kind=body.code_type,

@@ -207,16 +207,20 @@ def test_lambda_events_come_with_their_headers(bridge: Bridge, runtime: Runtime)
 @of_lambda
 def test_lambda_errors_keep_what_the_runtime_says(bridge: Bridge, runtime: Runtime) -> None:
     take(bridge, runtime, "invocation/next")
+    of_go = {"path": "main.go", "line": 3, "label": "main"}
 
     status, _ = runtime.post(
         "invocation/r-1/error",
-        json.dumps({"errorMessage": "no", "trace": ["at x"]}).encode(),
-        {"Lambda-Runtime-Function-Error-Type": "Runtime.Oops"},
+        json.dumps({"errorMessage": "no", "trace": ["at x", of_go]}).encode(),
+        {
+            "Lambda-Runtime-Function-Error-Type": "Runtime.Oops",
+            "Lambda-Runtime-Function-XRay-Error-Cause": "x" * (1 << 20),
+        },
     )
 
     answer = bridge.answer()
     assert (status, answer.message) == (202, "function invocation exception, error: Runtime.Oops: no")
-    assert (answer.error["errorType"], answer.error["stackTrace"]) == ("Runtime.Oops", ["at x"])
+    assert (answer.error["errorType"], answer.error["stackTrace"]) == ("Runtime.Oops", ["at x", "main.go:3 main"])
 
 
 @of_lambda
