@@ -56,7 +56,7 @@ def plainly(platform: Platform, method: str, path: str, body: object = None, **h
 
 def test_a_version_is_published_shown_and_invoked(platform: Platform) -> None:
     create(platform, "published", telling("old"))
-    version = publish(platform, "published", "v1", description="first")
+    version = publish(platform, "published:v1", "v1", description="first")  # as Serverless Devs names it
     recode(platform, "published", telling("new"))
 
     shown, coded = (ask(platform, f"ShowFunction{part}", "published:v1") for part in ("Config", "Code"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from engine.asgi.wire import Reply
 from engine.functions.aliases import Aliases
@@ -21,7 +22,7 @@ from engine.http.api.routing import FUNCTION, ApiFamily, BodyCall, Call, Subject
 from engine.http.api.times import zoned_time
 from engine.model import Alias, Function, Strategy
 from engine.model.limits import Description, Percent, words
-from engine.model.urn import FunctionUrn
+from engine.model.urn import LATEST, FunctionUrn
 
 _VERSIONS = f"{FUNCTION}/versions"
 _ALIASES = f"{FUNCTION}/aliases"
@@ -51,9 +52,9 @@ class VersionsApi(ApiFamily):
 
     @operation("CreateFunctionVersion", "POST", _VERSIONS, PublishBody, FunctionReply, optional=True)
     async def publish(self, call: BodyCall[PublishBody]) -> FunctionReply:
-        urn = call.urn
-        self._catalog.find(urn)
-        body = await call.read()
+        urn, body = call.urn, await call.read()
+        if body.version and urn.qualifier == body.version:  # Serverless Devs names the new version in the URN as well
+            urn = replace(urn, qualifier=LATEST, qualified=False)
         version = await self._versions.publish(urn, name=body.version, description=body.description, digest=body.digest)
         return self._reply(version)
 
