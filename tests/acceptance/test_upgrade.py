@@ -94,7 +94,7 @@ def change_as_the_api(replies: dict[str, Any]) -> None:
         if "/events" in path:
             for event in [reply, *reply.get("events", [])]:
                 event.pop("last_modified", None)  # is absent until the first change
-        if path.endswith("/lts-log-detail") and reply["group_name"] == "functiond":
+        if path.endswith("/lts-log-detail") and reply.get("group_name") == "functiond":
             del reply["group_name"], reply["stream_name"]  # a function's log has only names of its configuration
         if isinstance(reply, dict) and reply.get("start_time", "") is None and reply.get("attempt") == 1:
             reply["attempt"] = 0  # was the number of the next one

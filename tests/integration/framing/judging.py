@@ -115,7 +115,7 @@ def _check_answers(stream: Stream, here: Read) -> None:
         raise Wrong(f"requests {whole} are whole, {answered} are answered")
     if refused and (len(refused) > 1 or answers[-1][0] == 200 or not REFUSALS.issuperset(refused)):
         raise Wrong(f"the statuses of the answers are {[status for status, _ in answers]}")
-    if here.reset and (refused or b"\r\nconnection: close\r\n" not in here.answers):
+    if here.reset and (refused or b"\r\nConnection: close\r\n" not in here.answers):
         raise Wrong("the listener has reset the connection")
 
 
